@@ -1,0 +1,221 @@
+//! Small types of the interface: files, times, vectors of buffers and flags of operations.
+
+use crate::uapi;
+use bitflags::bitflags;
+use core::mem::{offset_of, size_of};
+use core::time::Duration;
+use static_assertions::const_assert_eq;
+
+/// The `RWF_*` flags of a read or write, in [`uapi`].
+pub type RwFlags = i32;
+
+/// An ordinary file descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Fd(pub i32);
+
+/// An index into the ring's registered files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Fixed(pub u32);
+
+mod sealed {
+    /// How a file stands in an entry; out of reach so that only this module's types name files.
+    pub trait IntoSqe {
+        /// The entry's `fd`, and whether it is an index into the registered files.
+        fn into_sqe(self) -> (i32, bool);
+    }
+}
+
+/// What can name a request's file: [`Fd`] or [`Fixed`], and nothing else.
+pub trait UseFd: sealed::IntoSqe + Copy {}
+
+impl UseFd for Fd {}
+impl UseFd for Fixed {}
+
+impl sealed::IntoSqe for Fd {
+    #[inline]
+    fn into_sqe(self) -> (i32, bool) {
+        (self.0, false)
+    }
+}
+
+impl sealed::IntoSqe for Fixed {
+    #[inline]
+    fn into_sqe(self) -> (i32, bool) {
+        // Keeps the bits: the ring reads the field back as u32, so an index beyond i32 is refused and not misread.
+        (self.0 as i32, true)
+    }
+}
+
+bitflags! {
+    /// How far an [`Fsync`](crate::opcode::Fsync) goes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct FsyncFlags: u32 {
+        /// Only the data, and the metadata without which it could not be read, as `fdatasync(2)`.
+        const DATASYNC = uapi::IORING_FSYNC_DATASYNC;
+    }
+}
+
+/// A time as Linux passes it to a ring: seconds and nanoseconds, 64 bits each on every machine.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Timespec {
+    tv_sec: i64,
+    tv_nsec: i64,
+}
+
+const_assert_eq!(size_of::<Timespec>(), 16);
+const_assert_eq!(offset_of!(Timespec, tv_sec), 0);
+const_assert_eq!(offset_of!(Timespec, tv_nsec), 8);
+
+impl Timespec {
+    /// Zero.
+    #[inline]
+    #[must_use]
+    pub const fn new() -> Timespec {
+        Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }
+    }
+
+    /// Sets the seconds. More than `i64::MAX` count as that many.
+    #[inline]
+    #[must_use]
+    pub const fn sec(mut self, sec: u64) -> Timespec {
+        self.tv_sec = if sec > i64::MAX as u64 {
+            i64::MAX
+        } else {
+            sec as i64
+        };
+        self
+    }
+
+    /// Sets the nanoseconds.
+    #[inline]
+    #[must_use]
+    pub const fn nsec(mut self, nsec: u32) -> Timespec {
+        self.tv_nsec = nsec as i64;
+        self
+    }
+
+    /// The whole in nanoseconds; 0 if it lies in the past, `u64::MAX` if it does not fit.
+    #[inline]
+    #[must_use]
+    pub const fn as_nanos(&self) -> u64 {
+        const NANOS_PER_SEC: i128 = 1_000_000_000;
+        let nanos = self.tv_sec as i128 * NANOS_PER_SEC + self.tv_nsec as i128;
+        if nanos < 0 {
+            0
+        } else if nanos > u64::MAX as i128 {
+            u64::MAX
+        } else {
+            nanos as u64
+        }
+    }
+}
+
+impl From<Duration> for Timespec {
+    fn from(duration: Duration) -> Timespec {
+        Timespec::new()
+            .sec(duration.as_secs())
+            .nsec(duration.subsec_nanos())
+    }
+}
+
+/// How long a submission waits for completions.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct SubmitArgs {
+    timeout: Option<Timespec>,
+}
+
+impl SubmitArgs {
+    /// Waits without a limit.
+    #[inline]
+    #[must_use]
+    pub const fn new() -> SubmitArgs {
+        SubmitArgs { timeout: None }
+    }
+
+    /// Limits the wait to this span from now; the call ends with `ETIME` when it has passed.
+    #[inline]
+    #[must_use]
+    pub const fn timespec(mut self, timespec: &Timespec) -> SubmitArgs {
+        self.timeout = Some(*timespec);
+        self
+    }
+
+    /// The limit, if one was set.
+    #[inline]
+    #[must_use]
+    pub const fn timeout(&self) -> Option<Timespec> {
+        self.timeout
+    }
+}
+
+/// One element of a vector of buffers, as C's `struct iovec`: `*const libc::iovec` can be cast to `*const Iovec`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Iovec {
+    /// Start of the buffer.
+    pub base: *mut u8,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+const_assert_eq!(size_of::<Iovec>(), 2 * size_of::<usize>());
+const_assert_eq!(offset_of!(Iovec, base), 0);
+const_assert_eq!(offset_of!(Iovec, len), size_of::<usize>());
+
+impl Iovec {
+    /// The element for `len` bytes from `base` on.
+    #[inline]
+    #[must_use]
+    pub const fn new(base: *mut u8, len: usize) -> Iovec {
+        Iovec { base, len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_become_nanoseconds() {
+        let time = Timespec::from(Duration::new(2, 500));
+        assert_eq!(time, Timespec::new().sec(2).nsec(500));
+        assert_eq!(time.as_nanos(), 2_000_000_500);
+        assert_eq!(Timespec::from(Duration::MAX).as_nanos(), u64::MAX);
+        assert_eq!(
+            Timespec {
+                tv_sec: -1,
+                tv_nsec: 0
+            }
+            .as_nanos(),
+            0
+        );
+        assert_eq!(
+            Timespec {
+                tv_sec: i64::MIN,
+                tv_nsec: i64::MIN
+            }
+            .as_nanos(),
+            0
+        );
+    }
+
+    #[test]
+    fn arguments_keep_their_own_copy_of_the_time() {
+        assert_eq!(SubmitArgs::new().timeout(), None);
+        let args = SubmitArgs::new().timespec(&Timespec::new().nsec(9));
+        assert_eq!(args.timeout().map(|time| time.as_nanos()), Some(9));
+    }
+
+    #[test]
+    fn a_large_index_keeps_its_bits() {
+        use sealed::IntoSqe;
+        assert_eq!(Fixed(u32::MAX).into_sqe(), (-1, true));
+        assert_eq!(Fd(-1).into_sqe(), (-1, false));
+    }
+}
