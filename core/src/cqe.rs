@@ -74,8 +74,7 @@ impl fmt::Debug for Cqe {
             Ok(_) => out.field("res", &self.res),
             Err(errno) => out.field("res", &format_args!("-{errno:?}")),
         };
-        out.field("flags", &format_args!("{:#x}", self.flags))
-            .finish()
+        out.field("flags", &format_args!("{:#x}", self.flags)).finish()
     }
 }
 
@@ -125,18 +124,11 @@ mod tests {
 
     #[test]
     fn errors_are_told_from_counts() {
-        let mut cqe = Cqe {
-            user_data: 1,
-            res: 4096,
-            flags: 0,
-        };
+        let mut cqe = Cqe { user_data: 1, res: 4096, flags: 0 };
         assert_eq!(cqe.outcome(), Ok(4096));
         cqe.res = -5;
         assert_eq!(cqe.outcome(), Err(Errno::EIO));
-        assert_eq!(
-            format!("{cqe:?}"),
-            "Cqe { user_data: 1, res: -EIO, flags: 0x0 }"
-        );
+        assert_eq!(format!("{cqe:?}"), "Cqe { user_data: 1, res: -EIO, flags: 0x0 }");
         cqe.set_user_data(2);
         assert_eq!((cqe.user_data(), cqe.result(), cqe.flags()), (2, -5, 0));
     }
@@ -147,20 +139,12 @@ mod tests {
         assert_eq!(buffer_select(0xabcd_0002), None);
         for (flags, expected) in [
             (uapi::IORING_CQE_F_MORE, [true, false, false, false]),
-            (
-                uapi::IORING_CQE_F_SOCK_NONEMPTY,
-                [false, true, false, false],
-            ),
+            (uapi::IORING_CQE_F_SOCK_NONEMPTY, [false, true, false, false]),
             (uapi::IORING_CQE_F_NOTIF, [false, false, true, false]),
             (uapi::IORING_CQE_F_BUF_MORE, [false, false, false, true]),
         ] {
             assert_eq!(
-                [
-                    more(flags),
-                    sock_nonempty(flags),
-                    notif(flags),
-                    buffer_more(flags)
-                ],
+                [more(flags), sock_nonempty(flags), notif(flags), buffer_more(flags)],
                 expected
             );
         }

@@ -39,16 +39,9 @@ impl Nop {
 
     /// Nothing is needed.
     #[inline]
-    #[allow(
-        clippy::new_without_default,
-        reason = "a default operation would say nothing"
-    )]
+    #[allow(clippy::new_without_default, reason = "a default operation would say nothing")]
     pub fn new() -> Nop {
-        Nop(Entry {
-            opcode: Nop::CODE,
-            ..Entry::default()
-        }
-        .file(Fd(-1)))
+        Nop(Entry { opcode: Nop::CODE, ..Entry::default() }.file(Fd(-1)))
     }
 
     /// The entry.
@@ -179,13 +172,7 @@ impl Fsync {
     /// Of this file.
     #[inline]
     pub fn new(fd: impl UseFd) -> Fsync {
-        Fsync(
-            Entry {
-                opcode: Fsync::CODE,
-                ..Entry::default()
-            }
-            .file(fd),
-        )
+        Fsync(Entry { opcode: Fsync::CODE, ..Entry::default() }.file(fd))
     }
 
     /// Where the range starts, in bytes; 0 unless set.
@@ -246,32 +233,10 @@ mod tests {
 
     #[test]
     fn defaults_are_zero() {
-        assert_eq!(
-            Nop::new().build(),
-            Entry {
-                fd: -1,
-                ..Entry::default()
-            }
-        );
-        let expected = Entry {
-            opcode: uapi::IORING_OP_FSYNC,
-            fd: 4,
-            ..Entry::default()
-        };
+        assert_eq!(Nop::new().build(), Entry { fd: -1, ..Entry::default() });
+        let expected = Entry { opcode: uapi::IORING_OP_FSYNC, fd: 4, ..Entry::default() };
         assert_eq!(Fsync::new(Fd(4)).build(), expected);
-        let part = Fsync::new(Fd(4))
-            .offset(1)
-            .len(2)
-            .flags(FsyncFlags::DATASYNC)
-            .build();
-        assert_eq!(
-            part,
-            Entry {
-                off: 1,
-                len: 2,
-                op_flags: 1,
-                ..expected
-            }
-        );
+        let part = Fsync::new(Fd(4)).offset(1).len(2).flags(FsyncFlags::DATASYNC).build();
+        assert_eq!(part, Entry { off: 1, len: 2, op_flags: 1, ..expected });
     }
 }

@@ -26,18 +26,8 @@ impl Probe {
     #[must_use]
     pub const fn new() -> Probe {
         Probe {
-            head: io_uring_probe {
-                last_op: 0,
-                ops_len: 0,
-                resv: 0,
-                resv2: [0; 3],
-            },
-            ops: [io_uring_probe_op {
-                op: 0,
-                resv: 0,
-                flags: 0,
-                resv2: 0,
-            }; Probe::COUNT],
+            head: io_uring_probe { last_op: 0, ops_len: 0, resv: 0, resv2: [0; 3] },
+            ops: [io_uring_probe_op { op: 0, resv: 0, flags: 0, resv2: 0 }; Probe::COUNT],
         }
     }
 
@@ -65,16 +55,9 @@ impl Probe {
         self.head.last_op = uapi::IORING_OP_LAST - 1;
         self.head.ops_len = uapi::IORING_OP_LAST;
         for op in 0..uapi::IORING_OP_LAST {
-            let flags = if supported(op) {
-                IO_URING_OP_SUPPORTED
-            } else {
-                0
-            };
-            self.ops[usize::from(op)] = io_uring_probe_op {
-                op,
-                flags,
-                ..io_uring_probe_op::default()
-            };
+            let flags = if supported(op) { IO_URING_OP_SUPPORTED } else { 0 };
+            self.ops[usize::from(op)] =
+                io_uring_probe_op { op, flags, ..io_uring_probe_op::default() };
         }
     }
 }
@@ -94,9 +77,7 @@ impl fmt::Debug for Probe {
                 f.write_str(self.0)
             }
         }
-        let names = (0..=u8::MAX)
-            .filter(|&op| self.is_supported(op))
-            .filter_map(uapi::opcode_name);
+        let names = (0..=u8::MAX).filter(|&op| self.is_supported(op)).filter_map(uapi::opcode_name);
         f.write_str("Probe ")?;
         f.debug_set().entries(names.map(Name)).finish()
     }

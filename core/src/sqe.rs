@@ -200,11 +200,7 @@ pub const fn poll32_events(mask: u32) -> u32 {
 
 /// [`poll32_events`] for either byte order, so that each can be tested on any machine.
 const fn poll32_events_for(mask: u32, big_endian: bool) -> u32 {
-    if big_endian {
-        mask.rotate_left(16)
-    } else {
-        mask
-    }
+    if big_endian { mask.rotate_left(16) } else { mask }
 }
 
 #[cfg(test)]
@@ -216,11 +212,8 @@ mod tests {
 
     #[test]
     fn setters_and_getters_agree() {
-        let mut sqe = Sqe::default()
-            .user_data(7)
-            .flags(Flags::ASYNC)
-            .flags(Flags::IO_LINK)
-            .personality(3);
+        let mut sqe =
+            Sqe::default().user_data(7).flags(Flags::ASYNC).flags(Flags::IO_LINK).personality(3);
         assert_eq!((sqe.get_user_data(), sqe.personality), (7, 3));
         assert_eq!(sqe.get_flags(), Flags::ASYNC | Flags::IO_LINK);
         sqe.set_user_data(8);
@@ -239,10 +232,7 @@ mod tests {
 
     #[test]
     fn debug_names_the_opcode() {
-        let mut sqe = Sqe {
-            opcode: uapi::IORING_OP_READ_FIXED,
-            ..Sqe::default()
-        };
+        let mut sqe = Sqe { opcode: uapi::IORING_OP_READ_FIXED, ..Sqe::default() };
         assert!(format!("{sqe:?}").contains("opcode: READ_FIXED,"));
         sqe.opcode = 200;
         assert!(format!("{sqe:?}").contains("opcode: 200,"));

@@ -74,21 +74,14 @@ impl Timespec {
     #[inline]
     #[must_use]
     pub const fn new() -> Timespec {
-        Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }
+        Timespec { tv_sec: 0, tv_nsec: 0 }
     }
 
     /// Sets the seconds. More than `i64::MAX` count as that many.
     #[inline]
     #[must_use]
     pub const fn sec(mut self, sec: u64) -> Timespec {
-        self.tv_sec = if sec > i64::MAX as u64 {
-            i64::MAX
-        } else {
-            sec as i64
-        };
+        self.tv_sec = if sec > i64::MAX as u64 { i64::MAX } else { sec as i64 };
         self
     }
 
@@ -118,9 +111,7 @@ impl Timespec {
 
 impl From<Duration> for Timespec {
     fn from(duration: Duration) -> Timespec {
-        Timespec::new()
-            .sec(duration.as_secs())
-            .nsec(duration.subsec_nanos())
+        Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos())
     }
 }
 
@@ -187,22 +178,8 @@ mod tests {
         assert_eq!(time, Timespec::new().sec(2).nsec(500));
         assert_eq!(time.as_nanos(), 2_000_000_500);
         assert_eq!(Timespec::from(Duration::MAX).as_nanos(), u64::MAX);
-        assert_eq!(
-            Timespec {
-                tv_sec: -1,
-                tv_nsec: 0
-            }
-            .as_nanos(),
-            0
-        );
-        assert_eq!(
-            Timespec {
-                tv_sec: i64::MIN,
-                tv_nsec: i64::MIN
-            }
-            .as_nanos(),
-            0
-        );
+        assert_eq!(Timespec { tv_sec: -1, tv_nsec: 0 }.as_nanos(), 0);
+        assert_eq!(Timespec { tv_sec: i64::MIN, tv_nsec: i64::MIN }.as_nanos(), 0);
     }
 
     #[test]

@@ -157,11 +157,7 @@ mod tests {
     #[test]
     fn every_opcode_has_a_name_and_nothing_else_has() {
         for opcode in 0..=u8::MAX {
-            assert_eq!(
-                opcode_name(opcode).is_some(),
-                opcode < IORING_OP_LAST,
-                "opcode {opcode}"
-            );
+            assert_eq!(opcode_name(opcode).is_some(), opcode < IORING_OP_LAST, "opcode {opcode}");
         }
         assert_eq!(opcode_name(IORING_OP_NOP), Some("NOP"));
         assert_eq!(opcode_name(IORING_OP_READ_FIXED), Some("READ_FIXED"));

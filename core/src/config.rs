@@ -1,0 +1,301 @@
+//! Capacities and choices of a ring, and what they cost in bytes.
+
+use crate::cqe::Cqe;
+use crate::engine::{BufferEntry, Shared};
+use crate::files::Node;
+use crate::hal::{Backend, Host};
+use crate::request::Record;
+use crate::ring::{LINE, Layout, Offsets, align_up};
+use crate::slot::SharedSlot;
+use crate::uapi;
+
+/// Where the seed patches and today's Linux differ, whose rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Linux 6.18.
+    #[default]
+    Current,
+    /// The seed patches: under SQPOLL an unregistered file is `-EBADF`.
+    Seed,
+}
+
+/// Who drives the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The owner's thread, inside [`enter`](crate::engine::Engine::enter), by
+    /// `&mut`: no lock, no fence.
+    #[default]
+    Inline,
+    /// A thread or core of its own (`IORING_SETUP_SQPOLL`), which sleeps
+    /// after `idle_ms` milliseconds without work; 0 means one second.
+    SqPoll {
+        /// `sq_thread_idle`.
+        idle_ms: u32,
+    },
+    /// Whoever has work claims it ([`crate::served::Served`]).
+    Served,
+}
+
+/// Capacities and choices, usable in a `const`.
+///
+/// ```
+/// use annulus::config::Config;
+/// const CONFIG: Config = Config::new(64).requests(64).files(8);
+/// assert!(CONFIG.validate().is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) sq_entries: u32,
+    pub(crate) cq_entries: u32,
+    pub(crate) requests: u32,
+    pub(crate) files: u32,
+    pub(crate) buffers: u32,
+    pub(crate) layout: Layout,
+    pub(crate) index_array: bool,
+    pub(crate) policy: Policy,
+    pub(crate) submit_all: bool,
+    pub(crate) mode: Mode,
+}
+
+/// A configuration, or the memory for it, that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the messages say it
+pub enum ConfigError {
+    #[error("{what} must not be 0")]
+    Zero { what: &'static str },
+    #[error("{what} must be a power of two: {given} is not, use {next}")]
+    NotPowerOfTwo { what: &'static str, given: u32, next: u32 },
+    #[error("{what} may be at most {most}, not {given}")]
+    TooLarge { what: &'static str, given: u32, most: u32 },
+    #[error("the CQ ({cq}) must not be smaller than the SQ ({sq})")]
+    CqSmallerThanSq { sq: u32, cq: u32 },
+    #[error("{what} takes {need} bytes, {given} were given")]
+    MemoryTooSmall { what: &'static str, need: usize, given: usize },
+    #[error("{what} must be aligned to {need} bytes")]
+    Misaligned { what: &'static str, need: usize },
+}
+
+/// `IORING_MAX_ENTRIES`.
+pub const MAX_ENTRIES: u32 = 32_768;
+/// Twice `IORING_MAX_ENTRIES`, the kernel's bound for the CQ.
+pub const MAX_CQ_ENTRIES: u32 = 2 * MAX_ENTRIES;
+/// Requests a ring can have; an index and a generation share 32 bits.
+pub const MAX_REQUESTS: u32 = 32_768;
+/// Places of a table of registered files, as in Linux.
+pub const MAX_FILES: u32 = 1 << 20;
+/// Places of a table of registered buffers, as in Linux.
+pub const MAX_BUFFERS: u32 = 1 << 14;
+
+const fn check_ring(what: &'static str, given: u32, most: u32) -> Result<(), ConfigError> {
+    if given == 0 {
+        return Err(ConfigError::Zero { what });
+    }
+    if given > most {
+        return Err(ConfigError::TooLarge { what, given, most });
+    }
+    if !given.is_power_of_two() {
+        return Err(ConfigError::NotPowerOfTwo { what, given, next: given.next_power_of_two() });
+    }
+    Ok(())
+}
+
+impl Config {
+    /// A ring of `entries` SQEs and twice as many CQEs, with `entries`
+    /// requests, no registered files or buffers, driven inline.
+    pub const fn new(entries: u32) -> Self {
+        Self {
+            sq_entries: entries,
+            cq_entries: entries.saturating_mul(2),
+            requests: entries,
+            files: 0,
+            buffers: 0,
+            layout: Layout::Padded,
+            index_array: true,
+            policy: Policy::Current,
+            submit_all: false,
+            mode: Mode::Inline,
+        }
+    }
+
+    /// CQEs (`IORING_SETUP_CQSIZE`): a power of two, at least as many as SQEs.
+    pub const fn cq_entries(mut self, entries: u32) -> Self {
+        self.cq_entries = entries;
+        self
+    }
+
+    /// Requests that can be in flight at once, the reserved one not counted.
+    pub const fn requests(mut self, requests: u32) -> Self {
+        self.requests = requests;
+        self
+    }
+
+    /// Places for registered files.
+    pub const fn files(mut self, files: u32) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// Places for registered buffers.
+    pub const fn buffers(mut self, buffers: u32) -> Self {
+        self.buffers = buffers;
+        self
+    }
+
+    /// Where the ring's words lie.
+    pub const fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Whether the SQ has an index array; false is `IORING_SETUP_NO_SQARRAY`.
+    pub const fn index_array(mut self, yes: bool) -> Self {
+        self.index_array = yes;
+        self
+    }
+
+    /// Whose rules hold where seed and current Linux differ.
+    pub const fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Go on with a batch after a failing SQE (`IORING_SETUP_SUBMIT_ALL`).
+    pub const fn submit_all(mut self, yes: bool) -> Self {
+        self.submit_all = yes;
+        self
+    }
+
+    /// Who drives the engine.
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Looks whether the numbers make a ring.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub const fn validate(&self) -> Result<(), ConfigError> {
+        if let Err(e) = check_ring("the number of SQ entries", self.sq_entries, MAX_ENTRIES) {
+            return Err(e);
+        }
+        if let Err(e) = check_ring("the number of CQ entries", self.cq_entries, MAX_CQ_ENTRIES) {
+            return Err(e);
+        }
+        if self.cq_entries < self.sq_entries {
+            return Err(ConfigError::CqSmallerThanSq { sq: self.sq_entries, cq: self.cq_entries });
+        }
+        if self.requests == 0 {
+            return Err(ConfigError::Zero { what: "the number of requests" });
+        }
+        let limits = [
+            ("the number of requests", self.requests, MAX_REQUESTS),
+            ("the number of file places", self.files, MAX_FILES),
+            ("the number of buffer places", self.buffers, MAX_BUFFERS),
+        ];
+        let mut i = 0;
+        while i < limits.len() {
+            let (what, given, most) = limits[i];
+            if given > most {
+                return Err(ConfigError::TooLarge { what, given, most });
+            }
+            i += 1;
+        }
+        Ok(())
+    }
+
+    /// The ring memory's table of offsets.
+    pub const fn offsets(&self) -> Offsets {
+        Offsets::new(self.layout, self.sq_entries, self.cq_entries, self.index_array)
+    }
+
+    /// The `IORING_SETUP_*` bits that describe this configuration.
+    pub const fn setup_flags(&self) -> u32 {
+        let mut flags = 0;
+        if self.cq_entries != self.sq_entries * 2 {
+            flags |= uapi::IORING_SETUP_CQSIZE;
+        }
+        if !self.index_array {
+            flags |= uapi::IORING_SETUP_NO_SQARRAY;
+        }
+        if self.submit_all {
+            flags |= uapi::IORING_SETUP_SUBMIT_ALL;
+        }
+        if matches!(self.mode, Mode::SqPoll { .. }) {
+            flags |= uapi::IORING_SETUP_SQPOLL;
+        }
+        flags
+    }
+}
+
+/// What a configuration takes, item by item, in bytes.
+///
+/// ```text
+/// rings    indices, CQEs, index array, SQEs (may lie in memory of its own)
+/// control  waits, mailbox, return list head, the host
+/// slots    (requests + 1) x shared slot
+/// records  (requests + 1) x request record
+/// free     requests x index
+/// files    places + (files + requests + 1) x node
+/// buffers  places + (buffers + requests + 1) x node
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // named above
+pub struct Footprint {
+    pub rings: usize,
+    pub control: usize,
+    pub slots: usize,
+    pub records: usize,
+    pub free: usize,
+    pub file_places: usize,
+    pub file_nodes: usize,
+    pub buffer_places: usize,
+    pub buffer_nodes: usize,
+}
+
+const fn lines<T>(count: u32) -> usize {
+    align_up(size_of::<T>() * count as usize, LINE)
+}
+
+impl Footprint {
+    /// The footprint of `config` with backend `B` on host `H`.
+    pub const fn of<B: Backend, H: Host>(config: &Config) -> Self {
+        let slots = config.requests + 1;
+        Self {
+            rings: config.offsets().total,
+            control: lines::<Shared<'static, H>>(1),
+            slots: lines::<SharedSlot>(slots),
+            records: lines::<Record>(slots),
+            free: lines::<u32>(config.requests),
+            file_places: lines::<u32>(config.files),
+            file_nodes: lines::<Node<B::File>>(nodes(config.files, slots)),
+            buffer_places: lines::<u32>(config.buffers),
+            buffer_nodes: lines::<Node<BufferEntry<B::Buffer>>>(nodes(config.buffers, slots)),
+        }
+    }
+
+    /// Everything but the rings.
+    pub const fn engine(&self) -> usize {
+        self.control
+            + self.slots
+            + self.records
+            + self.free
+            + self.file_places
+            + self.file_nodes
+            + self.buffer_places
+            + self.buffer_nodes
+    }
+
+    /// All of it.
+    pub const fn total(&self) -> usize {
+        self.rings + self.engine()
+    }
+}
+
+/// Nodes that no sequence of updates can exhaust ([`crate::files`]).
+pub(crate) const fn nodes(places: u32, slots: u32) -> u32 {
+    if places == 0 { 0 } else { places + slots }
+}
+
+const _: () = assert!(size_of::<Cqe>() == 16);

@@ -1,0 +1,168 @@
+//! Completing: results come home, CQEs go out, nothing is lost between.
+
+use super::Engine;
+use crate::config::Mode;
+use crate::cqe::Cqe;
+use crate::files::NONE;
+use crate::hal::{Backend, Host, Start, Token};
+use crate::request::{COMPLETION, SUBMISSION};
+use crate::slot::Notice;
+use crate::sync::{Ordering, fence};
+use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN};
+
+impl<B: Backend, H: Host> Engine<'_, B, H> {
+    /// Posts the CQE of a request that ends inside the engine, and frees its
+    /// record, or keeps both until there is room.
+    #[inline(always)]
+    pub(super) fn complete_now(&mut self, index: u32, cqe: Cqe) {
+        if self.overflow.is_empty() && self.cq.push(cqe) {
+            self.pool.put(index);
+        } else {
+            self.wait_for_room(index, cqe);
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, index: u32, cqe: Cqe) {
+        let record = &mut self.pool.records[index as usize];
+        record.user_data = cqe.user_data;
+        record.res = cqe.res;
+        record.cflags = cqe.flags;
+        self.stats.overflows += 1;
+        if self.overflow.is_empty() {
+            self.shared.set_flag(IORING_SQ_CQ_OVERFLOW);
+        }
+        self.overflow.push(self.pool.records, index);
+    }
+
+    /// Posts CQEs that waited for room, in their order. True if any was.
+    pub(super) fn flush_overflow(&mut self) -> bool {
+        let mut any = false;
+        while let Some(index) = self.overflow.first() {
+            let record = &self.pool.records[index as usize];
+            let cqe = Cqe { user_data: record.user_data, res: record.res, flags: record.cflags };
+            if !self.cq.push(cqe) {
+                return any;
+            }
+            any = true;
+            self.overflow.pop(self.pool.records);
+            self.pool.put(index);
+        }
+        self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
+        any
+    }
+
+    /// Drops one of a record's two references; the record ends with the last.
+    #[inline]
+    pub(super) fn drop_reference(&mut self, index: u32, reference: u8) {
+        let record = &mut self.pool.records[index as usize];
+        debug_assert!(record.refs & reference != 0, "a reference dropped twice");
+        record.refs &= !reference;
+        if record.refs == 0 {
+            let cqe = Cqe { user_data: record.user_data, res: record.res, flags: record.cflags };
+            let (file, buffer) = (record.file, record.buffer);
+            self.let_go(file, buffer);
+            self.complete_now(index, cqe);
+        }
+    }
+
+    /// Ends a request's hold on its registered file and buffer.
+    #[inline]
+    pub(super) fn let_go(&mut self, file: u32, buffer: u32) {
+        if file != NONE {
+            if let Some(file) = self.files.release(file) {
+                self.backend.close(file);
+            }
+        }
+        if buffer != NONE {
+            if let Some(buffer) = self.buffers.release(buffer) {
+                self.backend.unmap(buffer.handle);
+            }
+        }
+    }
+
+    /// A pending request has its result.
+    fn finish(&mut self, index: u32, result: i32) {
+        self.pending -= 1;
+        self.starved = false;
+        let record = &mut self.pool.records[index as usize];
+        record.res = result;
+        debug_assert!(record.refs & SUBMISSION == 0, "nothing comes home during a start");
+        self.drop_reference(index, COMPLETION);
+    }
+
+    /// Handles everything that came home, oldest first.
+    pub(super) fn collect(&mut self) {
+        if self.shared.taskrun() {
+            // Before the list is taken: a push after this shows it again. A
+            // flag that comes late, after its push was taken, stays until
+            // the next look.
+            self.shared.clear_flag(IORING_SQ_TASKRUN);
+        }
+        if !self.shared.slots.any_returned() {
+            return;
+        }
+        let slots = &self.shared.slots;
+        let mut list = slots.take();
+        let mut resumed = false;
+        while let Some(index) = slots.next_returned(&mut list) {
+            match slots.take_notice(index) {
+                Notice::Final(result) => self.finish(index, result),
+                Notice::Ready => {
+                    resumed = true;
+                    // SAFETY: the request is still pending, so its memory is
+                    // still promised, as at its start.
+                    match unsafe { self.backend.resume(slots.token(index)) } {
+                        Start::Done(result) | Start::Refused(result) => {
+                            slots.retire(index);
+                            self.finish(index, result);
+                        }
+                        Start::Pending | Start::NoRoom => slots.acted_on(index),
+                    }
+                }
+            }
+        }
+        if resumed {
+            self.backend.kick();
+        }
+    }
+
+    /// Asks the backend for completions. True if there were any.
+    pub(super) fn poll_backend(&mut self) -> bool {
+        let slots = &self.shared.slots;
+        let records = &mut *self.pool.records;
+        let reaped = &mut self.reaped;
+        self.backend.poll(|token: Token, result| {
+            // A token that is not live is a device's or backend's error: it
+            // is counted, and nobody's request ends by it.
+            if slots.is_live(token) {
+                let index = token.index() as u32;
+                slots.retire(index);
+                records[index as usize].res = result;
+                reaped.push(records, index);
+            }
+        });
+        let mut any = false;
+        while let Some(index) = self.reaped.pop(self.pool.records) {
+            any = true;
+            let result = self.pool.records[index as usize].res;
+            self.finish(index, result);
+        }
+        any
+    }
+
+    /// Makes new CQEs and SQ room visible to whoever waits for them.
+    #[inline(always)]
+    pub(crate) fn publish(&mut self) {
+        let posted = self.cq.commit();
+        if posted {
+            self.shared.host.cqes_posted();
+        }
+        if self.config.mode != Mode::Inline {
+            // The engine's one fence a batch: pairs with the fence of
+            // EventCount::prepare in a waiting application.
+            fence(Ordering::SeqCst);
+            self.shared.app_wait.notify_after_fence(&self.shared.host);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `enter`: submit, wait, and how much of it was done.
+
+use super::Engine;
+use super::submit::End;
+use crate::errno::Errno;
+use crate::hal::{Backend, Host, Parked};
+use crate::sync::spin_loop;
+use crate::uapi;
+
+bitflags::bitflags! {
+    /// `IORING_ENTER_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct EnterFlags: u32 {
+        /// Wait for `min_complete` CQEs.
+        const GETEVENTS = uapi::IORING_ENTER_GETEVENTS;
+        /// Wake a sleeping submission thread.
+        const SQ_WAKEUP = uapi::IORING_ENTER_SQ_WAKEUP;
+        /// Wait until the SQ has room (SQPOLL).
+        const SQ_WAIT = uapi::IORING_ENTER_SQ_WAIT;
+        /// A deadline is given.
+        const EXT_ARG = uapi::IORING_ENTER_EXT_ARG;
+    }
+}
+
+impl EnterFlags {
+    /// The flags of these bits.
+    ///
+    /// # Errors
+    /// `EINVAL` for a bit whose promise is not kept here.
+    pub fn checked(bits: u32) -> Result<Self, Errno> {
+        Self::from_bits(bits).ok_or(Errno::EINVAL)
+    }
+}
+
+impl<B: Backend, H: Host> Engine<'_, B, H> {
+    /// `io_uring_enter` for the thread that owns the engine.
+    ///
+    /// Takes up to `to_submit` SQEs; then, with GETEVENTS and if all of them
+    /// were taken, waits until `min_complete` CQEs are there (at most as many
+    /// as the CQ holds) or `deadline` (on the host's clock) has passed.
+    ///
+    /// Answers the number of SQEs taken, failing ones included.
+    ///
+    /// # Errors
+    /// If nothing was taken: `EBUSY` if no request can be had (reap, then try
+    /// again), `ETIME` if the deadline passed, `EINTR` if the wait was
+    /// interrupted.
+    pub fn enter(
+        &mut self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: EnterFlags,
+        deadline: Option<u64>,
+    ) -> Result<u32, Errno> {
+        self.progress();
+        let taken = self.enter_submit(to_submit);
+        let waiting = flags.contains(EnterFlags::GETEVENTS);
+        let answer = match taken {
+            Ok(taken) if waiting && taken == to_submit => match self.wait(min_complete, deadline) {
+                Err(errno) if taken == 0 => Err(errno),
+                _ => Ok(taken),
+            },
+            other => other,
+        };
+        self.publish();
+        answer
+    }
+
+    /// The submitting part of [`enter`](Self::enter).
+    #[inline]
+    pub(crate) fn enter_submit(&mut self, to_submit: u32) -> Result<u32, Errno> {
+        if to_submit == 0 {
+            return Ok(0);
+        }
+        let batch = self.submit(to_submit);
+        if batch.taken == 0 && batch.end == End::Busy {
+            return Err(Errno::EBUSY);
+        }
+        Ok(batch.taken)
+    }
+
+    /// Drives the engine until `want` CQEs are there.
+    fn wait(&mut self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
+        let want = want.min(self.cq.entries());
+        loop {
+            self.progress();
+            if self.cq.unread() >= want {
+                return Ok(());
+            }
+            // What is there may be what somebody else waits for.
+            self.publish();
+            let host = &self.shared.host;
+            if self.backend.polling() {
+                if deadline.is_some_and(|deadline| host.now() >= deadline) {
+                    return Err(Errno::ETIME);
+                }
+                spin_loop();
+                continue;
+            }
+            let key = self.shared.engine_wait.prepare();
+            if self.shared.slots.any_returned() {
+                continue;
+            }
+            match self.shared.engine_wait.wait(host, key, deadline) {
+                Parked::Woken => {}
+                why => {
+                    self.progress();
+                    if self.cq.unread() >= want {
+                        return Ok(());
+                    }
+                    return Err(match why {
+                        Parked::TimedOut => Errno::ETIME,
+                        _ => Errno::EINTR,
+                    });
+                }
+            }
+        }
+    }
+}

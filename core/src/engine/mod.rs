@@ -1,0 +1,295 @@
+//! The engine: the one owner of everything mutable in a ring.
+//!
+//! It takes SQEs, starts them on its [`Backend`], and is the only producer
+//! of CQEs. Whatever another thread has to say reaches it by a lane of
+//! [`Shared`]; who drives it is chosen at set-up ([`crate::config::Mode`]).
+
+mod build;
+mod complete;
+mod enter;
+mod register;
+mod remote;
+mod submit;
+
+pub use build::{Memory, Parts, RingMemory, StaticMemory, build};
+pub use enter::EnterFlags;
+pub use remote::{Completer, Remote};
+
+use crate::config::{Config, Mode};
+use crate::files::Table;
+use crate::hal::{Backend, Host};
+use crate::mailbox::Mailbox;
+use crate::request::{Fifo, Pool};
+use crate::ring::{CqProducer, MadeRoom, RingRef, SqConsumer};
+use crate::slot::Slots;
+use crate::stats::Stats;
+use crate::sync::{AtomicU32, Ordering, fence};
+use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN};
+use crate::wake::EventCount;
+
+/// A registered buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferEntry<T> {
+    pub addr: usize,
+    pub len: usize,
+    pub handle: T,
+}
+
+/// What more than one thread of a ring touches: the lanes to the engine and
+/// the words that sleepers and wakers meet on.
+pub(crate) struct Shared<'m, H> {
+    pub host: H,
+    pub ring: RingRef<'m>,
+    pub slots: Slots<'m>,
+    /// The engine (or a server) sleeps here.
+    pub engine_wait: EventCount,
+    /// Application threads sleep here: for CQEs, for SQ room.
+    pub app_wait: EventCount,
+    pub mailbox: Mailbox,
+    /// 1: the driver of the engine shall come to an end.
+    pub stop: AtomicU32,
+    /// 1: the engine has come to an end.
+    pub stopped: AtomicU32,
+    pub mode: Mode,
+}
+
+impl<H: Host> Shared<'_, H> {
+    /// Wakes a sleeping engine, after something was published for it.
+    #[inline]
+    pub fn wake_engine(&self) {
+        self.engine_wait.notify(&self.host);
+    }
+
+    /// Whether there is something for the engine besides SQEs. Engine side,
+    /// after the fence of [`EventCount::prepare`].
+    pub fn has_news(&self) -> bool {
+        self.slots.any_returned()
+            || self.mailbox.waiting()
+            || self.stopping()
+            || (self.overflowing() && self.ring.cq_ready() < self.ring.cqes.len() as u32)
+    }
+
+    pub fn overflowing(&self) -> bool {
+        // Relaxed: written by the engine; others look after a fence.
+        self.ring.sq_flags.load(Ordering::Relaxed) & IORING_SQ_CQ_OVERFLOW != 0
+    }
+
+    /// Whether TASKRUN is shown (inline mode).
+    #[inline(always)]
+    pub fn taskrun(&self) -> bool {
+        // Relaxed: a hint of a hint.
+        self.ring.sq_flags.load(Ordering::Relaxed) & IORING_SQ_TASKRUN != 0
+    }
+
+    pub fn stopping(&self) -> bool {
+        // Relaxed: the word carries no data; looked at after a fence.
+        self.stop.load(Ordering::Relaxed) != 0
+    }
+
+    pub fn set_flag(&self, flag: u32) {
+        // Relaxed: a hint; where it is not, the caller fences.
+        self.ring.sq_flags.fetch_or(flag, Ordering::Relaxed);
+    }
+
+    pub fn clear_flag(&self, flag: u32) {
+        // Relaxed: as above.
+        self.ring.sq_flags.fetch_and(!flag, Ordering::Relaxed);
+    }
+}
+
+impl<H: Host + Sync> MadeRoom for Shared<'_, H> {
+    fn made_room(&self) {
+        // Pairs with the fence of EventCount::prepare in the engine, which
+        // shows CQ_OVERFLOW before it: either we see the flag, or the engine
+        // sees the room.
+        fence(Ordering::SeqCst);
+        if self.overflowing() && !crate::fault::on(crate::fault::Fault::RoomNoWake) {
+            self.engine_wait.notify_after_fence(&self.host);
+        }
+    }
+}
+
+/// The owner of a ring. See the module's text.
+///
+/// Made by [`build`]. Inline, the application keeps it next to its halves
+/// and calls [`enter`](Engine::enter); under SQPOLL it moves to the polling
+/// thread ([`poll_loop`](Engine::poll_loop)); served, into a
+/// [`Served`](crate::served::Served).
+pub struct Engine<'m, B: Backend, H: Host> {
+    pub(crate) shared: &'m Shared<'m, H>,
+    sq: SqConsumer<'m>,
+    cq: CqProducer<'m>,
+    pool: Pool<'m>,
+    /// Completed requests whose CQEs wait for room, in order.
+    overflow: Fifo,
+    /// Requests found complete by polling, not yet finished. Empty outside
+    /// of `poll_backend`.
+    reaped: Fifo,
+    files: Table<'m, B::File>,
+    buffers: Table<'m, BufferEntry<B::Buffer>>,
+    backend: B,
+    config: Config,
+    /// Requests the backend has and has not completed.
+    pending: u32,
+    /// The SQ holds entries that cannot be taken before a completion.
+    starved: bool,
+    down: bool,
+    stats: Stats,
+}
+
+impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
+    /// The configuration it was built with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `IORING_FEAT_*`: the promises that this ring keeps.
+    pub fn features(&self) -> u32 {
+        use crate::uapi::{
+            IORING_FEAT_EXT_ARG, IORING_FEAT_NODROP, IORING_FEAT_SQPOLL_NONFIXED,
+            IORING_FEAT_SUBMIT_STABLE,
+        };
+        let nonfixed = match self.config.policy {
+            crate::config::Policy::Current => IORING_FEAT_SQPOLL_NONFIXED,
+            crate::config::Policy::Seed => 0,
+        };
+        IORING_FEAT_NODROP
+            | IORING_FEAT_SUBMIT_STABLE
+            | IORING_FEAT_EXT_ARG
+            | nonfixed
+            | self.backend.features()
+    }
+
+    /// The backend, for what is not a request (its own statistics).
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Requests that the backend has.
+    pub fn pending(&self) -> u32 {
+        self.pending
+    }
+
+    /// Whether something in flight is only found by polling.
+    pub(crate) fn busy_polling(&self) -> bool {
+        self.backend.polling()
+    }
+
+    /// Whether there are SQEs that could be taken. Not while the next one
+    /// waits for a completion: only that can change it.
+    pub(crate) fn has_sqes(&self) -> bool {
+        !self.starved && self.sq.ready() != 0
+    }
+
+    pub(crate) fn count_sleep(&mut self) {
+        self.stats.sleeps += 1;
+    }
+
+    pub(crate) fn counters(&self) -> Stats {
+        self.stats
+    }
+
+    pub(crate) fn cqes_posted(&self) -> u32 {
+        self.cq.total()
+    }
+
+    /// The engine's part of a dump: requests and resources.
+    pub(crate) fn dump_requests(&self, to: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        writeln!(
+            to,
+            "requests: {} of {} in use, reserve {}, {} CQEs wait for room{}",
+            self.pool.used(),
+            self.pool.capacity(),
+            if self.pool.fallback_busy() { "in use" } else { "free" },
+            self.overflow.len(),
+            if self.starved { ", SQEs wait for a request" } else { "" },
+        )?;
+        for (index, record) in self.pool.records.iter().enumerate() {
+            if self.shared.slots.peek(index).0 {
+                let name = crate::uapi::opcode_name(record.opcode).unwrap_or("?");
+                writeln!(to, "request {index}: {name}, user_data {:#x}", record.user_data)?;
+            }
+        }
+        writeln!(
+            to,
+            "files: {} of {} places, buffers: {} of {} places",
+            self.files.used(),
+            self.files.len(),
+            self.buffers.used(),
+            self.buffers.len(),
+        )
+    }
+
+    /// Does everything that waits to be done except taking SQEs: returns,
+    /// polled completions, CQEs that waited for room. True if anything was.
+    pub(crate) fn progress(&mut self) -> bool {
+        let mut did = false;
+        if self.shared.slots.any_returned() || self.shared.taskrun() {
+            self.collect();
+            did = true;
+        }
+        if self.backend.polling() {
+            did |= self.poll_backend();
+        }
+        if !self.overflow.is_empty() {
+            did |= self.flush_overflow();
+        }
+        did
+    }
+
+    /// One round of a driver that is not the application itself: progress,
+    /// calls, SQEs if `submit`. True if anything was done.
+    pub(crate) fn turn(&mut self, submit: bool) -> bool {
+        let mut did = self.progress();
+        if self.shared.mailbox.waiting() {
+            did |= self.answer_mail();
+        }
+        if submit {
+            let taken = self.submit(self.sq.entries());
+            did |= taken.progress();
+        }
+        self.publish();
+        did
+    }
+
+    /// Ends everything: cancels what has not begun, waits for what runs,
+    /// gives registered files and buffers back. No CQE is written from here
+    /// on. Called by `Drop` if the owner did not.
+    pub fn shutdown(&mut self) {
+        if core::mem::replace(&mut self.down, true) {
+            return;
+        }
+        self.publish();
+        self.backend.cancel_all();
+        while self.pending != 0 {
+            self.progress();
+            if self.pending == 0 {
+                break;
+            }
+            if self.backend.polling() {
+                crate::sync::spin_loop();
+                continue;
+            }
+            let key = self.shared.engine_wait.prepare();
+            if !self.shared.slots.any_returned() {
+                self.shared.engine_wait.wait(&self.shared.host, key, None);
+            }
+        }
+        while let Some(index) = self.overflow.pop(self.pool.records) {
+            self.pool.put(index);
+        }
+        let backend = &mut self.backend;
+        self.files.close(|file| backend.close(file));
+        self.buffers.close(|buffer| backend.unmap(buffer.handle));
+        // Relaxed: looked at after the fence of the notify.
+        self.shared.stopped.store(1, Ordering::Relaxed);
+        self.shared.mailbox.close(&self.shared.host);
+        self.shared.app_wait.notify(&self.shared.host);
+    }
+}
+
+impl<B: Backend, H: Host> Drop for Engine<'_, B, H> {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

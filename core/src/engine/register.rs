@@ -1,0 +1,234 @@
+//! Answering [`Call`]s.
+
+use super::{BufferEntry, Engine};
+use crate::config::MAX_BUFFERS;
+use crate::errno::Errno;
+use crate::hal::{Backend, Host};
+use crate::op;
+use crate::register::Call;
+use crate::types::Iovec;
+use crate::uapi::{IORING_OP_NOP, IORING_REGISTER_FILES_SKIP};
+
+/// The kernel's bound for one registered buffer.
+const MAX_BUFFER: usize = 1 << 30;
+
+impl<B: Backend, H: Host> Engine<'_, B, H> {
+    /// Carries out a call.
+    ///
+    /// # Errors
+    /// As [`Call`] says for each.
+    ///
+    /// # Safety
+    /// Memory named by a buffer registration stays valid until it has been
+    /// unregistered and its last request has ended.
+    pub unsafe fn call(&mut self, call: Call<'_>) -> Result<u32, Errno> {
+        match call {
+            Call::RegisterFiles(fds) => self.register_files(fds),
+            Call::RegisterFilesSparse(count) => self.open_files(count).map(|()| 0),
+            Call::UpdateFiles { offset, fds } => self.update_files(offset, fds),
+            Call::UnregisterFiles => {
+                if !self.files.registered() {
+                    return Err(Errno::ENXIO);
+                }
+                let backend = &mut self.backend;
+                self.files.close(|file| backend.close(file));
+                Ok(0)
+            }
+            // SAFETY (these two): the caller's promise.
+            Call::RegisterBuffers(iovecs) => unsafe { self.register_buffers(iovecs) },
+            Call::UpdateBuffers { offset, buffers } => unsafe {
+                self.update_buffers(offset, buffers)
+            },
+            Call::RegisterBuffersSparse(count) => self.open_buffers(count).map(|()| 0),
+            Call::UnregisterBuffers => {
+                if !self.buffers.registered() {
+                    return Err(Errno::ENXIO);
+                }
+                let backend = &mut self.backend;
+                self.buffers.close(|buffer| backend.unmap(buffer.handle));
+                Ok(0)
+            }
+            Call::Probe(probe) => {
+                let backend = &self.backend;
+                probe.fill(|opcode| {
+                    opcode == IORING_OP_NOP
+                        || (op::needs_backend(opcode) && backend.supports(opcode))
+                });
+                Ok(0)
+            }
+            Call::Stats(stats) => {
+                *stats = self.stats();
+                Ok(0)
+            }
+            Call::Dump(to) => self.dump(to).map(|()| 0).map_err(|_| Errno::ENOMEM),
+        }
+    }
+
+    /// Answers the call in the mailbox, if there is one.
+    pub(crate) fn answer_mail(&mut self) -> bool {
+        let Some(call) = self.shared.mailbox.take() else {
+            return false;
+        };
+        // SAFETY: whoever put it there (Remote::call) made the promise.
+        let answer = unsafe { self.call(call) };
+        self.shared.mailbox.reply(&self.shared.host, answer);
+        true
+    }
+
+    fn open_files(&mut self, count: u32) -> Result<(), Errno> {
+        if self.files.registered() {
+            return Err(Errno::EBUSY);
+        }
+        if count == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if count > self.files.capacity() {
+            return Err(Errno::EMFILE);
+        }
+        self.files.open(count);
+        Ok(())
+    }
+
+    fn register_files(&mut self, fds: &[i32]) -> Result<u32, Errno> {
+        self.open_files(u32::try_from(fds.len()).map_err(|_| Errno::EMFILE)?)?;
+        for (place, &fd) in fds.iter().enumerate() {
+            if fd == -1 {
+                continue;
+            }
+            let file = self.backend.open(fd);
+            if let Err(errno) = file.and_then(|file| self.files.put(place as u32, file)) {
+                // As if nothing had been asked (the fault of the seed's time:
+                // a table freed here and once more at teardown).
+                let backend = &mut self.backend;
+                self.files.close(|file| backend.close(file));
+                return Err(errno);
+            }
+        }
+        Ok(0)
+    }
+
+    fn update_files(&mut self, offset: u32, fds: &[i32]) -> Result<u32, Errno> {
+        let count = update_range(self.files.len(), offset, fds.len())?;
+        for (done, &fd) in fds.iter().enumerate() {
+            if fd == IORING_REGISTER_FILES_SKIP {
+                continue;
+            }
+            let place = offset + done as u32;
+            if let Some(file) = self.files.clear(place) {
+                self.backend.close(file);
+            }
+            if fd == -1 {
+                continue;
+            }
+            let put = self.backend.open(fd).and_then(|file| self.files.put(place, file));
+            if let Err(errno) = put {
+                return if done == 0 { Err(errno) } else { Ok(done as u32) };
+            }
+        }
+        Ok(count)
+    }
+
+    fn open_buffers(&mut self, count: u32) -> Result<(), Errno> {
+        if self.buffers.registered() {
+            return Err(Errno::EBUSY);
+        }
+        if count == 0 || count > MAX_BUFFERS {
+            return Err(Errno::EINVAL);
+        }
+        if count > self.buffers.capacity() {
+            return Err(Errno::ENOMEM);
+        }
+        self.buffers.open(count);
+        Ok(())
+    }
+
+    /// # Safety
+    /// As for [`call`](Self::call).
+    unsafe fn register_buffers(&mut self, iovecs: &[Iovec]) -> Result<u32, Errno> {
+        self.open_buffers(u32::try_from(iovecs.len()).map_err(|_| Errno::EINVAL)?)?;
+        for (place, iovec) in iovecs.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            if let Err(errno) = unsafe { self.put_buffer(place as u32, iovec) } {
+                let backend = &mut self.backend;
+                self.buffers.close(|buffer| backend.unmap(buffer.handle));
+                return Err(errno);
+            }
+        }
+        Ok(0)
+    }
+
+    /// # Safety
+    /// As for [`call`](Self::call).
+    unsafe fn update_buffers(&mut self, offset: u32, iovecs: &[Iovec]) -> Result<u32, Errno> {
+        let count = update_range(self.buffers.len(), offset, iovecs.len())?;
+        for (done, iovec) in iovecs.iter().enumerate() {
+            let place = offset + done as u32;
+            // SAFETY: the caller's promise.
+            if let Err(errno) = unsafe { self.replace_buffer(place, iovec) } {
+                return if done == 0 { Err(errno) } else { Ok(done as u32) };
+            }
+        }
+        Ok(count)
+    }
+
+    /// The new buffer is mapped before the old one goes: a bad one changes
+    /// nothing, as in the kernel (where it differs from a bad file).
+    ///
+    /// # Safety
+    /// As for [`call`](Self::call).
+    unsafe fn replace_buffer(&mut self, place: u32, iovec: &Iovec) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        let new = unsafe { self.map(iovec)? };
+        if let Some(old) = self.buffers.clear(place) {
+            self.backend.unmap(old.handle);
+        }
+        match new {
+            Some(entry) => self.buffers.put(place, entry),
+            None => Ok(()),
+        }
+    }
+
+    /// # Safety
+    /// As for [`call`](Self::call).
+    unsafe fn put_buffer(&mut self, place: u32, iovec: &Iovec) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        match unsafe { self.map(iovec)? } {
+            Some(entry) => self.buffers.put(place, entry),
+            None => Ok(()),
+        }
+    }
+
+    /// # Safety
+    /// As for [`call`](Self::call).
+    unsafe fn map(&mut self, iovec: &Iovec) -> Result<Option<BufferEntry<B::Buffer>>, Errno> {
+        let (addr, len) = (iovec.base as usize, iovec.len);
+        if addr == 0 && len == 0 {
+            return Ok(None);
+        }
+        if addr == 0 || len == 0 || len > MAX_BUFFER {
+            return Err(Errno::EFAULT);
+        }
+        if addr.checked_add(len).is_none() {
+            return Err(Errno::EOVERFLOW);
+        }
+        // SAFETY: the caller's promise.
+        let handle = unsafe { self.backend.map(addr, len)? };
+        Ok(Some(BufferEntry { addr, len, handle }))
+    }
+}
+
+/// Checks an update's range against the table; its length as a count.
+fn update_range(table: u32, offset: u32, count: usize) -> Result<u32, Errno> {
+    let count = u32::try_from(count).map_err(|_| Errno::EINVAL)?;
+    if count == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let end = offset.checked_add(count).ok_or(Errno::EOVERFLOW)?;
+    if table == 0 {
+        return Err(Errno::ENXIO);
+    }
+    if end > table {
+        return Err(Errno::EINVAL);
+    }
+    Ok(count)
+}

@@ -1,0 +1,215 @@
+//! The outside's handles: bringing completions, and talking to an engine
+//! that somebody else drives.
+
+use super::{EnterFlags, Shared};
+use crate::config::Mode;
+use crate::errno::Errno;
+use crate::hal::{Host, Parked, Token};
+use crate::register::Call;
+use crate::slot::{Notice, Stale};
+use crate::sync::Ordering;
+use crate::uapi::IORING_SQ_TASKRUN;
+use crate::wake::{EventCount, wait_until};
+
+/// Brings completions home from any thread, core or interrupt handler.
+///
+/// Lock-free: a CAS, a push, a full fence, and an unpark if the engine
+/// sleeps.
+pub struct Completer<'m, H> {
+    shared: &'m Shared<'m, H>,
+}
+
+impl<H> Clone for Completer<'_, H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H> Copy for Completer<'_, H> {}
+
+impl<'m, H: Host> Completer<'m, H> {
+    pub(super) fn new(shared: &'m Shared<'m, H>) -> Self {
+        Self { shared }
+    }
+
+    /// The request has ended with `result` (bytes, 0, or a negated errno).
+    /// Everything written before is visible to who sees the CQE (Release,
+    /// met by the engine's Acquire, published anew by the CQ tail).
+    ///
+    /// # Errors
+    /// [`Stale`] if the token's request does not wait for this.
+    pub fn complete(&self, token: Token, result: i32) -> Result<(), Stale> {
+        self.post(token, Notice::Final(result))
+    }
+
+    /// The request can go on: the engine will call
+    /// [`Backend::resume`](crate::hal::Backend::resume).
+    ///
+    /// # Errors
+    /// [`Stale`] as above; also while an earlier notice has not been taken.
+    pub fn ready(&self, token: Token) -> Result<(), Stale> {
+        self.post(token, Notice::Ready)
+    }
+
+    fn post(&self, token: Token, notice: Notice) -> Result<(), Stale> {
+        let first = self.shared.slots.post(token, notice)?;
+        if first && self.shared.mode == Mode::Inline {
+            self.shared.set_flag(IORING_SQ_TASKRUN);
+        }
+        self.shared.wake_engine();
+        Ok(())
+    }
+
+    /// Wakes a sleeping engine without a completion: an interrupt handler
+    /// whose device's queue the engine will poll.
+    pub fn wake(&self) {
+        self.shared.wake_engine();
+    }
+
+    /// The place the ring runs in.
+    pub fn host(&self) -> &'m H {
+        &self.shared.host
+    }
+}
+
+/// What an application has of a ring whose engine somebody else drives.
+pub struct Remote<'m, H> {
+    shared: &'m Shared<'m, H>,
+}
+
+impl<H> Clone for Remote<'_, H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H> Copy for Remote<'_, H> {}
+
+impl<'m, H: Host> Remote<'m, H> {
+    pub(super) fn new(shared: &'m Shared<'m, H>) -> Self {
+        Self { shared }
+    }
+
+    /// `io_uring_enter` of a ring under SQPOLL. Answers `to_submit`.
+    ///
+    /// # Errors
+    /// `EOWNERDEAD` if the engine has ended; with `to_submit` 0 also `ETIME`
+    /// and `EINTR` of a wait.
+    pub fn enter(
+        &self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: EnterFlags,
+        deadline: Option<u64>,
+    ) -> Result<u32, Errno> {
+        if self.stopped() {
+            return Err(Errno::EOWNERDEAD);
+        }
+        if flags.contains(EnterFlags::SQ_WAKEUP) {
+            self.shared.wake_engine();
+        }
+        if flags.contains(EnterFlags::SQ_WAIT) {
+            self.wait_sq_room(deadline)?;
+        }
+        if flags.contains(EnterFlags::GETEVENTS) {
+            match self.wait_cqes(min_complete, deadline) {
+                Err(errno) if to_submit == 0 => return Err(errno),
+                _ => {}
+            }
+        }
+        Ok(to_submit)
+    }
+
+    /// Waits until `want` CQEs are there (at most as many as the CQ holds).
+    ///
+    /// # Errors
+    /// `ETIME`, `EINTR`, and `EOWNERDEAD` if the engine ended meanwhile.
+    pub fn wait_cqes(&self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
+        let want = want.min(self.shared.ring.cqes.len() as u32);
+        self.wait(deadline, || self.shared.ring.cq_ready() >= want)
+    }
+
+    /// Waits until the SQ has room.
+    ///
+    /// # Errors
+    /// As [`wait_cqes`](Self::wait_cqes).
+    pub fn wait_sq_room(&self, deadline: Option<u64>) -> Result<(), Errno> {
+        let entries = self.shared.ring.sqes.len() as u32;
+        self.wait(deadline, || self.shared.ring.sq_ready() < entries)
+    }
+
+    fn wait(&self, deadline: Option<u64>, ready: impl Fn() -> bool) -> Result<(), Errno> {
+        let waited = wait_until(&self.shared.app_wait, &self.shared.host, deadline, || {
+            ready() || self.stopped()
+        });
+        match waited {
+            Ok(()) if ready() => Ok(()),
+            Ok(()) => Err(Errno::EOWNERDEAD),
+            Err(Parked::TimedOut) => Err(Errno::ETIME),
+            Err(_) => Err(Errno::EINTR),
+        }
+    }
+
+    /// Puts a call to the engine and waits for the answer.
+    ///
+    /// # Errors
+    /// The call's; `ENXIO` if the engine has ended.
+    ///
+    /// # Safety
+    /// As for [`Engine::call`](super::Engine::call). Not from the thread
+    /// that drives the engine: it would wait for itself.
+    pub unsafe fn call(&self, call: Call<'_>) -> Result<u32, Errno> {
+        self.shared.mailbox.call(&self.shared.host, call, || self.shared.wake_engine())
+    }
+
+    /// After SQEs were published: whether the polling engine must be woken by
+    /// [`enter`](Self::enter) with `SQ_WAKEUP`. Contains the one full fence
+    /// of a submission under SQPOLL.
+    #[inline]
+    pub fn need_wakeup(&self) -> bool {
+        // Pairs with the fence in EventCount::prepare, before which the
+        // engine shows NEED_WAKEUP: either we see it, or it sees our SQEs.
+        crate::sync::fence(Ordering::SeqCst);
+        self.shared.ring.sq_flags.load(Ordering::Relaxed) & crate::uapi::IORING_SQ_NEED_WAKEUP != 0
+    }
+
+    /// Tells whoever drives the engine to come to an end. SQEs not taken yet
+    /// stay where they are; what is in flight is ended first.
+    pub fn stop(&self) {
+        // Relaxed: no data goes with it; the fence in the notify orders it.
+        self.shared.stop.store(1, Ordering::Relaxed);
+        self.shared.wake_engine();
+    }
+
+    /// Whether the engine has ended.
+    pub fn stopped(&self) -> bool {
+        // Relaxed: no data goes with it.
+        self.shared.stopped.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.shared.stopping()
+    }
+
+    pub(crate) fn has_news(&self) -> bool {
+        self.shared.has_news()
+    }
+
+    pub(crate) fn engine_wait(&self) -> &'m EventCount {
+        &self.shared.engine_wait
+    }
+
+    /// Writes what can be seen of the ring from outside, even if the engine
+    /// hangs; [`Call::Dump`] tells more when it does not.
+    ///
+    /// # Errors
+    /// Only `to`'s.
+    pub fn dump(&self, to: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        self.shared.dump(to)
+    }
+
+    /// The place the ring runs in.
+    pub fn host(&self) -> &'m H {
+        &self.shared.host
+    }
+}

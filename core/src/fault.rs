@@ -1,0 +1,143 @@
+//! Seeded faults: deliberate bugs that the verification rungs must catch.
+//!
+//! Without `--cfg annulus_faults` or `--cfg loom` nothing of this exists in
+//! the code: [`on`] is a `const false`.
+
+use crate::sync::Ordering;
+
+/// Which rung has to catch a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A weakened ordering or a skipped recheck: loom's to find.
+    Loom,
+    /// A wrong rule in the engine: the kernel comparison's to find.
+    Engine,
+}
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident,)+) => {
+        /// A deliberate bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Fault {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Fault {
+            /// Every fault there is.
+            pub const ALL: &'static [Fault] = &[$(Fault::$name,)+];
+
+            /// Its name, as the rungs' options take it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Fault::$name => stringify!($name),)+ }
+            }
+
+            /// What it breaks.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Fault::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            /// The rung that must catch it.
+            pub const fn kind(self) -> Kind {
+                match self { $(Fault::$name => Kind::$kind,)+ }
+            }
+
+            /// The fault of that name.
+            pub fn from_name(name: &str) -> Option<Fault> {
+                Self::ALL.iter().copied().find(|f| f.name() == name)
+            }
+        }
+    };
+}
+
+faults! {
+    /// The application publishes its SQEs without Release.
+    SqTailRelaxed: Loom,
+    /// The engine reads the SQ tail without Acquire.
+    SqTailLoadRelaxed: Loom,
+    /// The engine gives SQ entries back without Release.
+    SqHeadRelaxed: Loom,
+    /// The application reads the SQ head without Acquire.
+    SqHeadLoadRelaxed: Loom,
+    /// The engine publishes CQEs without Release.
+    CqTailRelaxed: Loom,
+    /// The application reads the CQ tail without Acquire.
+    CqTailLoadRelaxed: Loom,
+    /// The application gives CQ entries back without Release.
+    CqHeadRelaxed: Loom,
+    /// The engine reads the CQ head without Acquire.
+    CqHeadLoadRelaxed: Loom,
+    /// A slot is pushed on the return list without Release.
+    ReturnPushRelaxed: Loom,
+    /// The return list is taken without Acquire.
+    ReturnTakeRelaxed: Loom,
+    /// A completion does not look whether its slot is queued already.
+    ReturnPushTwice: Loom,
+    /// A completion does not compare the token's generation.
+    StaleTokenAccepted: Loom,
+    /// The engine clears QUEUED after it has acted on the notice, not before.
+    QueuedClearedLate: Loom,
+    /// QUEUED is cleared without Release, so a next notice may overtake the read of the last.
+    QueuedClearRelaxed: Loom,
+    /// A waker looks for a sleeper without a full fence after publishing.
+    WakeNoFence: Loom,
+    /// A sleeper looks again without a full fence after announcing itself.
+    SleepNoFence: Loom,
+    /// A sleeper does not look again after announcing itself.
+    SleepNoRecheck: Loom,
+    /// A waker finds a sleeper and does not unpark it.
+    WakeNoUnpark: Loom,
+    /// A mailbox call is posted without Release.
+    MailPostRelaxed: Loom,
+    /// A mailbox call is taken without Acquire.
+    MailTakeRelaxed: Loom,
+    /// A mailbox answer is published without Release.
+    MailAnswerRelaxed: Loom,
+    /// A mailbox answer is read without Acquire.
+    MailAnswerLoadRelaxed: Loom,
+    /// The claim of a served engine is released without Release.
+    ClaimReleaseRelaxed: Loom,
+    /// A served engine is claimed without Acquire.
+    ClaimAcquireRelaxed: Loom,
+    /// A server does not look for work again after it gave up its claim.
+    ClaimNoRecheck: Loom,
+    /// The fallback slot is never given back.
+    FallbackLeaked: Loom,
+    /// A full CQ does not wake the engine when the application makes room.
+    RoomNoWake: Loom,
+}
+
+#[cfg(any(loom, annulus_faults))]
+mod switch {
+    use super::Fault;
+    // Never loom's: the switch is the experimenter's, not the model's.
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    static SELECTED: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+    /// Switches one fault on, or all off.
+    pub fn select(fault: Option<Fault>) {
+        SELECTED.store(fault.map_or(usize::MAX, |f| f as usize), Relaxed);
+    }
+
+    /// Whether `fault` is switched on.
+    pub fn on(fault: Fault) -> bool {
+        SELECTED.load(Relaxed) == fault as usize
+    }
+}
+
+#[cfg(any(loom, annulus_faults))]
+pub use switch::{on, select};
+
+/// Whether `fault` is switched on: never, in this build.
+#[cfg(not(any(loom, annulus_faults)))]
+#[inline(always)]
+pub const fn on(_fault: Fault) -> bool {
+    false
+}
+
+/// `order`, or Relaxed when `fault` is switched on.
+#[inline(always)]
+pub(crate) fn order(fault: Fault, order: Ordering) -> Ordering {
+    if on(fault) { Ordering::Relaxed } else { order }
+}

@@ -1,0 +1,210 @@
+//! The seams: what a place (Linux, bare metal, a test) gives to a ring.
+//!
+//! Everything here is instance-based and dispatched statically; two rings in
+//! one process may run on two different places.
+
+use crate::errno::Errno;
+pub use crate::slot::Token;
+use crate::sync::AtomicU32;
+
+/// Monotonic time.
+pub trait Clock {
+    /// Nanoseconds since some fixed point; never goes back.
+    ///
+    /// The engine reads it only around waits and idle periods, never per
+    /// operation (DESIGN invariant 6).
+    fn now(&self) -> u64;
+}
+
+/// Why [`Park::park`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// The word changed, somebody unparked, or for no reason at all.
+    Woken,
+    /// The deadline passed.
+    TimedOut,
+    /// A signal (or the place's like) asks the waiter to look around;
+    /// [`Engine::enter`](crate::engine::Engine::enter) answers `-EINTR`.
+    Interrupted,
+}
+
+/// Sleeping on a word, as a futex does.
+pub trait Park {
+    /// Blocks while `*word == expected`, until [`unpark`](Park::unpark) on the
+    /// same word, the deadline (on [`Clock::now`]'s scale) or an interruption.
+    /// May wake spuriously.
+    ///
+    /// The comparison and the sleep must be one step towards `unpark`: a word
+    /// changed before an `unpark` that comes after the comparison wakes the
+    /// sleeper. On bare metal: compare with interrupts off, then sleep with
+    /// the instruction that ends on a pending one.
+    fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked;
+
+    /// Wakes everyone parked on `word`.
+    fn unpark(&self, word: &AtomicU32);
+}
+
+/// A place that a ring runs in.
+pub trait Host: Park + Clock {
+    /// Called once for each batch of completions made visible, after they are.
+    ///
+    /// A place rings the application's bell here (an eventfd, an interrupt).
+    #[inline]
+    fn cqes_posted(&self) {}
+}
+
+impl<H: Clock> Clock for &H {
+    fn now(&self) -> u64 {
+        (**self).now()
+    }
+}
+
+impl<H: Park> Park for &H {
+    fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        (**self).park(word, expected, deadline)
+    }
+
+    fn unpark(&self, word: &AtomicU32) {
+        (**self).unpark(word);
+    }
+}
+
+impl<H: Host> Host for &H {
+    #[inline]
+    fn cqes_posted(&self) {
+        (**self).cqes_posted();
+    }
+}
+
+/// Which file a request means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<F> {
+    /// An ordinary file number, as the SQE gave it; the backend resolves it
+    /// and answers `-EBADF` if there is none.
+    Fd(i32),
+    /// A registered file. The engine holds it until the request ends.
+    Registered(F),
+}
+
+/// A request, copied out of its SQE and checked.
+///
+/// Ranges of registered buffers, flags and fields that must be zero have been
+/// checked when a backend sees it; addresses of unregistered memory have not.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<F> {
+    /// `IORING_OP_*`.
+    pub opcode: u8,
+    /// `IOSQE_*`.
+    pub flags: u8,
+    /// The request sits in the ring's reserved slot: if it may have to wait
+    /// for ever, answer [`Start::NoRoom`] and leave no trace.
+    pub fallback: bool,
+    /// The file.
+    pub target: Target<F>,
+    /// Buffer address, or the address of an array of `iovec`.
+    pub addr: u64,
+    /// Bytes, or the number of `iovec`s; for FSYNC the bytes of the range.
+    pub len: u32,
+    /// File offset in bytes; `u64::MAX` is the current position.
+    pub off: u64,
+    /// `rw_flags` or `fsync_flags`.
+    pub op_flags: u32,
+}
+
+/// What became of [`Backend::start`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Finished: the CQE's `res`.
+    Done(i32),
+    /// Under way: the token will come back, once, by
+    /// [`Completer::complete`](crate::slot::Completer::complete) or
+    /// [`Backend::poll`].
+    Pending,
+    /// The SQE itself cannot be taken (an `iovec` array that is not there, a
+    /// segment length beyond `isize::MAX`): the CQE's `res`, and the batch
+    /// ends here unless `IORING_SETUP_SUBMIT_ALL`.
+    Refused(i32),
+    /// Nothing happened for want of room. The SQE stays in the ring and is
+    /// tried again after a completion; so only answer this while another
+    /// request of this backend is in flight.
+    NoRoom,
+}
+
+/// What carries requests out: files, an NVMe controller, a virtio disk.
+///
+/// Owned by the engine and called by whoever drives it, never from two
+/// threads at once. NOP and refused SQEs do not reach it.
+pub trait Backend {
+    /// What a registered file slot holds.
+    type File: Copy;
+    /// What a registered buffer slot holds.
+    type Buffer: Copy;
+
+    /// Whether `opcode` is carried out here; PROBE answers exactly this.
+    fn supports(&self, opcode: u8) -> bool;
+
+    /// `IORING_FEAT_*` promises that this backend keeps beyond the engine's.
+    fn features(&self) -> u32 {
+        0
+    }
+
+    /// Takes a reference to file number `fd`, which outlives the number.
+    ///
+    /// # Errors
+    /// The errno for the registration, `EBADF` if there is no such file.
+    fn open(&mut self, fd: i32) -> Result<Self::File, Errno>;
+
+    /// Gives back a reference taken by [`open`](Backend::open).
+    fn close(&mut self, file: Self::File);
+
+    /// Makes memory ready for device or kernel access, once for many I/Os.
+    ///
+    /// # Errors
+    /// The errno for the registration, `EFAULT` if it is not all accessible.
+    ///
+    /// # Safety
+    /// The caller keeps the memory valid until [`unmap`](Backend::unmap).
+    unsafe fn map(&mut self, addr: usize, len: usize) -> Result<Self::Buffer, Errno>;
+
+    /// Gives back a mapping made by [`map`](Backend::map).
+    fn unmap(&mut self, buffer: Self::Buffer);
+
+    /// Starts a request without blocking.
+    ///
+    /// # Safety
+    /// The memory that the request names is valid, and for reads not used by
+    /// anybody else, until the request has ended.
+    unsafe fn start(&mut self, token: Token, request: &Request<Self::File>) -> Start;
+
+    /// Goes on with a pending request after
+    /// [`Completer::ready`](crate::slot::Completer::ready).
+    /// Answers [`Start::Done`] or [`Start::Pending`].
+    ///
+    /// # Safety
+    /// As for [`start`](Backend::start).
+    unsafe fn resume(&mut self, token: Token) -> Start {
+        let _ = token;
+        Start::Pending
+    }
+
+    /// Called once after a batch of [`start`](Backend::start)s.
+    #[inline]
+    fn kick(&mut self) {}
+
+    /// Reports requests found complete by looking.
+    #[inline]
+    fn poll(&mut self, done: impl FnMut(Token, i32)) {
+        let _ = done;
+    }
+
+    /// Whether something in flight will only be found by
+    /// [`poll`](Backend::poll), so that the engine must not sleep.
+    #[inline]
+    fn polling(&self) -> bool {
+        false
+    }
+
+    /// Ends everything that has not begun to run with `-ECANCELED`, through
+    /// the completer. Called at teardown; running work is awaited after it.
+    fn cancel_all(&mut self) {}
+}

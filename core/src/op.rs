@@ -1,0 +1,73 @@
+//! One table row an opcode: what it needs, and which fields must be zero.
+
+use crate::uapi::{self, IORING_OP_LAST};
+
+/// How a request is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Not built: `-EINVAL`.
+    None,
+    Nop,
+    /// One buffer.
+    ReadWrite,
+    /// An array of `iovec`.
+    Vectored,
+    /// A range of a registered buffer.
+    Fixed,
+    Fsync,
+}
+
+/// What the engine knows of an opcode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    opcode: u8,
+    pub kind: Kind,
+}
+
+const fn row(opcode: u8, kind: Kind) -> Row {
+    Row { opcode, kind }
+}
+
+const BUILT: [Row; 8] = [
+    row(uapi::IORING_OP_NOP, Kind::Nop),
+    row(uapi::IORING_OP_READ, Kind::ReadWrite),
+    row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
+    row(uapi::IORING_OP_READV, Kind::Vectored),
+    row(uapi::IORING_OP_WRITEV, Kind::Vectored),
+    row(uapi::IORING_OP_READ_FIXED, Kind::Fixed),
+    row(uapi::IORING_OP_WRITE_FIXED, Kind::Fixed),
+    row(uapi::IORING_OP_FSYNC, Kind::Fsync),
+];
+
+const fn table() -> [Row; IORING_OP_LAST as usize] {
+    let mut table = [row(0, Kind::None); IORING_OP_LAST as usize];
+    let mut i = 0;
+    while i < table.len() {
+        table[i].opcode = i as u8;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < BUILT.len() {
+        let place = BUILT[i].opcode as usize;
+        assert!(matches!(table[place].kind, Kind::None), "one row an opcode");
+        table[place] = BUILT[i];
+        i += 1;
+    }
+    table
+}
+
+pub(crate) static TABLE: [Row; IORING_OP_LAST as usize] = table();
+
+/// How `opcode` is carried out; [`Kind::None`] for one out of range.
+#[inline(always)]
+pub(crate) fn kind(opcode: u8) -> Kind {
+    match TABLE.get(opcode as usize) {
+        Some(row) => row.kind,
+        None => Kind::None,
+    }
+}
+
+/// Opcodes that a backend has to carry out; NOP is the engine's own.
+pub(crate) fn needs_backend(opcode: u8) -> bool {
+    !matches!(kind(opcode), Kind::None | Kind::Nop)
+}

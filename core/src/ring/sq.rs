@@ -1,0 +1,272 @@
+//! The submission queue: the application's half and the engine's.
+
+use super::RingRef;
+use crate::fault::{self, Fault};
+use crate::sqe::Sqe;
+use crate::sync::Ordering;
+use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_SQ_TASKRUN};
+
+/// The queue has no free entry: submit, then push again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the submission queue is full: submit what is in it (or wait, under SQPOLL), then push again"
+)]
+pub struct PushError;
+
+/// The application's half of the submission queue.
+///
+/// One per ring; whoever has it `&mut` is the single producer.
+pub struct SqHalf<'m> {
+    ring: RingRef<'m>,
+    /// What has been written; published by [`SubmissionQueue::sync`].
+    tail: u32,
+    /// The last head seen; read anew only when the queue looks full.
+    head: u32,
+    mask: u32,
+}
+
+impl<'m> SqHalf<'m> {
+    pub(crate) fn new(ring: RingRef<'m>) -> Self {
+        Self { ring, tail: 0, head: 0, mask: ring.sqes.len() as u32 - 1 }
+    }
+
+    /// Opens the queue for pushing; what was pushed is published on drop.
+    #[inline]
+    pub fn queue<'a>(&'a mut self) -> SubmissionQueue<'a, 'm> {
+        SubmissionQueue { half: self }
+    }
+
+    /// Entries pushed and not yet taken by the engine: what `submit` asks for.
+    #[inline]
+    pub fn ready(&self) -> u32 {
+        // Relaxed: only a number is wanted, no entry is touched for it.
+        self.tail.wrapping_sub(self.ring.sq_head.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        // Release: pairs with the engine's Acquire load of the tail in
+        // SqConsumer::ready; the entries (and array) are written before.
+        self.ring.sq_tail.store(self.tail, fault::order(Fault::SqTailRelaxed, Ordering::Release));
+    }
+
+    #[inline]
+    fn refresh(&mut self) {
+        // Acquire: pairs with the engine's Release store of the head in
+        // SqConsumer::commit; its reads of the entries are over.
+        self.head =
+            self.ring.sq_head.load(fault::order(Fault::SqHeadLoadRelaxed, Ordering::Acquire));
+    }
+
+    #[inline]
+    fn room(&mut self, want: u32) -> bool {
+        let entries = self.mask + 1;
+        if entries - self.tail.wrapping_sub(self.head) >= want {
+            return true;
+        }
+        self.refresh();
+        // An engine that lies about its head (shared memory) would underflow
+        // here; a count beyond the queue is treated as full.
+        entries.checked_sub(self.tail.wrapping_sub(self.head)).is_some_and(|free| free >= want)
+    }
+}
+
+/// The submission queue, open for pushing (`squeue::SubmissionQueue` of the
+/// `io-uring` crate). Dropping it publishes what was pushed.
+pub struct SubmissionQueue<'a, 'm> {
+    half: &'a mut SqHalf<'m>,
+}
+
+impl SubmissionQueue<'_, '_> {
+    /// Publishes what was pushed, and looks how far the engine has come.
+    ///
+    /// Publishing is a Release store that the engine's Acquire load of the
+    /// tail meets: what was written before it, the engine sees.
+    #[inline]
+    pub fn sync(&mut self) {
+        self.half.publish();
+        self.half.refresh();
+    }
+
+    /// Appends one entry.
+    ///
+    /// # Errors
+    /// [`PushError`] if the queue is full.
+    ///
+    /// # Safety
+    /// What the entry points to (buffers, `iovec`s) stays valid, and unused
+    /// by others where the kernel would write it, until its CQE has come.
+    #[inline]
+    pub unsafe fn push(&mut self, entry: &Sqe) -> Result<(), PushError> {
+        if !self.half.room(1) {
+            return Err(PushError);
+        }
+        let half = &mut *self.half;
+        half.ring.sqes[(half.tail & half.mask) as usize].write(entry);
+        half.tail = half.tail.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Appends all entries or none.
+    ///
+    /// # Errors
+    /// [`PushError`] if there is no room for all of them.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    #[inline]
+    pub unsafe fn push_multiple(&mut self, entries: &[Sqe]) -> Result<(), PushError> {
+        if entries.len() > self.capacity() || !self.half.room(entries.len() as u32) {
+            return Err(PushError);
+        }
+        for entry in entries {
+            // SAFETY: the caller's promise.
+            unsafe { self.push(entry)? };
+        }
+        Ok(())
+    }
+
+    /// Sets which SQE the place of the next pushed entry names, for programs
+    /// that use the index array themselves. An index outside the queue makes
+    /// the engine count the place in [`dropped`](Self::dropped) and pass on.
+    /// Without an array (`NO_SQARRAY`) nothing happens.
+    ///
+    /// The place keeps its index on the next time round.
+    pub fn set_next_index(&mut self, index: u32) {
+        if let Some(array) = self.half.ring.sq_array {
+            // Relaxed: published by the Release store of the tail.
+            array[(self.half.tail & self.half.mask) as usize].store(index, Ordering::Relaxed);
+        }
+    }
+
+    /// Entries in the queue that the engine has not taken, as last seen.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.half.tail.wrapping_sub(self.half.head) as usize
+    }
+
+    /// Whether the engine had taken everything, as last seen.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is no free entry, as last seen.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.len() == self.capacity()
+    }
+
+    /// Number of entries.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.half.ring.sqes.len()
+    }
+
+    /// Places passed over because they named an SQE outside the queue.
+    pub fn dropped(&self) -> u32 {
+        // Relaxed: a statistic.
+        self.half.ring.sq_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the polling engine sleeps and wants
+    /// [`SQ_WAKEUP`](crate::engine::EnterFlags::SQ_WAKEUP).
+    ///
+    /// `submit` asks this itself after a full fence; a program that asks by
+    /// hand must publish ([`sync`](Self::sync)) and fence first.
+    pub fn need_wakeup(&self) -> bool {
+        self.flag(IORING_SQ_NEED_WAKEUP)
+    }
+
+    /// Whether completions wait for room in the CQ.
+    pub fn cq_overflow(&self) -> bool {
+        self.flag(IORING_SQ_CQ_OVERFLOW)
+    }
+
+    /// Whether the next `enter` has completions to fetch.
+    pub fn taskrun(&self) -> bool {
+        self.flag(IORING_SQ_TASKRUN)
+    }
+
+    fn flag(&self, bit: u32) -> bool {
+        // Relaxed: a hint; whoever must not miss a change fences, as
+        // `need_wakeup` says.
+        self.half.ring.sq_flags.load(Ordering::Relaxed) & bit != 0
+    }
+}
+
+impl Drop for SubmissionQueue<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.half.publish();
+    }
+}
+
+/// The engine's half of the submission queue.
+pub(crate) struct SqConsumer<'m> {
+    ring: RingRef<'m>,
+    head: u32,
+    mask: u32,
+}
+
+/// What stands at the head of the queue.
+pub(crate) enum Fetch {
+    Entry(Sqe),
+    /// The index array named no entry; the place was passed over.
+    Dropped,
+}
+
+impl<'m> SqConsumer<'m> {
+    pub fn new(ring: RingRef<'m>) -> Self {
+        Self { ring, head: 0, mask: ring.sqes.len() as u32 - 1 }
+    }
+
+    /// Entries ready to be taken; never more than the queue holds, whatever
+    /// the application wrote into the tail.
+    #[inline(always)]
+    pub fn ready(&self) -> u32 {
+        // Acquire: pairs with SqHalf::publish.
+        let tail =
+            self.ring.sq_tail.load(fault::order(Fault::SqTailLoadRelaxed, Ordering::Acquire));
+        tail.wrapping_sub(self.head).min(self.mask + 1)
+    }
+
+    /// Copies out the entry at the head and moves past it. The caller has
+    /// seen by [`ready`](Self::ready) that there is one.
+    #[inline(always)]
+    pub fn fetch(&mut self) -> Fetch {
+        let place = (self.head & self.mask) as usize;
+        self.head = self.head.wrapping_add(1);
+        let index = match self.ring.sq_array {
+            None => place,
+            // Relaxed: ordered by the tail. Read once, then checked.
+            Some(array) => array[place].load(Ordering::Relaxed) as usize,
+        };
+        match self.ring.sqes.get(index) {
+            Some(cell) => Fetch::Entry(cell.read()),
+            None => {
+                // Relaxed, and no RMW: the engine is the only writer.
+                let dropped = self.ring.sq_dropped.load(Ordering::Relaxed);
+                self.ring.sq_dropped.store(dropped.wrapping_add(1), Ordering::Relaxed);
+                Fetch::Dropped
+            }
+        }
+    }
+
+    /// Puts the entry fetched last back to the head of the queue.
+    pub fn unfetch(&mut self) {
+        self.head = self.head.wrapping_sub(1);
+    }
+
+    /// Gives the entries taken so far back to the application.
+    #[inline(always)]
+    pub fn commit(&mut self) {
+        // Release: pairs with SqHalf::refresh; the copies are made before.
+        self.ring.sq_head.store(self.head, fault::order(Fault::SqHeadRelaxed, Ordering::Release));
+    }
+
+    #[inline]
+    pub fn entries(&self) -> u32 {
+        self.mask + 1
+    }
+}

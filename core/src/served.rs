@@ -1,0 +1,176 @@
+//! A served ring: whoever has work claims the engine.
+//!
+//! For applications that only peek, wait on an eventfd, or share a ring
+//! among threads. Application threads claim it inside [`Served::enter`]; a
+//! helper thread ([`Served::help`]) claims it for completions that arrive
+//! while the application is outside.
+//!
+//! ```text
+//!   brings work                     holds the claim
+//!   publish                         ... drive ...
+//!   full fence                      release the claim
+//!   try to claim                    full fence
+//!   held: leave, the holder looks   look for work; found: claim again
+//! ```
+
+use crate::engine::{Engine, EnterFlags, Remote};
+use crate::errno::Errno;
+use crate::fault::{self, Fault};
+use crate::hal::{Backend, Host};
+use crate::register::Call;
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
+use crate::wake::{EventCount, wait_until};
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+
+/// An engine that threads take turns to drive.
+pub struct Served<'m, B: Backend, H: Host> {
+    claim: AtomicU32,
+    /// Threads that must have the claim sleep here.
+    freed: EventCount,
+    engine: UnsafeCell<Engine<'m, B, H>>,
+    remote: Remote<'m, H>,
+}
+
+// SAFETY: the engine is reached by whoever holds the claim, one at a time;
+// the claim's Acquire and Release order their accesses.
+unsafe impl<B: Backend + Send, H: Host + Sync> Sync for Served<'_, B, H> {}
+// SAFETY: as above; moving it moves the engine, which nobody drives then.
+unsafe impl<B: Backend + Send, H: Host + Sync> Send for Served<'_, B, H> {}
+
+impl<'m, B: Backend, H: Host> Served<'m, B, H> {
+    /// Takes over an engine built with [`Mode::Served`](crate::config::Mode).
+    pub fn new(engine: Engine<'m, B, H>, remote: Remote<'m, H>) -> Self {
+        Self {
+            claim: AtomicU32::new(FREE),
+            freed: EventCount::new(),
+            engine: UnsafeCell::new(engine),
+            remote,
+        }
+    }
+
+    fn try_claim(&self) -> bool {
+        // Acquire: pairs with the Release in `release`: the engine as the
+        // last holder left it.
+        let order = fault::order(Fault::ClaimAcquireRelaxed, Ordering::Acquire);
+        self.claim.compare_exchange(FREE, HELD, order, Ordering::Relaxed).is_ok()
+    }
+
+    /// Gives the claim back; true if there is work that a claim attempt may
+    /// have failed for meanwhile.
+    fn release(&self) -> bool {
+        // Release: pairs with the Acquire in `try_claim`.
+        self.claim.store(FREE, fault::order(Fault::ClaimReleaseRelaxed, Ordering::Release));
+        // Between giving up the claim and looking: pairs with the fence that
+        // whoever brings work makes before it tries to claim.
+        fence(Ordering::SeqCst);
+        self.freed.notify_after_fence(self.remote.host());
+        !fault::on(Fault::ClaimNoRecheck) && self.remote.has_news()
+    }
+
+    /// Runs `f` on the engine, waiting for the claim.
+    fn with<R>(&self, f: impl FnOnce(&mut Engine<'m, B, H>) -> R) -> R {
+        // Interrupted or not: the holder is never long.
+        while wait_until(&self.freed, self.remote.host(), None, || self.try_claim()).is_err() {}
+        // SAFETY: the claim is ours.
+        let result = self.engine.with_mut(|engine| f(unsafe { &mut *engine }));
+        if self.release() {
+            self.serve();
+        }
+        result
+    }
+
+    /// Drives the engine if there is work and nobody else does.
+    ///
+    /// Whoever brings work publishes it, makes a full fence (a
+    /// [`Completer`](crate::engine::Completer) does both), then calls this.
+    pub fn serve(&self) {
+        loop {
+            if !self.try_claim() {
+                // The holder looks again after its release.
+                return;
+            }
+            // SAFETY: the claim is ours.
+            self.engine.with_mut(|engine| unsafe { &mut *engine }.turn(false));
+            if !self.release() {
+                return;
+            }
+        }
+    }
+
+    /// The helper thread's work: serves whenever woken, until
+    /// [`Remote::stop`]; then ends the engine.
+    pub fn help(&self) {
+        let host = self.remote.host();
+        while !self.remote.stopping() {
+            self.serve();
+            if self.engine_polls() {
+                crate::sync::spin_loop();
+                continue;
+            }
+            let key = self.remote.engine_wait().prepare();
+            // Held: the holder will look. (If it looked before the work came,
+            // whoever brought the work sees us sleeping.)
+            // Relaxed: ordered by the fence in `prepare`.
+            let held = self.claim.load(Ordering::Relaxed) == HELD;
+            if (held || !self.remote.has_news()) && !self.remote.stopping() {
+                self.remote.engine_wait().wait(host, key, None);
+            }
+        }
+        self.with(|engine| engine.shutdown());
+    }
+
+    fn engine_polls(&self) -> bool {
+        self.try_claim() && {
+            // SAFETY: the claim is ours.
+            let polls = self.engine.with(|engine| unsafe { &*engine }.busy_polling());
+            self.release();
+            polls
+        }
+    }
+
+    /// `io_uring_enter`, from any thread.
+    ///
+    /// # Errors
+    /// As [`Engine::enter`]; `EOWNERDEAD` if the engine has ended.
+    pub fn enter(
+        &self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: EnterFlags,
+        deadline: Option<u64>,
+    ) -> Result<u32, Errno> {
+        if self.remote.stopped() {
+            return Err(Errno::EOWNERDEAD);
+        }
+        let taken = self.with(|engine| {
+            engine.progress();
+            let taken = engine.enter_submit(to_submit);
+            engine.publish();
+            taken
+        })?;
+        if flags.contains(EnterFlags::GETEVENTS) && taken == to_submit {
+            match self.remote.wait_cqes(min_complete, deadline) {
+                Err(errno) if taken == 0 => return Err(errno),
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts a call to the engine, from any thread.
+    ///
+    /// # Errors
+    /// The call's; `ENXIO` if the engine has ended.
+    ///
+    /// # Safety
+    /// As for [`Engine::call`].
+    pub unsafe fn call(&self, call: Call<'_>) -> Result<u32, Errno> {
+        if self.remote.stopped() {
+            return Err(Errno::ENXIO);
+        }
+        // SAFETY: the caller's promise.
+        self.with(|engine| unsafe { engine.call(call) })
+    }
+}

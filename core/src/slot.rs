@@ -1,0 +1,319 @@
+//! Slots as the outside sees them: tokens, and the lane by which they come
+//! home.
+//!
+//! A slot's *shared* part is here, three words. Everything else about a
+//! request ([`crate::request`]) belongs to the engine alone and is plain
+//! memory.
+//!
+//! # Life cycle
+//!
+//! ```text
+//!              (1) arm                 (2) a notice: CAS
+//!   IDLE ───────────────▶ LIVE ───────────────────────▶ LIVE|QUEUED
+//!    ▲                     ▲                                 │ pushed on the return list,
+//!    │                     │      (3) READY: store           │ popped by the engine
+//!    │                     ├─────────────────────────────────┤
+//!    │    (4) FINAL: store, generation + 1                   │
+//!    └───────────────────────────────────────────────────────┘
+//!         (5) ended in the engine: store, generation + 1 (from LIVE)
+//! ```
+//!
+//! * Bits 0 and 1 are LIVE and QUEUED, bits 16..32 the generation.
+//! * While a slot is IDLE or QUEUED only the engine writes its state; while
+//!   it is LIVE only a notice that brings the right generation does, by CAS,
+//!   and that one wins the right to write `message` and to push the slot.
+//!   So a slot is never on the list twice, and a stale, repeated or invented
+//!   token ends at the CAS: [`Stale`].
+//! * One notice at a time. The engine reads the message and clears QUEUED
+//!   *before* it acts on it, for acting may bring the next notice at once.
+
+use crate::fault::{self, Fault};
+use crate::sync::{AtomicU32, Ordering};
+
+const LIVE: u32 = 1;
+const QUEUED: u32 = 1 << 1;
+const GENERATION: u32 = 16;
+const NIL: u32 = 0;
+
+/// Names one incarnation of a slot: index in the low, generation in the high
+/// half. Made by the engine, brought back by whoever completes the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(u32);
+
+impl Token {
+    fn new(index: u32, generation: u32) -> Self {
+        Self(index | generation << GENERATION)
+    }
+
+    /// The slot's index: below the number of requests, or equal to it for
+    /// the reserved slot. A backend may keep its own state per index.
+    #[inline]
+    pub fn index(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    /// The whole token as a number, for carrying it through a device or
+    /// another thread.
+    #[inline]
+    pub fn to_raw(self) -> u32 {
+        self.0
+    }
+
+    /// The token of that number. Any number is safe: one that names no live
+    /// request is refused where it is used.
+    #[inline]
+    pub fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    fn live_state(self) -> u32 {
+        self.0 & 0xffff_0000 | LIVE
+    }
+}
+
+/// The token names no request that waits for a notice: it ended already, was
+/// completed twice, or never was. The notice was counted and had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the token names no request that waits for a completion: it was completed before, or is not of this ring"
+)]
+pub struct Stale;
+
+/// What a notice says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// The request has ended with this result.
+    Final(i32),
+    /// The request can go on ([`crate::hal::Backend::resume`]).
+    Ready,
+}
+
+/// `message` of a READY notice; no errno or byte count is this small.
+const READY: i32 = i32::MIN;
+
+/// The shared part of one slot.
+#[derive(Debug)]
+pub(crate) struct SharedSlot {
+    state: AtomicU32,
+    /// The slot below on the return list, plus one.
+    next: AtomicU32,
+    message: AtomicU32,
+}
+
+/// The shared parts of a ring's slots, and their way home.
+pub(crate) struct Slots<'m> {
+    slots: &'m [SharedSlot],
+    /// The top of the return list, plus one.
+    head: AtomicU32,
+    /// Notices refused.
+    stale: AtomicU32,
+}
+
+impl SharedSlot {
+    pub fn new() -> Self {
+        Self { state: AtomicU32::new(0), next: AtomicU32::new(NIL), message: AtomicU32::new(0) }
+    }
+}
+
+impl<'m> Slots<'m> {
+    pub fn new(slots: &'m [SharedSlot]) -> Self {
+        Self { slots, head: AtomicU32::new(NIL), stale: AtomicU32::new(0) }
+    }
+
+    // -- the outside ------------------------------------------------------
+
+    /// Brings a notice home. True if the list was empty before.
+    pub fn post(&self, token: Token, notice: Notice) -> Result<bool, Stale> {
+        let slot = self.slots.get(token.index()).ok_or_else(|| self.refuse())?;
+        let live = token.live_state();
+        // Acquire: pairs with the engine's Release in `take_notice`: the
+        // message of the notice before has been read. Release is not needed,
+        // the push below publishes.
+        let acquire = fault::order(Fault::QueuedClearRelaxed, Ordering::Acquire);
+        if fault::on(Fault::ReturnPushTwice) {
+            slot.state.fetch_or(QUEUED, acquire);
+        } else {
+            let mut expected = live;
+            if fault::on(Fault::StaleTokenAccepted) {
+                expected = slot.state.load(Ordering::Relaxed) & !QUEUED | LIVE;
+            }
+            slot.state
+                .compare_exchange(expected, expected | QUEUED, acquire, Ordering::Relaxed)
+                .map_err(|_| self.refuse())?;
+        }
+        let message = match notice {
+            Notice::Final(result) => result,
+            Notice::Ready => READY,
+        };
+        // Relaxed: published by the push.
+        slot.message.store(message as u32, Ordering::Relaxed);
+        Ok(self.push(token.index(), slot))
+    }
+
+    fn push(&self, index: usize, slot: &SharedSlot) -> bool {
+        // Relaxed: the value is only compared and passed on.
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // Relaxed: published by the CAS.
+            slot.next.store(head, Ordering::Relaxed);
+            // Release: pairs with the Acquire swap in `take`; later pushes
+            // are RMWs and carry the release sequence on.
+            //
+            // No ABA: a slot that was popped and pushed again between our
+            // load and CAS makes `head` equal and `next` still right, since
+            // the list is only ever taken whole; there is no pop to fool.
+            match self.head.compare_exchange_weak(
+                head,
+                index as u32 + 1,
+                fault::order(Fault::ReturnPushRelaxed, Ordering::Release),
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return head == NIL,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse(&self) -> Stale {
+        // Relaxed: a statistic.
+        self.stale.fetch_add(1, Ordering::Relaxed);
+        Stale
+    }
+
+    // -- the engine -------------------------------------------------------
+
+    /// Whether something may have come home.
+    #[inline(always)]
+    pub fn any_returned(&self) -> bool {
+        // Relaxed: a hint; `take` acquires, and a sleeper looks after a fence.
+        self.head.load(Ordering::Relaxed) != NIL
+    }
+
+    /// Takes everything that has come home, oldest first. Engine only.
+    pub fn take(&self) -> Returned {
+        // Acquire: pairs with the Release CAS in `push`.
+        let mut top =
+            self.head.swap(NIL, fault::order(Fault::ReturnTakeRelaxed, Ordering::Acquire));
+        // Reverse: the list is newest first, completions keep their order.
+        // Relaxed: a taken list is the engine's own.
+        let mut first = NIL;
+        while top != NIL {
+            let slot = &self.slots[top as usize - 1];
+            let below = slot.next.load(Ordering::Relaxed);
+            slot.next.store(first, Ordering::Relaxed);
+            first = top;
+            top = below;
+        }
+        Returned { first }
+    }
+
+    /// The next index of a taken list.
+    pub fn next_returned(&self, list: &mut Returned) -> Option<u32> {
+        let index = list.first.checked_sub(1)?;
+        // Relaxed: the engine's own since `take`. Read before the notice is
+        // taken, for after that the slot may be pushed again.
+        list.first = self.slots[index as usize].next.load(Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// Reads a returned slot's notice and lets the next one in (READY), or
+    /// closes the slot to any other (FINAL).
+    pub fn take_notice(&self, index: u32) -> Notice {
+        let slot = &self.slots[index as usize];
+        // Relaxed: ordered by `take`.
+        let message = slot.message.load(Ordering::Relaxed) as i32;
+        let state = slot.state.load(Ordering::Relaxed);
+        if message == READY {
+            if !fault::on(Fault::QueuedClearedLate) {
+                self.let_next_in(slot, state);
+            }
+            Notice::Ready
+        } else {
+            self.retire(index);
+            Notice::Final(message)
+        }
+    }
+
+    /// The fault QueuedClearedLate does here what `take_notice` forgot.
+    pub fn acted_on(&self, index: u32) {
+        if fault::on(Fault::QueuedClearedLate) {
+            let slot = &self.slots[index as usize];
+            let state = slot.state.load(Ordering::Relaxed);
+            self.let_next_in(slot, state);
+        }
+    }
+
+    fn let_next_in(&self, slot: &SharedSlot, state: u32) {
+        // Release: pairs with the Acquire CAS in `post`: we have read the
+        // message that it will overwrite. A plain store: nobody else writes
+        // the state of a queued slot.
+        slot.state
+            .store(state & !QUEUED, fault::order(Fault::QueuedClearRelaxed, Ordering::Release));
+    }
+
+    /// Opens a slot to one notice and names its incarnation.
+    #[inline]
+    pub fn arm(&self, index: u32) -> Token {
+        let slot = &self.slots[index as usize];
+        // Relaxed, both: the slot is idle, so the engine's alone; the token
+        // reaches other threads by the backend's own synchronisation.
+        let generation = slot.state.load(Ordering::Relaxed) >> GENERATION;
+        slot.state.store(generation << GENERATION | LIVE, Ordering::Relaxed);
+        Token::new(index, generation)
+    }
+
+    /// Closes a slot: every token made so far is stale from now on.
+    #[inline]
+    pub fn retire(&self, index: u32) {
+        let slot = &self.slots[index as usize];
+        // Relaxed: QUEUED or IDLE, or LIVE with a token that never left the
+        // engine's thread, so nobody else writes it. That a late notice (a
+        // CAS) cannot read an older value follows from coherence: it finds
+        // another generation and fails.
+        let generation = (slot.state.load(Ordering::Relaxed) >> GENERATION).wrapping_add(1);
+        slot.state.store(generation << GENERATION, Ordering::Relaxed);
+    }
+
+    /// The token of a live slot. Engine only.
+    pub fn token(&self, index: u32) -> Token {
+        // Relaxed: the engine's own write.
+        let state = self.slots[index as usize].state.load(Ordering::Relaxed);
+        Token::new(index, state >> GENERATION)
+    }
+
+    /// Whether a token that a device or backend brought names a live slot;
+    /// if not, it is counted as stale.
+    pub fn is_live(&self, token: Token) -> bool {
+        self.slots.get(token.index()).is_some_and(|slot| {
+            // Relaxed: the engine's own word, or a hint in a dump.
+            slot.state.load(Ordering::Relaxed) & !QUEUED == token.live_state()
+        }) || {
+            self.refuse();
+            false
+        }
+    }
+
+    /// Notices refused so far.
+    pub fn stale(&self) -> u32 {
+        // Relaxed: a statistic.
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// A slot's state for the eye: (live, queued, generation).
+    pub fn peek(&self, index: usize) -> (bool, bool, u32) {
+        // Relaxed: for the eye only.
+        let state = self.slots[index].state.load(Ordering::Relaxed);
+        (state & LIVE != 0, state & QUEUED != 0, state >> GENERATION)
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+/// A list of slots that came home, oldest first.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    first: u32,
+}

@@ -1,0 +1,116 @@
+//! What a ring has done, and a readable picture of what it is doing.
+
+use crate::engine::Engine;
+use crate::hal::{Backend, Host};
+use crate::uapi;
+use core::fmt;
+
+/// Counters since the ring was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// SQEs taken.
+    pub sqes: u64,
+    /// CQEs posted (modulo 2^32).
+    pub cqes: u32,
+    /// Batches in which SQEs were looked at.
+    pub batches: u64,
+    /// SQEs refused before they began (a bad flag, opcode or field).
+    pub refused: u64,
+    /// Batches that ended for want of a request or of room in the backend.
+    pub busy: u64,
+    /// Times the reserved request was used.
+    pub fallbacks: u64,
+    /// CQEs that had to wait for room.
+    pub overflows: u64,
+    /// Completions refused because their token named no waiting request.
+    pub stale: u32,
+    /// Times the polling engine went to sleep.
+    pub sleeps: u64,
+}
+
+impl<B: Backend, H: Host> Engine<'_, B, H> {
+    /// The counters as they stand.
+    pub fn stats(&self) -> Stats {
+        Stats { cqes: self.cqes_posted(), stale: self.shared.slots.stale(), ..self.counters() }
+    }
+
+    /// Writes what the ring looks like, for the day that something hangs.
+    ///
+    /// # Errors
+    /// Only `to`'s.
+    pub fn dump(&self, to: &mut dyn fmt::Write) -> fmt::Result {
+        self.shared.dump(to)?;
+        let stats = self.stats();
+        writeln!(to, "engine: {} pending, {:?}", self.pending(), self.config())?;
+        writeln!(to, "        {stats:?}")?;
+        self.dump_requests(to)
+    }
+}
+
+impl<H: Host> crate::engine::Shared<'_, H> {
+    /// The part of a dump that any thread may ask for, engine hung or not.
+    pub fn dump(&self, to: &mut dyn fmt::Write) -> fmt::Result {
+        use crate::sync::Ordering::Relaxed; // for the eye only
+        let ring = &self.ring;
+        writeln!(
+            to,
+            "sq: head {} tail {} of {}, dropped {}, flags{}",
+            ring.sq_head.load(Relaxed),
+            ring.sq_tail.load(Relaxed),
+            ring.sqes.len(),
+            ring.sq_dropped.load(Relaxed),
+            SqFlags(ring.sq_flags.load(Relaxed)),
+        )?;
+        writeln!(
+            to,
+            "cq: head {} tail {} of {}, flags {:#x}",
+            ring.cq_head.load(Relaxed),
+            ring.cq_tail.load(Relaxed),
+            ring.cqes.len(),
+            ring.cq_flags.load(Relaxed),
+        )?;
+        writeln!(
+            to,
+            "waits: engine {}, application {}; returns {}, mail {}, stop {}, stopped {}",
+            asleep(self.engine_wait.sleeping()),
+            asleep(self.app_wait.sleeping()),
+            if self.slots.any_returned() { "waiting" } else { "none" },
+            if self.mailbox.waiting() { "waiting" } else { "none" },
+            self.stop.load(Relaxed),
+            self.stopped.load(Relaxed),
+        )?;
+        for index in 0..self.slots.len() {
+            let (live, queued, generation) = self.slots.peek(index);
+            if live || queued {
+                let queued = if queued { ", its completion on the return list" } else { "" };
+                writeln!(to, "slot {index}: generation {generation}, with the backend{queued}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn asleep(yes: bool) -> &'static str {
+    if yes { "asleep" } else { "awake" }
+}
+
+/// The SQ's flag word by its bits' names.
+struct SqFlags(u32);
+
+impl fmt::Display for SqFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (uapi::IORING_SQ_NEED_WAKEUP, " NEED_WAKEUP"),
+            (uapi::IORING_SQ_CQ_OVERFLOW, " CQ_OVERFLOW"),
+            (uapi::IORING_SQ_TASKRUN, " TASKRUN"),
+        ];
+        if self.0 == 0 {
+            return f.write_str(" none");
+        }
+        names
+            .iter()
+            .filter(|(bit, _)| self.0 & bit != 0)
+            .try_for_each(|(_, name)| f.write_str(name))
+    }
+}

@@ -1,0 +1,83 @@
+//! The one place that names atomics, cells, locks and loom.
+//!
+//! Everything else in the crate takes its shared state from here, so that
+//! `--cfg loom` swaps every primitive for its model-checked twin at once.
+
+#[cfg(not(loom))]
+mod imp {
+    pub use core::hint::spin_loop;
+    pub use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+
+    /// A cell whose accesses the caller orders by an atomic next to it.
+    ///
+    /// The closures are loom's interface: under loom each one is checked for
+    /// a concurrent conflicting access.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        /// Wraps a value.
+        pub const fn new(value: T) -> Self {
+            Self(core::cell::UnsafeCell::new(value))
+        }
+
+        /// Hands a shared pointer to the value to `f`.
+        #[inline(always)]
+        pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        /// Hands an exclusive pointer to the value to `f`.
+        #[inline(always)]
+        pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// A lock for what is cold and short. Never taken per operation.
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(spin::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        /// Wraps a value.
+        pub const fn new(value: T) -> Self {
+            Self(spin::Mutex::new(value))
+        }
+
+        /// Runs `f` with the value, alone.
+        pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+            f(&mut self.0.lock())
+        }
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    pub use loom::cell::UnsafeCell;
+    pub use loom::hint::spin_loop;
+    pub use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+
+    /// A lock for what is cold and short. Never taken per operation.
+    #[derive(Debug)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        /// Wraps a value.
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        /// Runs `f` with the value, alone.
+        pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+            f(&mut self.0.lock().unwrap())
+        }
+    }
+}
+
+pub use imp::{AtomicU32, AtomicUsize, Mutex, Ordering, UnsafeCell, fence, spin_loop};
+
+// Every word another thread or core can see is lock-free on every target we
+// build for: an interrupt handler may touch it.
+#[cfg(not(any(loom, target_has_atomic = "32")))]
+compile_error!("annulus needs 32-bit atomics with compare-and-swap on this target");
