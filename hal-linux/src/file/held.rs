@@ -1,0 +1,177 @@
+//! Files held for requests that outlive their submission.
+//!
+//! The kernel takes a reference to a request's file when it takes the SQE. We
+//! cannot, so the reference is a duplicate descriptor, which the application
+//! neither knows nor closes.
+//!
+//! A request that ends within `start` needs none: until then the SQE counts
+//! as not consumed, and whoever closes its file that early has a race under
+//! the kernel, too. What goes on after `start` works on the duplicate, so
+//! closing the number, or opening another file under it, redirects nothing.
+//!
+//! One duplicate a batch a file: requests of one batch share it by a count.
+//! Sharing between batches would be wrong, the number may mean another file
+//! by then; within a batch it may not, since no SQE of the batch has been
+//! reported as consumed and no CQE of it has been shown.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use super::kind::Kind;
+use crate::sys;
+
+/// Files that one batch can name before it duplicates one twice.
+const CACHED: usize = 16;
+
+/// Duplicates and how many requests each serves. Shared with the workers.
+#[derive(Debug)]
+pub struct Held {
+    entries: Box<[Entry]>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    fd: AtomicI32,
+    /// 0: free, for the engine to use.
+    refs: AtomicU32,
+}
+
+impl Held {
+    /// Room for the files of `slots` requests and of one batch.
+    pub fn new(slots: usize) -> Self {
+        Self { entries: (0..slots + CACHED + 1).map(|_| Entry::default()).collect() }
+    }
+
+    fn retain(&self, index: u32) {
+        // Relaxed: the engine holds a reference already, the batch's.
+        self.entries[index as usize].refs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives one reference back; the last one closes the file.
+    pub fn release(&self, index: u32) {
+        let entry = &self.entries[index as usize];
+        // Relaxed: written before our reference was made, and not again
+        // before it is gone.
+        let fd = entry.fd.load(Ordering::Relaxed);
+        // AcqRel: pairs with itself. Every user's calls on the descriptor
+        // come before the last user's close.
+        if entry.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            sys::close(fd);
+        }
+    }
+}
+
+/// A file that is held for the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldFile {
+    /// The descriptor, ours.
+    pub fd: RawFd,
+    pub kind: Kind,
+    entry: u32,
+}
+
+/// The files that the current batch holds. The engine's alone.
+#[derive(Debug)]
+pub struct Batch {
+    cached: [Option<(RawFd, HeldFile)>; CACHED],
+    /// Whether anything is cached: the one word that a batch without punts
+    /// looks at.
+    used: bool,
+    /// Where the search for a free entry goes on.
+    cursor: usize,
+}
+
+impl Batch {
+    pub fn new() -> Self {
+        Self { cached: [None; CACHED], used: false, cursor: 0 }
+    }
+
+    /// Holds the file that number `fd` means now.
+    ///
+    /// # Errors
+    /// A negative errno: `-EBADF`, or `-EMFILE` and its like.
+    pub fn hold(&mut self, held: &Held, number: RawFd) -> Result<HeldFile, i32> {
+        let place = number as usize % CACHED;
+        if let Some((cached, file)) = self.cached[place] {
+            if cached == number {
+                return Ok(file);
+            }
+            held.release(file.entry);
+            self.cached[place] = None;
+        }
+        let fd = sys::duplicate(number)?;
+        let kind = match Kind::of(fd) {
+            Ok(kind) => kind,
+            Err(e) => {
+                sys::close(fd);
+                return Err(e);
+            }
+        };
+        let file = HeldFile { fd, kind, entry: self.claim(held, fd) };
+        self.cached[place] = Some((number, file));
+        self.used = true;
+        Ok(file)
+    }
+
+    /// Claims a free entry for `fd`, with the batch's reference.
+    fn claim(&mut self, held: &Held, fd: RawFd) -> u32 {
+        // There are more entries than requests and cached files together, so
+        // one is free; it is nearly always the next.
+        loop {
+            self.cursor = (self.cursor + 1) % held.entries.len();
+            let entry = &held.entries[self.cursor];
+            // Acquire: pairs with the AcqRel of the last release, which has
+            // read `fd`.
+            if entry.refs.load(Ordering::Acquire) == 0 {
+                // Relaxed, both: the entry is ours; a request's reference
+                // reaches its worker through the pool's lock.
+                entry.fd.store(fd, Ordering::Relaxed);
+                entry.refs.store(1, Ordering::Relaxed);
+                return self.cursor as u32;
+            }
+        }
+    }
+
+    /// A reference of a request's own to a file of this batch.
+    pub fn share(&self, held: &Held, file: &HeldFile) -> u32 {
+        held.retain(file.entry);
+        file.entry
+    }
+
+    /// A descriptor of a request's own for file number `number`: the batch's,
+    /// if nobody else uses it, otherwise another duplicate.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub fn own(&mut self, held: &Held, number: RawFd) -> Result<RawFd, i32> {
+        let file = self.hold(held, number)?;
+        let entry = &held.entries[file.entry as usize];
+        // Acquire: pairs with the AcqRel of a release: its user is done.
+        if entry.refs.load(Ordering::Acquire) != 1 {
+            return sys::duplicate(file.fd);
+        }
+        self.cached[number as usize % CACHED] = None;
+        // Relaxed: the batch's was the only reference, and only the engine
+        // makes them.
+        entry.refs.store(0, Ordering::Relaxed);
+        Ok(file.fd)
+    }
+
+    /// The batch is over: gives its references back.
+    #[inline]
+    pub fn end(&mut self, held: &Held) {
+        if self.used {
+            self.release_all(held);
+        }
+    }
+
+    #[cold]
+    fn release_all(&mut self, held: &Held) {
+        for place in &mut self.cached {
+            if let Some((_, file)) = place.take() {
+                held.release(file.entry);
+            }
+        }
+        self.used = false;
+    }
+}

@@ -1,0 +1,211 @@
+//! What is kept of a request that goes on after its submission.
+
+use std::os::fd::RawFd;
+use std::ptr;
+
+use annulus::hal::Token;
+use libc::iovec;
+
+use super::blocks::Blocks;
+use super::held::Held;
+use crate::sys;
+
+/// iovecs that fit into a record.
+pub const INLINE: usize = 8;
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Read,
+    Write,
+    Fsync { data_only: bool },
+}
+
+/// What keeps a job's file open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Its registration, which the engine holds for the request.
+    Registered,
+    /// A duplicate that requests of one batch share.
+    Shared(u32),
+    /// A duplicate of its own.
+    Own,
+}
+
+/// One request, from its punt to its end. A record a slot, made at set-up.
+///
+/// Written by the engine; a worker's alone from its queue to its completion.
+#[derive(Debug)]
+pub struct Job {
+    pub token: Token,
+    pub op: Op,
+    pub fd: RawFd,
+    pub hold: Hold,
+    /// -1: the current position.
+    pub off: i64,
+    /// `RWF_*` of the request.
+    pub flags: i32,
+    /// Whether a short result is continued.
+    pub continues: bool,
+    /// Bytes asked for, and moved so far.
+    pub total: usize,
+    pub done: usize,
+    /// The iovecs not finished yet: `inline` or a block.
+    pub first: usize,
+    pub count: usize,
+    pub block: Option<u8>,
+    pub inline: [iovec; INLINE],
+}
+
+// SAFETY: the pointers are addresses that the application promised to keep
+// valid for the request, whichever thread carries it out.
+unsafe impl Send for Job {}
+
+impl Job {
+    pub fn empty() -> Self {
+        Self {
+            token: Token::from_raw(0),
+            op: Op::Read,
+            fd: -1,
+            hold: Hold::Registered,
+            off: 0,
+            flags: 0,
+            continues: false,
+            total: 0,
+            done: 0,
+            first: 0,
+            count: 0,
+            block: None,
+            inline: [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; INLINE],
+        }
+    }
+
+    fn iovecs(&mut self, blocks: &Blocks) -> *mut iovec {
+        match self.block {
+            Some(block) => blocks.at(block),
+            None => self.inline.as_mut_ptr(),
+        }
+    }
+
+    /// One buffer.
+    pub fn set_buffer(&mut self, addr: usize, len: usize) {
+        let len = len.min(sys::MAX_RW);
+        self.inline[0] = iovec { iov_base: addr as *mut _, iov_len: len };
+        (self.first, self.count, self.block) = (0, 1, None);
+        (self.total, self.done) = (len, 0);
+    }
+
+    /// Copies the application's array of `count` iovecs
+    /// (`IORING_FEAT_SUBMIT_STABLE`).
+    ///
+    /// # Errors
+    /// `Ok(false)` if no block is free; `-EFAULT` if it could not be read.
+    pub fn set_iovecs(&mut self, addr: usize, count: usize, blocks: &Blocks) -> Result<bool, i32> {
+        self.block = None;
+        if count > INLINE {
+            match blocks.take() {
+                None => return Ok(false),
+                block => self.block = block,
+            }
+        }
+        let to = self.iovecs(blocks);
+        // SAFETY: `to` has room: eight, or a block, and core refuses more
+        // than a block holds.
+        if let Err(e) = unsafe { sys::copy_iovecs(addr, count, to) } {
+            self.drop_block(blocks);
+            return Err(e);
+        }
+        // As the kernel: what goes beyond the most that one call moves is cut
+        // off, so that the parts of a continued transfer add up to no more.
+        let mut total = 0;
+        let mut used = 0;
+        while used < count && total < sys::MAX_RW {
+            // SAFETY: one of the `count` iovecs just written.
+            let iov = unsafe { &mut *to.add(used) };
+            iov.iov_len = iov.iov_len.min(sys::MAX_RW - total);
+            total += iov.iov_len;
+            used += 1;
+        }
+        (self.first, self.count) = (0, used);
+        (self.total, self.done) = (total, 0);
+        Ok(true)
+    }
+
+    /// `bytes` more have been moved.
+    pub fn advance(&mut self, bytes: usize, blocks: &Blocks) {
+        self.done += bytes;
+        if self.off >= 0 {
+            self.off += bytes as i64;
+        }
+        let iovecs = self.iovecs(blocks);
+        let mut left = bytes;
+        while self.first < self.count {
+            // SAFETY: below `count`, so set.
+            let iov = unsafe { &mut *iovecs.add(self.first) };
+            if left < iov.iov_len {
+                iov.iov_base = iov.iov_base.wrapping_byte_add(left);
+                iov.iov_len -= left;
+                return;
+            }
+            left -= iov.iov_len;
+            self.first += 1;
+        }
+    }
+
+    /// One call for what is left.
+    ///
+    /// # Safety
+    /// The request's memory is still promised.
+    pub unsafe fn attempt(&mut self, extra_flags: i32, blocks: &Blocks) -> i32 {
+        let write = self.op == Op::Write;
+        let iovecs = self.iovecs(blocks).wrapping_add(self.first);
+        let count = self.count - self.first;
+        // SAFETY: the caller's promise.
+        unsafe { sys::transfer(write, self.fd, iovecs, count, self.off, self.flags | extra_flags) }
+    }
+
+    /// Carries the job out, blocking, to its end.
+    ///
+    /// # Safety
+    /// The request's memory is still promised.
+    pub unsafe fn carry_out(&mut self, blocks: &Blocks) -> i32 {
+        if let Op::Fsync { data_only } = self.op {
+            return sys::sync(self.fd, data_only);
+        }
+        loop {
+            // SAFETY: the caller's promise.
+            let n = unsafe { self.attempt(0, blocks) };
+            if n == -libc::EINTR {
+                // Workers take no signals; what still interrupts them (a stop
+                // and continue, a debugger) is not for the application.
+                continue;
+            }
+            if n < 0 {
+                // Bytes that were moved win over the error after them.
+                return if self.done > 0 { self.done as i32 } else { n };
+            }
+            self.advance(n as usize, blocks);
+            if n == 0 || !self.continues || self.done >= self.total {
+                return self.done as i32;
+            }
+        }
+    }
+
+    fn drop_block(&mut self, blocks: &Blocks) {
+        if let Some(block) = self.block.take() {
+            blocks.put(block);
+        }
+    }
+
+    /// Gives back what the job holds. Before its completion is told: who
+    /// sees that may count on the file being let go.
+    pub fn let_go(&mut self, held: &Held, blocks: &Blocks) {
+        self.drop_block(blocks);
+        match self.hold {
+            Hold::Registered => {}
+            Hold::Shared(entry) => held.release(entry),
+            Hold::Own => sys::close(self.fd),
+        }
+        self.hold = Hold::Registered;
+    }
+}

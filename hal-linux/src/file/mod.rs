@@ -1,0 +1,306 @@
+//! Files as a backend: tried without blocking, then a poll or a worker.
+//!
+//! ```text
+//!            preadv2/pwritev2 with RWF_NOWAIT
+//!   start ──┬── whole, end of file, error ─────────────▶ done, nothing kept
+//!           ├── would block: a stream ──▶ poll ──ready──▶ try again
+//!           └── would block, or short: storage ─▶ worker ─▶ completion
+//! ```
+//!
+//! The rules are io_uring's (Linux 6.18), with its reasons:
+//!
+//! * What would block is a [`Kind`]'s to decide. A stream (pipe, socket,
+//!   terminal, eventfd) never occupies a worker, `O_NONBLOCK` or not;
+//!   `RWF_NOWAIT` is answered with `-EAGAIN` as it is.
+//! * A short result of storage is continued until all bytes, the end of the
+//!   file or an error; bytes moved win over an error after them. A short
+//!   result of a stream is final.
+//! * Offset -1 is the current position; streams ignore the offset.
+//! * Not every file can be tried without blocking (`EOPNOTSUPP`); that is not
+//!   the application's business, unless it asked for `RWF_NOWAIT`.
+//!
+//! How files are kept across all this is told in [`held`].
+
+mod blocks;
+mod held;
+mod job;
+mod kind;
+mod poller;
+mod punt;
+mod rw;
+mod workers;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use annulus::engine::Completer;
+use annulus::errno::Errno;
+use annulus::hal::{Backend, Request, Start, Target, Token};
+use annulus::uapi;
+use annulus::worker::{Class, Load};
+use rustix::mm::{Advice, madvise};
+
+use crate::host::LinuxHost;
+use crate::sys;
+use held::{Batch, HeldFile};
+use job::{Hold, Op};
+use kind::Kind;
+use poller::Poller;
+pub use workers::Limits;
+use workers::{Shared, Workers};
+
+/// A registered file: a duplicate of our own, and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    fd: RawFd,
+    kind: Kind,
+}
+
+/// What is known of a slot's wait. The engine's alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    None,
+    Armed,
+    /// Armed, and ends with `-ECANCELED` when next looked at.
+    Cancelled,
+}
+
+/// Requests carried out on file descriptors.
+pub struct FileBackend {
+    batch: Batch,
+    workers: Workers,
+    waits: Box<[Wait]>,
+    poller: Option<Poller>,
+    /// `/dev/null`, for checking buffers; opened when first needed.
+    null: Option<OwnedFd>,
+    /// When creation of a stranded class's worker is tried again.
+    retry_at: u64,
+}
+
+/// Between tries for a class without any worker.
+const RETRY_NS: u64 = 1_000_000;
+
+impl FileBackend {
+    /// A backend for slots `0..slots` (the reserved one counted).
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(
+        slots: usize,
+        limits: Limits,
+        completer: Completer<'static, &'static LinuxHost>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            batch: Batch::new(),
+            workers: Workers::new(slots, limits, completer)?,
+            waits: vec![Wait::None; slots].into_boxed_slice(),
+            poller: None,
+            null: None,
+            retry_at: 0,
+        })
+    }
+
+    /// What the workers of a class are doing.
+    pub fn load(&self, class: Class) -> Load {
+        self.workers.load(class)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.workers.shared
+    }
+
+    /// The file of a request that goes on after its submission.
+    fn file(&mut self, target: Target<File>) -> Result<(RawFd, Kind, Option<HeldFile>), i32> {
+        match target {
+            Target::Registered(file) => Ok((file.fd, file.kind, None)),
+            Target::Fd(number) => {
+                let file = self.batch.hold(&self.workers.shared.held, number)?;
+                Ok((file.fd, file.kind, Some(file)))
+            }
+        }
+    }
+
+    /// A request's own reference to a file of [`file`](Self::file).
+    fn keep(&mut self, file: Option<HeldFile>) -> Hold {
+        match file {
+            None => Hold::Registered,
+            Some(file) => Hold::Shared(self.batch.share(&self.workers.shared.held, &file)),
+        }
+    }
+
+    /// FSYNC always may block, so it always goes to a worker.
+    ///
+    /// There is no call for a range of a file's data and its metadata. The
+    /// whole file is more than was asked for, and keeps the promise.
+    fn fsync(&mut self, token: Token, request: &Request<File>) -> Start {
+        let data_only = request.op_flags & uapi::IORING_FSYNC_DATASYNC != 0;
+        let (fd, _, file) = match self.file(request.target) {
+            Ok(file) => file,
+            Err(e) if out_of_descriptors(e) => {
+                // Without a descriptor the file cannot be kept for a worker;
+                // late is better than an error that no fsync has.
+                return match request.target {
+                    Target::Fd(number) => Start::Done(sys::sync(number, data_only)),
+                    Target::Registered(_) => Start::Done(e),
+                };
+            }
+            Err(e) => return Start::Done(e),
+        };
+        let hold = self.keep(file);
+        let index = token.index();
+        // SAFETY: the slot has just been taken, its record is the engine's.
+        let job = unsafe { self.shared().job(index) };
+        (job.token, job.op) = (token, Op::Fsync { data_only });
+        (job.fd, job.hold, job.block) = (fd, hold, None);
+        self.workers.push(Class::Bounded, index);
+        Start::Pending
+    }
+}
+
+/// Whether a duplicate failed for want of room, not of a file.
+fn out_of_descriptors(e: i32) -> bool {
+    e != -libc::EBADF
+}
+
+impl Backend for FileBackend {
+    type File = File;
+    /// Nothing is kept: the pages are there, and a read or write of a part of
+    /// them is like any other.
+    type Buffer = ();
+
+    fn supports(&self, opcode: u8) -> bool {
+        matches!(
+            opcode,
+            uapi::IORING_OP_READ
+                | uapi::IORING_OP_WRITE
+                | uapi::IORING_OP_READV
+                | uapi::IORING_OP_WRITEV
+                | uapi::IORING_OP_READ_FIXED
+                | uapi::IORING_OP_WRITE_FIXED
+                | uapi::IORING_OP_FSYNC
+        )
+    }
+
+    fn features(&self) -> u32 {
+        uapi::IORING_FEAT_RW_CUR_POS | uapi::IORING_FEAT_FAST_POLL
+    }
+
+    fn open(&mut self, fd: i32) -> Result<File, Errno> {
+        let errno = |e: i32| Errno::from_raw(-e);
+        let fd = sys::duplicate(fd).map_err(errno)?;
+        match Kind::of(fd) {
+            Ok(kind) => Ok(File { fd, kind }),
+            Err(e) => {
+                sys::close(fd);
+                Err(errno(e))
+            }
+        }
+    }
+
+    fn close(&mut self, file: File) {
+        sys::close(file.fd);
+    }
+
+    unsafe fn map(&mut self, addr: usize, len: usize) -> Result<(), Errno> {
+        let page = rustix::param::page_size();
+        let first = addr & !(page - 1);
+        let end = addr.checked_add(len).ok_or(Errno::EFAULT)?;
+        let last = end.checked_next_multiple_of(page).ok_or(Errno::EFAULT)?;
+        // Populating shows that all of it can be written, as the kernel's
+        // pinning does, and takes the page faults now. It changes no data.
+        // SAFETY: nothing is unmapped or altered.
+        unsafe { madvise(first as *mut _, last - first, Advice::LinuxPopulateWrite) }
+            .map_err(|e| match e {
+                rustix::io::Errno::AGAIN => Errno::ENOMEM,
+                _ => Errno::EFAULT,
+            })
+    }
+
+    fn unmap(&mut self, (): ()) {}
+
+    #[inline]
+    unsafe fn start(&mut self, token: Token, request: &Request<File>) -> Start {
+        match request.opcode {
+            // SAFETY: the caller's promise, in each.
+            uapi::IORING_OP_READ | uapi::IORING_OP_READ_FIXED => unsafe {
+                self.start_buffer(token, request, false)
+            },
+            // SAFETY: as above.
+            uapi::IORING_OP_WRITE | uapi::IORING_OP_WRITE_FIXED => unsafe {
+                self.start_buffer(token, request, true)
+            },
+            // SAFETY: as above.
+            uapi::IORING_OP_READV => unsafe { self.start_other(token, request, false) },
+            // SAFETY: as above.
+            uapi::IORING_OP_WRITEV => unsafe { self.start_other(token, request, true) },
+            _ => self.fsync(token, request),
+        }
+    }
+
+    unsafe fn resume(&mut self, token: Token) -> Start {
+        // SAFETY: the caller's promise.
+        unsafe { self.try_again(token) }
+    }
+
+    #[inline]
+    fn kick(&mut self) {
+        self.batch.end(&self.workers.shared.held);
+        self.workers.kick();
+    }
+
+    fn poll(&mut self, _done: impl FnMut(Token, i32)) {
+        let host = self.shared().completer.host();
+        let now = annulus::hal::Clock::now(host);
+        if self.workers.stranded && now >= self.retry_at {
+            self.retry_at = now + RETRY_NS;
+            self.workers.dispatch();
+        }
+    }
+
+    /// While creation of a first worker fails for a passing reason: nobody
+    /// but us will try again, so the engine must not sleep.
+    #[inline]
+    fn polling(&self) -> bool {
+        self.workers.stranded
+    }
+
+    fn cancel_all(&mut self) {
+        self.workers.cancel_queued();
+        for index in 0..self.waits.len() {
+            if self.waits[index] == Wait::Armed {
+                self.waits[index] = Wait::Cancelled;
+                // SAFETY: armed, so the engine's.
+                let token = unsafe { self.shared().job(index) }.token;
+                // Stale: a notice is on its way already, and will do.
+                let _ = self.shared().completer.ready(token);
+            }
+        }
+    }
+}
+
+impl Drop for FileBackend {
+    fn drop(&mut self) {
+        self.batch.end(&self.workers.shared.held);
+        self.workers.stop();
+        self.poller = None;
+    }
+}
+
+impl std::fmt::Debug for FileBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileBackend")
+            .field("bounded", &self.load(Class::Bounded))
+            .field("unbounded", &self.load(Class::Unbounded))
+            .field("polls", &self.waits.iter().filter(|&&wait| wait != Wait::None).count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The raw descriptor of `/dev/null`, or -1 where there is none.
+fn null(slot: &mut Option<OwnedFd>) -> RawFd {
+    use rustix::fs::{Mode, OFlags, open};
+    if slot.is_none() {
+        *slot = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+    }
+    slot.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+}

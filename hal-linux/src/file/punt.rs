@@ -1,0 +1,254 @@
+//! What follows a try that would have blocked: a worker, or a poll.
+
+use annulus::hal::{Request, Start, Target, Token};
+use annulus::worker::Class;
+
+use super::held::HeldFile;
+use super::job::{Hold, Op};
+use super::kind::Kind;
+use super::poller::Poller;
+use super::rw::{NOWAIT, flags, number, vectored, with_iovecs};
+use super::{File, FileBackend, Wait, out_of_descriptors};
+use crate::sys;
+
+/// Where a request's file is, and how it is kept.
+#[derive(Clone, Copy)]
+struct Place {
+    fd: i32,
+    kind: Kind,
+    held: Option<HeldFile>,
+}
+
+/// What of a request goes on after its try.
+#[derive(Clone, Copy)]
+pub(super) struct Rest {
+    /// Where it goes on; -1: at the current position.
+    pub off: i64,
+    /// Bytes that count as moved.
+    pub done: usize,
+}
+
+impl FileBackend {
+    /// Hands what is left of a request to a worker or to the poller. `why`
+    /// is the errno of the try, or 0 if it was short.
+    ///
+    /// # Safety
+    /// As for `Backend::start`.
+    pub(super) unsafe fn punt(
+        &mut self,
+        token: Token,
+        request: &Request<File>,
+        write: bool,
+        rest: Rest,
+        why: i32,
+    ) -> Start {
+        let place = match self.file(request.target) {
+            Ok((fd, kind, held)) => Place { fd, kind, held },
+            Err(e) => return Start::Done(without_descriptor(request, write, rest, e)),
+        };
+        let streams = place.kind == Kind::Stream;
+        let ready = streams && why == libc::EOPNOTSUPP && sys::ready_now(place.fd, write);
+        if streams && !ready && request.fallback {
+            // It may wait for ever, and the reserved slot must not.
+            return Start::NoRoom;
+        }
+        match self.fill(token, request, write, rest) {
+            Ok(true) => {}
+            Ok(false) if rest.done > 0 => return Start::Done(rest.done as i32),
+            Ok(false) => return Start::NoRoom,
+            Err(_) if rest.done > 0 => return Start::Done(rest.done as i32),
+            Err(e) => return Start::Done(e),
+        }
+        if !streams {
+            self.hand_over(token, place, Class::Bounded);
+            return Start::Pending;
+        }
+        let own = match request.target {
+            Target::Fd(number) => self.batch.own(&self.workers.shared.held, number),
+            // The same file may be waited for twice; an epoll set takes a
+            // descriptor once.
+            Target::Registered(file) => sys::duplicate(file.fd),
+        };
+        // SAFETY: the slot has just been taken, its record is the engine's.
+        let job = unsafe { self.workers.shared.job(token.index()) };
+        match own {
+            Ok(fd) => (job.fd, job.hold) = (fd, Hold::Own),
+            Err(e) => {
+                job.let_go(&self.workers.shared.held, &self.workers.shared.blocks);
+                return Start::Done(e);
+            }
+        }
+        if ready {
+            // It cannot be tried without blocking, but will not block now
+            // either: a worker's for a moment.
+            self.workers.push(Class::Unbounded, token.index());
+            return Start::Pending;
+        }
+        self.arm(token, write)
+    }
+
+    /// Prepares the slot's record with what is left. False for want of room.
+    fn fill(
+        &mut self,
+        token: Token,
+        request: &Request<File>,
+        write: bool,
+        rest: Rest,
+    ) -> Result<bool, i32> {
+        let shared = &self.workers.shared;
+        // SAFETY: the slot has just been taken, its record is the engine's.
+        let job = unsafe { shared.job(token.index()) };
+        if !vectored(request) {
+            job.set_buffer(request.addr as usize, request.len as usize);
+        } else if !job.set_iovecs(request.addr as usize, request.len as usize, &shared.blocks)? {
+            return Ok(false);
+        }
+        (job.token, job.hold) = (token, Hold::Registered);
+        job.op = if write { Op::Write } else { Op::Read };
+        job.flags = flags(request) & !NOWAIT;
+        job.continues = false;
+        // Not to be moved by `advance`: `rest` says where it goes on.
+        job.off = -1;
+        job.advance(rest.done, &shared.blocks);
+        job.off = rest.off;
+        Ok(true)
+    }
+
+    /// Queues a filled record for a worker.
+    fn hand_over(&mut self, token: Token, place: Place, class: Class) {
+        let hold = self.keep(place.held);
+        // SAFETY: filled just now, the engine's until it is pushed.
+        let job = unsafe { self.workers.shared.job(token.index()) };
+        (job.fd, job.hold) = (place.fd, hold);
+        job.continues = place.kind == Kind::Storage;
+        self.workers.push(class, token.index());
+    }
+
+    /// IOSQE_ASYNC: storage goes straight to a worker. None if the request
+    /// is to be tried first after all: a stream.
+    pub(super) fn start_async(
+        &mut self,
+        token: Token,
+        request: &Request<File>,
+        write: bool,
+    ) -> Option<Start> {
+        if let Err(e) = self.prepared(request) {
+            return Some(Start::Refused(e));
+        }
+        let place = match self.file(request.target) {
+            Ok((fd, kind, held)) => Place { fd, kind, held },
+            Err(e) if out_of_descriptors(e) => return None,
+            Err(e) => return Some(Start::Done(e)),
+        };
+        // A worker would block where the request said not to.
+        if place.kind == Kind::Stream || flags(request) & NOWAIT != 0 {
+            return None;
+        }
+        let rest = Rest { off: request.off as i64, done: 0 };
+        Some(match self.fill(token, request, write, rest) {
+            Ok(true) => {
+                self.hand_over(token, place, Class::Bounded);
+                Start::Pending
+            }
+            Ok(false) => Start::NoRoom,
+            Err(e) => Start::Done(e),
+        })
+    }
+
+    /// Arms a poll for a filled record with a descriptor of its own.
+    fn arm(&mut self, token: Token, write: bool) -> Start {
+        let shared = &self.workers.shared;
+        // SAFETY: filled just now, the engine's.
+        let job = unsafe { shared.job(token.index()) };
+        if self.poller.is_none() {
+            match Poller::new(shared.completer) {
+                Ok(poller) => self.poller = Some(poller),
+                Err(_) => {
+                    job.let_go(&shared.held, &shared.blocks);
+                    return Start::Done(-libc::ENOMEM);
+                }
+            }
+        }
+        let armed = self.poller.as_ref().map(|poller| poller.arm(job.fd, write, token));
+        match armed {
+            Some(Ok(())) => self.waits[token.index()] = Wait::Armed,
+            // It says EAGAIN but cannot be polled: some character devices.
+            Some(Err(rustix::io::Errno::PERM)) => {
+                self.workers.push(Class::Unbounded, token.index());
+            }
+            // As many watches as the kernel allows: no memory for one more.
+            _ => {
+                job.let_go(&shared.held, &shared.blocks);
+                return Start::Done(-libc::ENOMEM);
+            }
+        }
+        Start::Pending
+    }
+
+    /// A wait is over: tries again.
+    ///
+    /// # Safety
+    /// As for `Backend::resume`.
+    pub(super) unsafe fn try_again(&mut self, token: Token) -> Start {
+        let index = token.index();
+        let shared = &self.workers.shared;
+        let (wait, Some(poller)) = (self.waits[index], &self.poller) else {
+            return Start::Pending;
+        };
+        if wait == Wait::None {
+            // A notice for a request that has gone to a worker since.
+            return Start::Pending;
+        }
+        // SAFETY: armed, so the engine's.
+        let job = unsafe { shared.job(index) };
+        let result = if wait == Wait::Cancelled {
+            -libc::ECANCELED
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { job.attempt(NOWAIT, &shared.blocks) }
+        };
+        if result == -libc::EAGAIN {
+            // Somebody else was faster. It waits on.
+            match poller.rearm(job.fd, job.op == Op::Write, token) {
+                Ok(()) => return Start::Pending,
+                Err(_) => return self.end_wait(index, -libc::ENOMEM),
+            }
+        }
+        if result == -libc::EOPNOTSUPP {
+            // Ready, but not to be tried without blocking.
+            poller.disarm(job.fd);
+            self.waits[index] = Wait::None;
+            self.workers.push(Class::Unbounded, index);
+            return Start::Pending;
+        }
+        self.end_wait(index, result)
+    }
+
+    fn end_wait(&mut self, index: usize, result: i32) -> Start {
+        let shared = &self.workers.shared;
+        // SAFETY: armed, so the engine's.
+        let job = unsafe { shared.job(index) };
+        if let Some(poller) = &self.poller {
+            poller.disarm(job.fd);
+        }
+        self.waits[index] = Wait::None;
+        job.let_go(&shared.held, &shared.blocks);
+        Start::Done(result)
+    }
+}
+
+/// The file cannot be held (`e`). Storage is done here and now, late but
+/// right; a stream would block for ever.
+fn without_descriptor(request: &Request<File>, write: bool, rest: Rest, e: i32) -> i32 {
+    let fd = number(request.target);
+    if rest.done > 0 {
+        return rest.done as i32;
+    }
+    if !out_of_descriptors(e) || Kind::of(fd) != Ok(Kind::Storage) {
+        return e;
+    }
+    // SAFETY: the memory is promised until the request ends, which is here.
+    with_iovecs(request, |iovecs, count| unsafe {
+        sys::transfer(write, fd, iovecs, count, rest.off, flags(request))
+    })
+}

@@ -1,0 +1,6 @@
+//! Annulus on Linux.
+mod file;
+mod guard;
+mod host;
+mod sys;
+mod threads;

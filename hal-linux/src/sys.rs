@@ -1,0 +1,160 @@
+//! System calls whose arguments come unchecked from SQEs.
+//!
+//! `rustix` serves everything else; it takes slices, and a slice over memory
+//! that may not be there would already be undefined behaviour. Here addresses
+//! stay numbers, the kernel checks them, and a bad one is an ordinary
+//! `-EFAULT`. Results are the kernel's: bytes, or a negative errno.
+
+use std::io;
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+
+use libc::{c_int, c_long, iovec};
+use rustix::event::{PollFd, PollFlags};
+
+/// The most bytes one read or write moves (`MAX_RW_COUNT` of 4 KiB pages).
+pub const MAX_RW: usize = 0x7fff_f000;
+
+/// The last system call's errno, negative.
+fn errno() -> i32 {
+    // Every failing call sets one; EIO stands for a libc that did not.
+    -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn result(n: isize) -> i32 {
+    // At most MAX_RW bytes, so an i32 holds it.
+    if n < 0 { errno() } else { n as i32 }
+}
+
+/// `off` as the two longs that the kernel puts together again.
+#[inline(always)]
+fn halves(off: i64) -> (c_long, c_long) {
+    #[cfg(target_pointer_width = "64")]
+    // The kernel shifts the high half out: anything will do, but zero costs
+    // nothing to load.
+    return (off as c_long, 0);
+    #[cfg(not(target_pointer_width = "64"))]
+    return (off as c_long, (off >> 32) as c_long);
+}
+
+/// `preadv2` or, if `write`, `pwritev2`; `off` -1 is the current position.
+///
+/// # Safety
+/// The memory that the iovecs name may be written (read, if `write`); where
+/// there is none the result is `-EFAULT`.
+#[inline]
+pub unsafe fn transfer(
+    write: bool,
+    fd: RawFd,
+    iovecs: *const iovec,
+    count: usize,
+    off: i64,
+    flags: c_int,
+) -> i32 {
+    let (low, high) = halves(off);
+    let number = if write { libc::SYS_pwritev2 } else { libc::SYS_preadv2 };
+    // SAFETY: the caller's promise; the iovec array itself is only read by
+    // the kernel, which checks it.
+    result(unsafe { libc::syscall(number, fd, iovecs, count, low, high, flags) } as isize)
+}
+
+/// Copies `count` iovecs from `addr`, which may name no memory, to `to`.
+///
+/// # Errors
+/// `-EFAULT` if not all of it could be read.
+///
+/// # Safety
+/// `to` has room for `count` iovecs.
+pub unsafe fn copy_iovecs(addr: usize, count: usize, to: *mut iovec) -> Result<(), i32> {
+    let len = count * size_of::<iovec>();
+    if len == 0 {
+        return Ok(());
+    }
+    let local = iovec { iov_base: to.cast(), iov_len: len };
+    let remote = iovec { iov_base: addr as *mut _, iov_len: len };
+    // SAFETY: `local` is the caller's room; `remote` is our own address space,
+    // read by the kernel with its checks. getpid cannot fail.
+    let n = unsafe {
+        libc::syscall(libc::SYS_process_vm_readv, libc::getpid(), &local, 1, &remote, 1, 0)
+    };
+    match n {
+        n if n == len as c_long => Ok(()),
+        // Part of the array, or a system that forbids the call (seccomp).
+        n if n >= 0 => Err(-libc::EFAULT),
+        _ => Err(errno()),
+    }
+}
+
+/// Whether the range is outside of what a user address can be, as
+/// `access_ok` has it, whatever is mapped there.
+pub fn outside_user_space(addr: usize, len: usize, probe: RawFd) -> bool {
+    let Some(end) = addr.checked_add(len) else { return true };
+    // The kernel checks where a buffer lies before it looks at how long it
+    // is, so a zero-length write shows the limit without touching memory, on
+    // every architecture and page-table depth.
+    let iov = iovec { iov_base: end as *mut _, iov_len: 0 };
+    // SAFETY: zero bytes are transferred.
+    unsafe { transfer(true, probe, &iov, 1, -1, 0) == -libc::EFAULT }
+}
+
+/// A duplicate of `fd`, closed on exec.
+///
+/// # Errors
+/// The negative errno: `-EBADF` if there is no such file, `-EMFILE` if there
+/// is no room for another number.
+pub fn duplicate(fd: RawFd) -> Result<RawFd, i32> {
+    if fd < 0 {
+        return Err(-libc::EBADF);
+    }
+    // SAFETY: not -1; the kernel checks whether it is open, and the borrow
+    // ends with the call.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    match rustix::io::fcntl_dupfd_cloexec(fd, 0) {
+        Ok(copy) => Ok(copy.into_raw_fd()),
+        Err(e) => Err(-e.raw_os_error()),
+    }
+}
+
+/// Closes a descriptor that we made and nobody uses any more.
+pub fn close(fd: RawFd) {
+    // SAFETY: ours by the caller's promise. An error cannot be acted upon:
+    // the number is free either way.
+    unsafe { libc::close(fd) };
+}
+
+/// `st_mode` of an open file.
+pub fn mode(fd: RawFd) -> Result<u32, i32> {
+    // SAFETY: plain data.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is room for one.
+    match unsafe { libc::fstat(fd, &mut stat) } {
+        0 => Ok(stat.st_mode),
+        _ => Err(errno()),
+    }
+}
+
+/// `O_*` status flags of an open file; 0 if there is none.
+pub fn status_flags(fd: RawFd) -> c_int {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(fd, libc::F_GETFL) }.max(0)
+}
+
+/// Whether a read (or write) would find the file ready, now.
+pub fn ready_now(fd: RawFd, write: bool) -> bool {
+    let events = if write { PollFlags::OUT } else { PollFlags::IN };
+    // SAFETY: a descriptor of ours, open for the length of the call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(
+        rustix::event::poll(&mut [PollFd::from_borrowed_fd(borrowed, events)], Some(&now)),
+        Ok(n) if n > 0
+    )
+}
+
+/// `fsync`, or `fdatasync`; 0 or a negative errno.
+pub fn sync(fd: RawFd, data_only: bool) -> i32 {
+    // SAFETY: no memory is passed.
+    match unsafe { if data_only { libc::fdatasync(fd) } else { libc::fsync(fd) } } {
+        0 => 0,
+        _ => errno(),
+    }
+}
