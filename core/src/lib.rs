@@ -45,6 +45,7 @@ pub mod sync;
 pub mod types;
 pub mod uapi;
 mod wake;
+pub mod worker;
 
 pub use slot::Stale;
 pub use stats::Stats;

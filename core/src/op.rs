@@ -56,7 +56,8 @@ const fn table() -> [Row; IORING_OP_LAST as usize] {
     table
 }
 
-pub(crate) static TABLE: [Row; IORING_OP_LAST as usize] = table();
+/// A constant, not a static: the look-up is inlined into other crates.
+const TABLE: [Row; IORING_OP_LAST as usize] = table();
 
 /// How `opcode` is carried out; [`Kind::None`] for one out of range.
 #[inline(always)]

@@ -81,6 +81,13 @@ impl<'m> Pool<'m> {
         Some(index)
     }
 
+    /// Whether [`take`](Self::take) would give a record: enough to know for a
+    /// request that ends at once and would put it back where it was.
+    #[inline(always)]
+    pub fn any(&self) -> bool {
+        self.top != 0
+    }
+
     /// Takes the reserved record.
     #[cold]
     pub fn take_fallback(&mut self) -> Option<u32> {

@@ -9,12 +9,10 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// SQEs taken.
-    pub sqes: u64,
-    /// CQEs posted (modulo 2^32).
+    /// SQEs taken, modulo 2^32.
+    pub sqes: u32,
+    /// CQEs posted, modulo 2^32.
     pub cqes: u32,
-    /// Batches in which SQEs were looked at.
-    pub batches: u64,
     /// SQEs refused before they began (a bad flag, opcode or field).
     pub refused: u64,
     /// Batches that ended for want of a request or of room in the backend.
@@ -32,7 +30,8 @@ pub struct Stats {
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// The counters as they stand.
     pub fn stats(&self) -> Stats {
-        Stats { cqes: self.cqes_posted(), stale: self.shared.slots.stale(), ..self.counters() }
+        let (sqes, cqes) = self.totals();
+        Stats { sqes, cqes, stale: self.shared.slots.stale(), ..self.counters() }
     }
 
     /// Writes what the ring looks like, for the day that something hangs.

@@ -28,8 +28,8 @@ use crate::hal::{Clock, Park, Parked};
 use crate::sync::{Mutex, Ordering};
 
 mod lane;
-use lane::{IDLE, Lane, NIL};
 pub use lane::Seat;
+use lane::{IDLE, Lane, NIL};
 
 /// How a job behaves, and so which workers may take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,9 +246,7 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
     /// Takes everything queued away from a class. One by one: `cancelled`
     /// runs outside the lock.
     fn drain(&self, class: Class, cancelled: &mut impl FnMut(u32)) {
-        let pop = || {
-            self.state.with(|state| state.lanes[class as usize].pop(state.links.as_mut()))
-        };
+        let pop = || self.state.with(|state| state.lanes[class as usize].pop(state.links.as_mut()));
         while let Some(index) = pop() {
             cancelled(index);
         }
@@ -269,8 +267,7 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
         self.cancel_queued(cancelled);
         for class in Class::ALL {
             let pop = || {
-                self.state
-                    .with(|state| state.lanes[class as usize].pop_idle(self.seats.as_ref()))
+                self.state.with(|state| state.lanes[class as usize].pop_idle(self.seats.as_ref()))
             };
             while let Some(seat) = pop() {
                 place.unpark(&self.seats.as_ref()[seat as usize].word);

@@ -45,6 +45,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 return any;
             }
             any = true;
+            self.starved = false;
             self.overflow.pop(self.pool.records);
             self.pool.put(index);
         }
@@ -91,16 +92,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.drop_reference(index, COMPLETION);
     }
 
-    /// Handles everything that came home, oldest first.
-    pub(super) fn collect(&mut self) {
-        if self.shared.taskrun() {
+    /// Handles everything that came home, oldest first. True if anything had.
+    pub(super) fn collect(&mut self) -> bool {
+        if self.shared.showing(IORING_SQ_TASKRUN) {
             // Before the list is taken: a push after this shows it again. A
             // flag that comes late, after its push was taken, stays until
             // the next look.
             self.shared.clear_flag(IORING_SQ_TASKRUN);
         }
         if !self.shared.slots.any_returned() {
-            return;
+            return false;
         }
         let slots = &self.shared.slots;
         let mut list = slots.take();
@@ -125,6 +126,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if resumed {
             self.backend.kick();
         }
+        true
     }
 
     /// Asks the backend for completions. True if there were any.

@@ -11,7 +11,9 @@ mod register;
 mod remote;
 mod submit;
 
-pub use build::{Memory, Parts, RingMemory, StaticMemory, build};
+#[cfg(not(loom))]
+pub use build::StaticMemory;
+pub use build::{Memory, Parts, RingMemory, build};
 pub use enter::EnterFlags;
 pub use remote::{Completer, Remote};
 
@@ -70,15 +72,14 @@ impl<H: Host> Shared<'_, H> {
     }
 
     pub fn overflowing(&self) -> bool {
-        // Relaxed: written by the engine; others look after a fence.
-        self.ring.sq_flags.load(Ordering::Relaxed) & IORING_SQ_CQ_OVERFLOW != 0
+        self.showing(IORING_SQ_CQ_OVERFLOW)
     }
 
-    /// Whether TASKRUN is shown (inline mode).
+    /// Whether any of `flags` is shown.
     #[inline(always)]
-    pub fn taskrun(&self) -> bool {
-        // Relaxed: a hint of a hint.
-        self.ring.sq_flags.load(Ordering::Relaxed) & IORING_SQ_TASKRUN != 0
+    pub fn showing(&self, flags: u32) -> bool {
+        // Relaxed: written by the engine; others look after a fence.
+        self.ring.sq_flags.load(Ordering::Relaxed) & flags != 0
     }
 
     pub fn stopping(&self) -> bool {
@@ -189,8 +190,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         self.stats
     }
 
-    pub(crate) fn cqes_posted(&self) -> u32 {
-        self.cq.total()
+    /// SQEs taken and CQEs posted.
+    pub(crate) fn totals(&self) -> (u32, u32) {
+        (self.sq.total(), self.cq.total())
     }
 
     /// The engine's part of a dump: requests and resources.
@@ -222,12 +224,22 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
     /// Does everything that waits to be done except taking SQEs: returns,
     /// polled completions, CQEs that waited for room. True if anything was.
+    #[inline(always)]
     pub(crate) fn progress(&mut self) -> bool {
-        let mut did = false;
-        if self.shared.slots.any_returned() || self.shared.taskrun() {
-            self.collect();
-            did = true;
+        // Two loads say that there is nothing: the head of the return list,
+        // and the flags, which show TASKRUN and CQ_OVERFLOW.
+        if !self.shared.slots.any_returned()
+            && !self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)
+            && !self.backend.polling()
+        {
+            return false;
         }
+        self.progress_slow()
+    }
+
+    #[cold]
+    fn progress_slow(&mut self) -> bool {
+        let mut did = self.collect();
         if self.backend.polling() {
             did |= self.poll_backend();
         }

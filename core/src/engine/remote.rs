@@ -173,6 +173,20 @@ impl<'m, H: Host> Remote<'m, H> {
         self.shared.ring.sq_flags.load(Ordering::Relaxed) & crate::uapi::IORING_SQ_NEED_WAKEUP != 0
     }
 
+    /// SQEs published and not yet taken: what `submit` asks for. From the
+    /// ring's words, so that it may be asked while somebody else pushes.
+    #[inline]
+    pub fn sq_ready(&self) -> u32 {
+        self.shared.ring.sq_ready()
+    }
+
+    /// The SQ's flag word (`IORING_SQ_*`), a hint unless the caller fences.
+    #[inline]
+    pub fn sq_flags(&self) -> u32 {
+        // Relaxed: as said.
+        self.shared.ring.sq_flags.load(Ordering::Relaxed)
+    }
+
     /// Tells whoever drives the engine to come to an end. SQEs not taken yet
     /// stay where they are; what is in flight is ended first.
     pub fn stop(&self) {

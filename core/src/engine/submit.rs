@@ -8,7 +8,6 @@ use crate::files::NONE;
 use crate::hal::{Backend, Host, Request, Start, Target};
 use crate::op::{self, Kind};
 use crate::request::{COMPLETION, SUBMISSION};
-use crate::ring::Fetch;
 use crate::sqe::Sqe;
 use crate::uapi::{IORING_FSYNC_DATASYNC, IORING_NOP_INJECT_RESULT, IOSQE_ASYNC, IOSQE_FIXED_FILE};
 
@@ -57,54 +56,103 @@ struct Held {
     buffer: u32,
 }
 
-impl<B: Backend, H: Host> Engine<'_, B, H> {
+impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// Takes up to `to_submit` SQEs and starts them.
     #[inline]
     pub(crate) fn submit(&mut self, to_submit: u32) -> Batch {
         let want = to_submit.min(self.sq.ready());
-        let mut batch = Batch { taken: 0, end: End::All };
-        if want == 0 {
-            return batch;
+        let taken = self.run(want);
+        let batch = if taken == want {
+            Batch { taken, end: End::All }
+        } else {
+            self.submit_steps(want, taken)
+        };
+        self.sq.commit();
+        batch
+    }
+
+    /// Carries out the requests at the head of the SQ that end inside the
+    /// engine, as long as nothing stands in the way, with the positions of
+    /// both rings in registers. Answers how many.
+    ///
+    /// What it sees of an SQE that it leaves is forgotten: [`step`](Self::step)
+    /// copies that one anew and makes all its checks on the copy.
+    #[inline(always)]
+    fn run(&mut self, want: u32) -> u32 {
+        let start = self.sq.position();
+        let (room, first) = self.cq.run();
+        // No CQE passes one that waits for room.
+        debug_assert!(self.overflow.is_empty() || room == 0);
+        let most = if self.pool.any() { want.min(room) } else { 0 };
+        let mut taken = 0;
+        while taken != most {
+            let Some(cell) = self.sq.entry(start.wrapping_add(taken)) else {
+                break;
+            };
+            let sqe = cell.read_bare();
+            if op::kind(sqe.opcode) != Kind::Nop || !plain(&sqe) {
+                break;
+            }
+            // The record on top of the pool is this request's for as long as
+            // it lasts: it is taken and given back within this line.
+            let cqe = Cqe { user_data: sqe.user_data, res: 0, flags: 0 };
+            self.cq.put(first.wrapping_add(taken), cqe);
+            taken += 1;
         }
-        if !self.pool.has(want) {
+        self.sq.seek(start.wrapping_add(taken));
+        self.cq.advance(first.wrapping_add(taken));
+        taken
+    }
+
+    /// The rest of a batch, from the first SQE that [`run`](Self::run) left.
+    #[inline(never)]
+    fn submit_steps(&mut self, want: u32, taken: u32) -> Batch {
+        let mut batch = Batch { taken, end: End::All };
+        if !self.pool.has(want - batch.taken) {
             // Whole batches from the free records; when they run dry, those
             // that came home. What is missing then is taken one by one.
             self.collect();
         }
-        while batch.taken < want {
-            let Some(index) = self.pool.take().or_else(|| self.take_slow()) else {
-                batch.end = End::Busy;
-                break;
-            };
-            let Fetch::Entry(sqe) = self.sq.fetch() else {
-                self.pool.put(index);
-                batch.end = End::Dropped;
-                break;
-            };
-            match self.issue(index, &sqe) {
-                Issue::Taken => batch.taken += 1,
-                Issue::Failed => {
-                    batch.taken += 1;
-                    if !self.config.submit_all {
-                        batch.end = End::Failed;
-                        break;
-                    }
-                }
-                Issue::NoRoom => {
-                    self.sq.unfetch();
-                    self.pool.put(index);
-                    batch.end = End::Busy;
-                    break;
-                }
+        while batch.taken != want && batch.end == End::All {
+            self.step(&mut batch);
+            if batch.end == End::All {
+                batch.taken += self.run(want - batch.taken);
             }
         }
-        self.sq.commit();
         self.backend.kick();
-        self.starved = batch.end == End::Busy;
-        self.stats.sqes += u64::from(batch.taken);
-        self.stats.batches += 1;
-        self.stats.busy += u64::from(batch.end == End::Busy);
         batch
+    }
+
+    /// Takes one SQE the long way: any operation, any state of the ring.
+    fn step(&mut self, batch: &mut Batch) {
+        let position = self.sq.position();
+        let Some(cell) = self.sq.entry(position) else {
+            self.sq.count_dropped();
+            self.sq.seek(position.wrapping_add(1));
+            batch.end = End::Dropped;
+            return;
+        };
+        let Some(index) = self.pool.take().or_else(|| self.take_slow()) else {
+            return self.starve(batch);
+        };
+        let issue = self.issue(index, &cell.read());
+        if let Issue::NoRoom = issue {
+            self.pool.put(index);
+            return self.starve(batch);
+        }
+        self.sq.seek(position.wrapping_add(1));
+        batch.taken += 1;
+        if matches!(issue, Issue::Failed) && !self.config.submit_all {
+            batch.end = End::Failed;
+        }
+    }
+
+    /// The SQE at the head must wait for a completion.
+    #[cold]
+    fn starve(&mut self, batch: &mut Batch) {
+        self.stats.busy += 1;
+        self.starved = true;
+        batch.end = End::Busy;
     }
 
     #[cold]
@@ -118,16 +166,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Checks one SQE and starts it in record `index`.
-    #[inline(always)]
     fn issue(&mut self, index: u32, sqe: &Sqe) -> Issue {
         let kind = op::kind(sqe.opcode);
         if let Err(errno) = prepare(kind, sqe) {
             return self.fail(index, sqe, errno.to_result());
         }
         if kind == Kind::Nop {
-            let result =
-                if sqe.op_flags & IORING_NOP_INJECT_RESULT != 0 { sqe.len as i32 } else { 0 };
-            self.complete_now(index, Cqe { user_data: sqe.user_data, res: result, flags: 0 });
+            let res = nop_result(sqe);
+            self.complete_now(index, Cqe { user_data: sqe.user_data, res, flags: 0 });
             return Issue::Taken;
         }
         self.issue_io(index, kind, sqe)
@@ -241,6 +287,22 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.complete_now(index, Cqe { user_data: sqe.user_data, res: result, flags: 0 });
         Issue::Failed
     }
+}
+
+/// What a NOP answers.
+fn nop_result(sqe: &Sqe) -> i32 {
+    if sqe.op_flags & IORING_NOP_INJECT_RESULT != 0 { sqe.len as i32 } else { 0 }
+}
+
+/// Whether a NOP is one of the usual kind: nothing to refuse, nothing to
+/// inject. One test over the fields that [`prepare`] looks at.
+#[inline(always)]
+fn plain(sqe: &Sqe) -> bool {
+    u32::from(sqe.flags & !FLAGS)
+        | u32::from(sqe.ioprio)
+        | u32::from(sqe.personality)
+        | sqe.op_flags
+        == 0
 }
 
 /// Flags that this engine keeps the whole promise of.

@@ -1,6 +1,6 @@
 //! The completion queue: the engine's half and the application's.
 
-use super::RingRef;
+use super::{RingRef, cell};
 use crate::cqe::Cqe;
 use crate::fault::{self, Fault};
 use crate::sync::Ordering;
@@ -27,9 +27,31 @@ impl<'m> CqProducer<'m> {
         if self.tail.wrapping_sub(self.head) > self.mask && !self.refresh() {
             return false;
         }
-        self.ring.cqes[(self.tail & self.mask) as usize].write(cqe);
+        cell(self.ring.cqes, self.tail, self.mask).write(cqe);
         self.tail = self.tail.wrapping_add(1);
         true
+    }
+
+    /// Entries that can be written without looking at the application's
+    /// head (none once a [`push`](Self::push) has failed, until one succeeds),
+    /// and where the next one goes: for a run of [`put`](Self::put)s with the
+    /// tail in a local, brought back by [`advance`](Self::advance).
+    #[inline(always)]
+    pub fn run(&self) -> (u32, u32) {
+        (self.mask + 1 - self.tail.wrapping_sub(self.head), self.tail)
+    }
+
+    /// Writes one entry of a run.
+    #[inline(always)]
+    pub fn put(&self, tail: u32, cqe: Cqe) {
+        cell(self.ring.cqes, tail, self.mask).write(cqe);
+    }
+
+    /// Ends a run.
+    #[inline(always)]
+    pub fn advance(&mut self, tail: u32) {
+        debug_assert!(tail.wrapping_sub(self.head) <= self.mask + 1);
+        self.tail = tail;
     }
 
     /// Looks how far the application has come; true if there is room.
@@ -60,11 +82,13 @@ impl<'m> CqProducer<'m> {
     }
 
     /// Entries written that the application has not taken.
+    #[inline(always)]
     pub fn unread(&self) -> u32 {
         // Relaxed: only a number is wanted.
         self.tail.wrapping_sub(self.ring.cq_head.load(Ordering::Relaxed)).min(self.mask + 1)
     }
 
+    #[inline(always)]
     pub fn entries(&self) -> u32 {
         self.mask + 1
     }
@@ -113,8 +137,13 @@ impl<'m> CqHalf<'m> {
     #[inline]
     fn refresh(&mut self) {
         // Acquire: pairs with CqProducer::commit.
-        self.tail =
+        let tail =
             self.ring.cq_tail.load(fault::order(Fault::CqTailLoadRelaxed, Ordering::Acquire));
+        // A tail that goes back or runs away (an engine that lies, in shared
+        // memory) is not believed: no entry is read that was not written.
+        if tail.wrapping_sub(self.head) <= self.mask + 1 {
+            self.tail = tail;
+        }
     }
 
     /// Gives back what was taken.
@@ -133,13 +162,10 @@ impl<'m> CqHalf<'m> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Cqe> {
-        // Not `==`: a tail that goes back (an engine that lies in shared
-        // memory) must not let entries be read that were never written.
-        let ready = self.tail.wrapping_sub(self.head);
-        if ready == 0 || ready > self.mask + 1 {
+        if self.tail == self.head {
             return None;
         }
-        let cqe = self.ring.cqes[(self.head & self.mask) as usize].read();
+        let cqe = cell(self.ring.cqes, self.head, self.mask).read();
         self.head = self.head.wrapping_add(1);
         Some(cqe)
     }

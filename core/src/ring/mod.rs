@@ -9,7 +9,7 @@ mod sq;
 
 pub use cq::{CompletionQueue, CqHalf};
 pub(crate) use cq::{CqProducer, MadeRoom};
-pub(crate) use sq::{Fetch, SqConsumer};
+pub(crate) use sq::SqConsumer;
 pub use sq::{PushError, SqHalf, SubmissionQueue};
 
 use crate::cqe::Cqe;
@@ -49,29 +49,46 @@ impl SqeCell {
     /// contract, or in shared memory on purpose) makes the copy a mixture,
     /// and nothing worse: all checks are made on the copy (invariant 2).
     #[inline(always)]
-    fn read(&self) -> Sqe {
-        #[cfg(not(loom))]
-        {
-            const WORDS: usize = size_of::<Sqe>() / size_of::<usize>();
-            let mut copy = [0usize; WORDS];
-            self.0.with(|sqe| {
-                let words = sqe.cast::<core::sync::atomic::AtomicUsize>();
-                for (i, word) in copy.iter_mut().enumerate() {
-                    // SAFETY: `i` is inside the entry, which is valid for
-                    // reads and aligned for usize (Sqe has align 8).
+    pub(crate) fn read(&self) -> Sqe {
+        let mut copy = Sqe::default();
+        self.read_units(&mut copy, [0, 1, 2, 3, 4, 5, 6, 7]);
+        copy
+    }
+
+    /// Copies out, by the same rule, only the 8-byte units that matter to an
+    /// operation without file and buffer: opcode to fd, length and operation
+    /// flags, user data, buffer index and personality. The rest reads as 0.
+    #[inline(always)]
+    pub(crate) fn read_bare(&self) -> Sqe {
+        let mut copy = Sqe::default();
+        self.read_units(&mut copy, [0, 3, 4, 5]);
+        copy
+    }
+
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn read_units<const N: usize>(&self, copy: &mut Sqe, units: [usize; N]) {
+        const WORDS: usize = 8 / size_of::<usize>();
+        let to = core::ptr::from_mut(copy).cast::<usize>();
+        self.0.with(|from| {
+            let from = from.cast::<core::sync::atomic::AtomicUsize>();
+            for unit in units {
+                for word in unit * WORDS..(unit + 1) * WORDS {
+                    // SAFETY: `word` is inside the entry and the copy, both
+                    // aligned for usize (Sqe has align 8) and made of
+                    // integers only.
                     // Relaxed: ordered by the Acquire load of the SQ tail.
-                    *word = unsafe { (*words.add(i)).load(Ordering::Relaxed) };
+                    unsafe { *to.add(word) = (*from.add(word)).load(Ordering::Relaxed) };
                 }
-            });
-            // SAFETY: Sqe is made of integers only and as large as the array.
-            unsafe { core::mem::transmute::<[usize; WORDS], Sqe>(copy) }
-        }
-        #[cfg(loom)]
-        {
-            // SAFETY: the model application keeps the contract; loom fails
-            // the model when a write is not ordered before this read.
-            self.0.with(|sqe| unsafe { *sqe })
-        }
+            }
+        });
+    }
+
+    #[cfg(loom)]
+    fn read_units<const N: usize>(&self, copy: &mut Sqe, _units: [usize; N]) {
+        // SAFETY: the model application keeps the contract; loom fails the
+        // model when a write is not ordered before this read.
+        self.0.with(|from| unsafe { *copy = *from });
     }
 
     #[inline(always)]
@@ -98,6 +115,15 @@ impl CqeCell {
         // back by the application (Acquire load of the CQ head).
         self.0.with_mut(|cell| unsafe { *cell = cqe });
     }
+}
+
+/// The cell that a free-running index names.
+#[inline(always)]
+fn cell<'m, T>(cells: &'m [T], index: u32, mask: u32) -> &'m T {
+    debug_assert_eq!(cells.len(), mask as usize + 1);
+    // SAFETY: the halves are made with a mask of the slice's length less
+    // one (a power of two), so a masked index is inside.
+    unsafe { cells.get_unchecked((index & mask) as usize) }
 }
 
 /// Byte offsets of a ring's parts from the start of its memory.

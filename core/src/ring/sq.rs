@@ -1,6 +1,6 @@
 //! The submission queue: the application's half and the engine's.
 
-use super::RingRef;
+use super::{RingRef, SqeCell, cell};
 use crate::fault::{self, Fault};
 use crate::sqe::Sqe;
 use crate::sync::Ordering;
@@ -102,7 +102,7 @@ impl SubmissionQueue<'_, '_> {
             return Err(PushError);
         }
         let half = &mut *self.half;
-        half.ring.sqes[(half.tail & half.mask) as usize].write(entry);
+        cell(half.ring.sqes, half.tail, half.mask).write(entry);
         half.tail = half.tail.wrapping_add(1);
         Ok(())
     }
@@ -135,7 +135,7 @@ impl SubmissionQueue<'_, '_> {
     pub fn set_next_index(&mut self, index: u32) {
         if let Some(array) = self.half.ring.sq_array {
             // Relaxed: published by the Release store of the tail.
-            array[(self.half.tail & self.half.mask) as usize].store(index, Ordering::Relaxed);
+            cell(array, self.half.tail, self.half.mask).store(index, Ordering::Relaxed);
         }
     }
 
@@ -209,13 +209,6 @@ pub(crate) struct SqConsumer<'m> {
     mask: u32,
 }
 
-/// What stands at the head of the queue.
-pub(crate) enum Fetch {
-    Entry(Sqe),
-    /// The index array named no entry; the place was passed over.
-    Dropped,
-}
-
 impl<'m> SqConsumer<'m> {
     pub fn new(ring: RingRef<'m>) -> Self {
         Self { ring, head: 0, mask: ring.sqes.len() as u32 - 1 }
@@ -231,31 +224,40 @@ impl<'m> SqConsumer<'m> {
         tail.wrapping_sub(self.head).min(self.mask + 1)
     }
 
-    /// Copies out the entry at the head and moves past it. The caller has
-    /// seen by [`ready`](Self::ready) that there is one.
+    /// The place at the head of the queue, for a run over entries with the
+    /// position in a local ([`seek`](Self::seek) brings it back).
     #[inline(always)]
-    pub fn fetch(&mut self) -> Fetch {
-        let place = (self.head & self.mask) as usize;
-        self.head = self.head.wrapping_add(1);
-        let index = match self.ring.sq_array {
-            None => place,
+    pub fn position(&self) -> u32 {
+        self.head
+    }
+
+    /// Moves to a position.
+    #[inline(always)]
+    pub fn seek(&mut self, position: u32) {
+        self.head = position;
+    }
+
+    /// The entry that the place at `position` names; none if its index names
+    /// no entry. The caller has seen by [`ready`](Self::ready) that the place
+    /// was published.
+    #[inline(always)]
+    pub fn entry(&self, position: u32) -> Option<&'m SqeCell> {
+        match self.ring.sq_array {
+            None => Some(cell(self.ring.sqes, position, self.mask)),
             // Relaxed: ordered by the tail. Read once, then checked.
-            Some(array) => array[place].load(Ordering::Relaxed) as usize,
-        };
-        match self.ring.sqes.get(index) {
-            Some(cell) => Fetch::Entry(cell.read()),
-            None => {
-                // Relaxed, and no RMW: the engine is the only writer.
-                let dropped = self.ring.sq_dropped.load(Ordering::Relaxed);
-                self.ring.sq_dropped.store(dropped.wrapping_add(1), Ordering::Relaxed);
-                Fetch::Dropped
+            Some(array) => {
+                let index = cell(array, position, self.mask).load(Ordering::Relaxed);
+                self.ring.sqes.get(index as usize)
             }
         }
     }
 
-    /// Puts the entry fetched last back to the head of the queue.
-    pub fn unfetch(&mut self) {
-        self.head = self.head.wrapping_sub(1);
+    /// Counts a place that named no entry.
+    #[cold]
+    pub fn count_dropped(&self) {
+        // Relaxed, and no RMW: the engine is the only writer.
+        let dropped = self.ring.sq_dropped.load(Ordering::Relaxed);
+        self.ring.sq_dropped.store(dropped.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Gives the entries taken so far back to the application.
@@ -268,5 +270,11 @@ impl<'m> SqConsumer<'m> {
     #[inline]
     pub fn entries(&self) -> u32 {
         self.mask + 1
+    }
+
+    /// SQEs taken since the ring was made (wraps).
+    pub fn total(&self) -> u32 {
+        // Relaxed: the engine's own word.
+        self.head.wrapping_sub(self.ring.sq_dropped.load(Ordering::Relaxed))
     }
 }

@@ -236,8 +236,7 @@ fn stop_wakes_the_idle() {
     let mut worker = script.made.borrow_mut().pop().unwrap();
     assert_eq!(pool.next(&mut worker, &waker, IDLE_NS), Some(0));
     let place = Place::default();
-    *place.on_park.borrow_mut() =
-        Some(std::boxed::Box::new(|| pool.stop(&waker, nobody)));
+    *place.on_park.borrow_mut() = Some(std::boxed::Box::new(|| pool.stop(&waker, nobody)));
     assert_eq!(pool.next(&mut worker, &place, IDLE_NS), None);
     assert_eq!(waker.unparked.get(), 1);
     assert_eq!(pool.load(Class::Bounded), Load::default());
