@@ -27,6 +27,10 @@ mod files;
 pub mod hal;
 #[allow(unsafe_code)] // a cell between a caller and the engine
 mod mailbox;
+#[cfg(loom)]
+#[doc(hidden)]
+#[allow(unsafe_code)] // memory for the models
+pub mod model;
 mod op;
 pub mod opcode;
 mod poller;

@@ -97,7 +97,35 @@ pub(crate) struct SharedSlot {
     state: AtomicU32,
     /// The slot below on the return list, plus one.
     next: AtomicU32,
-    message: AtomicU32,
+    message: Message,
+}
+
+/// What the last notice says.
+///
+/// Written by whoever won the slot's QUEUED bit, read by the engine before it
+/// clears that bit. A relaxed word would do no harm in the hands of a backend
+/// that breaks the rules, so that is what it is; under loom it is a cell, for
+/// which an access that the rules do not order fails the model.
+#[derive(Debug)]
+struct Message(#[cfg(not(loom))] AtomicU32, #[cfg(loom)] crate::sync::UnsafeCell<i32>);
+
+#[cfg(not(loom))]
+impl Message {
+    fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    #[inline(always)]
+    fn write(&self, message: i32) {
+        // Relaxed: published by the push on the return list.
+        self.0.store(message as u32, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn read(&self) -> i32 {
+        // Relaxed: ordered by the taking of the return list.
+        self.0.load(Ordering::Relaxed) as i32
+    }
 }
 
 /// The shared parts of a ring's slots, and their way home.
@@ -111,7 +139,7 @@ pub(crate) struct Slots<'m> {
 
 impl SharedSlot {
     pub fn new() -> Self {
-        Self { state: AtomicU32::new(0), next: AtomicU32::new(NIL), message: AtomicU32::new(0) }
+        Self { state: AtomicU32::new(0), next: AtomicU32::new(NIL), message: Message::new() }
     }
 }
 
@@ -145,8 +173,7 @@ impl<'m> Slots<'m> {
             Notice::Final(result) => result,
             Notice::Ready => READY,
         };
-        // Relaxed: published by the push.
-        slot.message.store(message as u32, Ordering::Relaxed);
+        slot.message.write(message);
         Ok(self.push(token.index(), slot))
     }
 
@@ -221,8 +248,8 @@ impl<'m> Slots<'m> {
     /// closes the slot to any other (FINAL).
     pub fn take_notice(&self, index: u32) -> Notice {
         let slot = &self.slots[index as usize];
+        let message = slot.message.read();
         // Relaxed: ordered by `take`.
-        let message = slot.message.load(Ordering::Relaxed) as i32;
         let state = slot.state.load(Ordering::Relaxed);
         if message == READY {
             if !fault::on(Fault::QueuedClearedLate) {
@@ -317,3 +344,8 @@ impl<'m> Slots<'m> {
 pub(crate) struct Returned {
     first: u32,
 }
+
+/// Where models watch what the lane carries.
+#[cfg(loom)]
+#[path = "slot/watched.rs"]
+mod watched;

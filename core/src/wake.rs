@@ -120,7 +120,7 @@ impl EventCount {
 ///
 /// # Errors
 /// The reason why the wait ended otherwise.
-pub(crate) fn wait_until<P: Park>(
+pub fn wait_until<P: Park>(
     events: &EventCount,
     park: &P,
     deadline: Option<u64>,

@@ -131,8 +131,12 @@ impl SubmissionQueue<'_, '_> {
     /// the engine count the place in [`dropped`](Self::dropped) and pass on.
     /// Without an array (`NO_SQARRAY`) nothing happens.
     ///
-    /// The place keeps its index on the next time round.
+    /// The place keeps its index on the next time round. In a full queue it is
+    /// still the engine's, and nothing happens.
     pub fn set_next_index(&mut self, index: u32) {
+        if !self.half.room(1) {
+            return;
+        }
         if let Some(array) = self.half.ring.sq_array {
             // Relaxed: published by the Release store of the tail.
             cell(array, self.half.tail, self.half.mask).store(index, Ordering::Relaxed);

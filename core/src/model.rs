@@ -1,0 +1,195 @@
+//! What the loom models (`tests/loom`) reach of the crate's inside.
+//!
+//! Only in builds with `--cfg loom`. Thin: every line that could be wrong is
+//! in the code that the models check.
+
+use crate::config::Config;
+use crate::cqe::Cqe;
+use crate::errno::Errno;
+use crate::hal::Park;
+use crate::mailbox::Mailbox;
+use crate::register::Call;
+use crate::ring::{CqHalf, CqProducer, RingRef, SqConsumer, SqHalf};
+use crate::slot::{Notice, SharedSlot, Slots, Stale, Token};
+use crate::sqe::Sqe;
+use core::ptr::NonNull;
+
+pub use crate::wake::{EventCount, Key, wait_until};
+
+/// A ring without an engine: the application's halves and the engine's.
+pub struct Ring {
+    /// Application.
+    pub sq: SqHalf<'static>,
+    /// Engine.
+    pub taker: SqTaker,
+    /// Engine.
+    pub writer: CqWriter,
+    /// Application.
+    pub cq: CqHalf<'static>,
+}
+
+/// The engine's half of the SQ.
+pub struct SqTaker(SqConsumer<'static>);
+
+/// The engine's half of the CQ.
+pub struct CqWriter(CqProducer<'static>);
+
+/// Makes a ring in `memory`.
+///
+/// # Safety
+/// As for `RingRef::init`, with the offsets of `config`.
+pub unsafe fn ring(config: &Config, memory: NonNull<u8>) -> Ring {
+    // SAFETY: the caller's promise.
+    let ring =
+        unsafe { RingRef::init(memory, &config.offsets(), config.sq_entries, config.cq_entries) };
+    Ring {
+        sq: SqHalf::new(ring),
+        taker: SqTaker(SqConsumer::new(ring)),
+        writer: CqWriter(CqProducer::new(ring)),
+        cq: CqHalf::new(ring, None),
+    }
+}
+
+impl SqTaker {
+    /// Takes what is there; None for a place that names no entry.
+    pub fn take_all(&mut self, mut each: impl FnMut(Option<Sqe>)) -> u32 {
+        let ready = self.0.ready();
+        for _ in 0..ready {
+            let position = self.0.position();
+            self.0.seek(position.wrapping_add(1));
+            let entry = self.0.entry(position);
+            if entry.is_none() {
+                self.0.count_dropped();
+            }
+            each(entry.map(|cell| cell.read()));
+        }
+        if ready != 0 {
+            self.0.commit();
+        }
+        ready
+    }
+}
+
+impl CqWriter {
+    /// Writes an entry if there is room, and publishes it.
+    pub fn post(&mut self, cqe: Cqe) -> bool {
+        self.0.push(cqe) && self.0.commit()
+    }
+}
+
+/// The slots' shared parts and the return list, without an engine.
+pub struct ReturnLane {
+    slots: Slots<'static>,
+    memory: NonNull<[SharedSlot]>,
+}
+
+// SAFETY: `memory` is only for giving it back; `slots` is Send and Sync.
+unsafe impl Send for ReturnLane {}
+// SAFETY: as above.
+unsafe impl Sync for ReturnLane {}
+
+impl Drop for ReturnLane {
+    fn drop(&mut self) {
+        // SAFETY: leaked in `new`, and `slots` is not used any more.
+        drop(unsafe { std::boxed::Box::from_raw(self.memory.as_ptr()) });
+    }
+}
+
+impl ReturnLane {
+    /// `count` idle slots.
+    pub fn new(count: usize) -> Self {
+        let slots: std::vec::Vec<_> = (0..count).map(|_| SharedSlot::new()).collect();
+        let memory = std::boxed::Box::leak(slots.into_boxed_slice());
+        let memory = NonNull::from(memory);
+        // SAFETY: valid until `drop`.
+        Self { slots: Slots::new(unsafe { memory.as_ref() }), memory }
+    }
+
+    /// Opens a slot.
+    pub fn arm(&self, index: u32) -> Token {
+        self.slots.arm(index)
+    }
+
+    /// A FINAL notice. True if the list was empty.
+    ///
+    /// # Errors
+    /// As a completer's.
+    pub fn complete(&self, token: Token, result: i32) -> Result<bool, Stale> {
+        self.slots.post(token, Notice::Final(result))
+    }
+
+    /// A READY notice. True if the list was empty.
+    ///
+    /// # Errors
+    /// As a completer's.
+    pub fn ready(&self, token: Token) -> Result<bool, Stale> {
+        self.slots.post(token, Notice::Ready)
+    }
+
+    /// Takes what has come home, oldest first: index and result, None for
+    /// READY. `act` is the engine's acting on the notice. True if there was
+    /// anything.
+    pub fn take(&self, mut act: impl FnMut(u32, Option<i32>)) -> bool {
+        if !self.slots.any_returned() {
+            return false;
+        }
+        let mut list = self.slots.take();
+        while let Some(index) = self.slots.next_returned(&mut list) {
+            match self.slots.take_notice(index) {
+                Notice::Final(result) => act(index, Some(result)),
+                Notice::Ready => {
+                    act(index, None);
+                    self.slots.acted_on(index);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The mailbox without an engine.
+pub struct Post(Mailbox);
+
+impl Default for Post {
+    fn default() -> Self {
+        Self(Mailbox::new())
+    }
+}
+
+impl Post {
+    /// As `Remote::call`.
+    ///
+    /// # Errors
+    /// The answer's, or `ENXIO`.
+    pub fn call<P: Park>(
+        &self,
+        park: &P,
+        call: Call<'_>,
+        wake: impl FnOnce(),
+    ) -> Result<u32, Errno> {
+        self.0.call(park, call, wake)
+    }
+
+    /// Whether a call waits.
+    pub fn waiting(&self) -> bool {
+        self.0.waiting()
+    }
+
+    /// Answers the call that waits, if there is one.
+    pub fn answer<P: Park>(
+        &self,
+        park: &P,
+        answer: impl FnOnce(Call<'_>) -> Result<u32, Errno>,
+    ) -> bool {
+        let Some(call) = self.0.take() else {
+            return false;
+        };
+        self.0.reply(park, answer(call));
+        true
+    }
+
+    /// Closes it.
+    pub fn close<P: Park>(&self, park: &P) {
+        self.0.close(park);
+    }
+}
