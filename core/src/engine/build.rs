@@ -53,6 +53,16 @@ impl<'m> Memory<'m> {
         Ok(())
     }
 
+    /// Where it starts, for whoever takes all of it.
+    pub(crate) fn take_whole(
+        self,
+        what: &'static str,
+        need: usize,
+    ) -> Result<NonNull<u8>, ConfigError> {
+        self.check(what, need)?;
+        Ok(self.base)
+    }
+
     /// Cuts `count` values off the front, each made by `make`.
     fn carve<T>(&mut self, count: usize, mut make: impl FnMut() -> T) -> &'m mut [T] {
         const { assert!(align_of::<T>() <= LINE) };

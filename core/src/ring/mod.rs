@@ -5,10 +5,12 @@
 //! ([`Layout`]); code that works on a ring never knows which one it has.
 
 mod cq;
+mod lane;
 mod sq;
 
 pub use cq::{CompletionQueue, CqHalf};
 pub(crate) use cq::{CqProducer, MadeRoom};
+pub use lane::{LaneEnd, Taken, lane};
 pub(crate) use sq::SqConsumer;
 pub use sq::{PushError, SqHalf, SubmissionQueue};
 
