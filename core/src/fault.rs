@@ -67,14 +67,24 @@ faults! {
     CqHeadRelaxed: Loom,
     /// The engine reads the CQ head without Acquire.
     CqHeadLoadRelaxed: Loom,
+    /// CQEs and SQ room are published without a full fence before the look for a waiter.
+    PublishNoFence: Loom,
     /// A slot is pushed on the return list without Release.
     ReturnPushRelaxed: Loom,
     /// The return list is taken without Acquire.
     ReturnTakeRelaxed: Loom,
+    /// A completion does not wake the engine.
+    ReturnNoWake: Loom,
     /// A completion does not look whether its slot is queued already.
     ReturnPushTwice: Loom,
     /// A completion does not compare the token's generation.
     StaleTokenAccepted: Loom,
+    /// A request's end does not move its slot's generation.
+    RetireKeepsGeneration: Loom,
+    /// TASKRUN is shown without Release: its push may be seen later than the flag.
+    TaskrunSetRelaxed: Loom,
+    /// TASKRUN is hidden without Acquire: the push it told of may be missed.
+    TaskrunClearRelaxed: Loom,
     /// The engine clears QUEUED after it has acted on the notice, not before.
     QueuedClearedLate: Loom,
     /// QUEUED is cleared without Release, so a next notice may overtake the read of the last.
@@ -87,6 +97,36 @@ faults! {
     SleepNoRecheck: Loom,
     /// A waker finds a sleeper and does not unpark it.
     WakeNoUnpark: Loom,
+    /// A wake-up does not move the word's sequence.
+    WakeNoSequence: Loom,
+    /// A submission under SQPOLL looks for NEED_WAKEUP without a full fence.
+    SubmitNoFence: Loom,
+    /// The poller shows NEED_WAKEUP after its full fence, not before.
+    NeedWakeupLate: Loom,
+    /// The poller does not look again after announcing its sleep.
+    PollerNoRecheck: Loom,
+    /// An inline wait does not look again after announcing its sleep.
+    WaitNoRecheck: Loom,
+    /// A shutdown does not look again after announcing its sleep.
+    ShutdownNoRecheck: Loom,
+    /// A stop does not wake the engine.
+    StopNoWake: Loom,
+    /// The engine's end is published without Release.
+    StoppedRelaxed: Loom,
+    /// The engine's end is read without Acquire.
+    StoppedLoadRelaxed: Loom,
+    /// A mailbox call does not wake the engine.
+    MailNoWake: Loom,
+    /// The place for a call is claimed without Acquire.
+    MailClaimRelaxed: Loom,
+    /// The place for a call is given back without Release.
+    MailEmptyRelaxed: Loom,
+    /// A caller gives the place for a call back and does not wake the next.
+    MailEmptyNoWake: Loom,
+    /// A mailbox answer does not wake its caller.
+    MailAnswerNoWake: Loom,
+    /// The mailbox is closed without waking who waits for a place.
+    MailCloseNoWake: Loom,
     /// A mailbox call is posted without Release.
     MailPostRelaxed: Loom,
     /// A mailbox call is taken without Acquire.
@@ -101,10 +141,20 @@ faults! {
     ClaimAcquireRelaxed: Loom,
     /// A server does not look for work again after it gave up its claim.
     ClaimNoRecheck: Loom,
+    /// A claim is released without a full fence before the look for work.
+    ReleaseNoFence: Loom,
+    /// A claim is released without waking who waits for it.
+    FreedNoWake: Loom,
+    /// The helper does not look again after announcing its sleep.
+    HelperNoRecheck: Loom,
+    /// Who leaves a polled request in flight does not wake the helper.
+    PollsNoWake: Loom,
     /// The fallback slot is never given back.
     FallbackLeaked: Loom,
     /// A full CQ does not wake the engine when the application makes room.
     RoomNoWake: Loom,
+    /// The application looks whether the engine waits for room without a full fence.
+    RoomNoFence: Loom,
 }
 
 #[cfg(any(loom, annulus_faults))]

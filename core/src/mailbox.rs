@@ -61,7 +61,8 @@ impl Mailbox {
         while wait_until(&self.changed, park, None, || {
             // Acquire: pairs with the Release of EMPTY below: the caller
             // before us has read its answer.
-            match self.state.compare_exchange(EMPTY, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
+            let acquire = fault::order(Fault::MailClaimRelaxed, Ordering::Acquire);
+            match self.state.compare_exchange(EMPTY, TAKEN, acquire, Ordering::Relaxed) {
                 Ok(_) => true,
                 Err(CLOSED) => {
                     closed = true;
@@ -93,8 +94,10 @@ impl Mailbox {
         // SAFETY: ANSWERED, and only this caller leaves that state.
         let answer = self.answer.with(|cell| unsafe { *cell });
         // Release: pairs with the Acquire CAS of the next caller.
-        self.state.store(EMPTY, Ordering::Release);
-        self.changed.notify(park);
+        self.state.store(EMPTY, fault::order(Fault::MailEmptyRelaxed, Ordering::Release));
+        if !fault::on(Fault::MailEmptyNoWake) {
+            self.changed.notify(park);
+        }
         answer
     }
 
@@ -122,7 +125,9 @@ impl Mailbox {
         self.answer.with_mut(|cell| unsafe { *cell = answer });
         // Release: pairs with the Acquire load of ANSWERED in `call`.
         self.state.store(ANSWERED, fault::order(Fault::MailAnswerRelaxed, Ordering::Release));
-        self.changed.notify(park);
+        if !fault::on(Fault::MailAnswerNoWake) {
+            self.changed.notify(park);
+        }
     }
 
     /// Closes the mailbox for good, answering what still comes with `ENXIO`.
@@ -140,6 +145,8 @@ impl Mailbox {
                 }
             }
         }
-        self.changed.notify(park);
+        if !fault::on(Fault::MailCloseNoWake) {
+            self.changed.notify(park);
+        }
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::config::Mode;
 use crate::engine::Engine;
+use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host};
 use crate::sync::spin_loop;
 use crate::uapi::IORING_SQ_NEED_WAKEUP;
 
-/// Idle rounds between two looks at the clock.
-const ROUNDS: u32 = 64;
+/// Idle rounds between two looks at the clock. A model has better to do.
+const ROUNDS: u32 = if cfg!(loom) { 1 } else { 64 };
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Drives the engine until [`Remote::stop`](crate::engine::Remote::stop),
@@ -19,7 +20,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub fn poll_loop(&mut self) {
         let idle = match self.config().mode {
             // Seed 001, and Linux: 0 means one second.
-            Mode::SqPoll { idle_ms: 0 } => 1_000_000_000,
+            Mode::SqPoll { idle_ms: 0 } if !cfg!(loom) => 1_000_000_000,
             Mode::SqPoll { idle_ms } => u64::from(idle_ms) * 1_000_000,
             _ => 0,
         };
@@ -31,9 +32,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 round = 0;
                 continue;
             }
-            spin_loop();
             round += 1;
-            if round % ROUNDS != 1 || self.busy_polling() {
+            if round % ROUNDS != 1 % ROUNDS || self.busy_polling() {
+                spin_loop();
                 continue;
             }
             let now = self.shared.host.now();
@@ -48,12 +49,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     fn sleep(&mut self) {
-        self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
+        if !fault::on(Fault::NeedWakeupLate) {
+            self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
+        }
         // Contains the full fence between NEED_WAKEUP (and our own word) and
         // the second look; pairs with Remote::need_wakeup and with every
         // notify.
         let key = self.shared.engine_wait.prepare();
-        if !self.has_sqes() && !self.shared.has_news() {
+        if fault::on(Fault::NeedWakeupLate) {
+            self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
+        }
+        if fault::on(Fault::PollerNoRecheck) || (!self.has_sqes() && !self.shared.has_news()) {
             self.count_sleep();
             self.shared.engine_wait.wait(&self.shared.host, key, None);
         }

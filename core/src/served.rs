@@ -18,7 +18,7 @@ use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host};
 use crate::register::Call;
-use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence, spin_loop};
 use crate::wake::{EventCount, wait_until};
 
 const FREE: u32 = 0;
@@ -58,24 +58,35 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
     }
 
     /// Gives the claim back; true if there is work that a claim attempt may
-    /// have failed for meanwhile.
-    fn release(&self) -> bool {
+    /// have failed for meanwhile. `polls`: the engine has requests in flight
+    /// that only polling finds, which is the helper's business.
+    fn release(&self, polls: bool) -> bool {
         // Release: pairs with the Acquire in `try_claim`.
         self.claim.store(FREE, fault::order(Fault::ClaimReleaseRelaxed, Ordering::Release));
         // Between giving up the claim and looking: pairs with the fence that
         // whoever brings work makes before it tries to claim.
-        fence(Ordering::SeqCst);
-        self.freed.notify_after_fence(self.remote.host());
-        !fault::on(Fault::ClaimNoRecheck) && self.remote.has_news()
+        if !fault::on(Fault::ReleaseNoFence) {
+            fence(Ordering::SeqCst);
+        }
+        if !fault::on(Fault::FreedNoWake) {
+            self.freed.notify_after_fence(self.remote.host());
+        }
+        if polls && !fault::on(Fault::PollsNoWake) {
+            self.remote.engine_wait().notify_after_fence(self.remote.host());
+        }
+        !fault::on(Fault::ClaimNoRecheck) && self.remote.has_work()
     }
 
     /// Runs `f` on the engine, waiting for the claim.
     fn with<R>(&self, f: impl FnOnce(&mut Engine<'m, B, H>) -> R) -> R {
         // Interrupted or not: the holder is never long.
         while wait_until(&self.freed, self.remote.host(), None, || self.try_claim()).is_err() {}
-        // SAFETY: the claim is ours.
-        let result = self.engine.with_mut(|engine| f(unsafe { &mut *engine }));
-        if self.release() {
+        let (result, polls) = self.engine.with_mut(|engine| {
+            // SAFETY: the claim is ours.
+            let engine = unsafe { &mut *engine };
+            (f(engine), engine.busy_polling())
+        });
+        if self.release(polls) {
             self.serve();
         }
         result
@@ -91,9 +102,13 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 // The holder looks again after its release.
                 return;
             }
-            // SAFETY: the claim is ours.
-            self.engine.with_mut(|engine| unsafe { &mut *engine }.turn(false));
-            if !self.release() {
+            let polls = self.engine.with_mut(|engine| {
+                // SAFETY: the claim is ours.
+                let engine = unsafe { &mut *engine };
+                engine.turn(false);
+                engine.busy_polling()
+            });
+            if !self.release(polls) {
                 return;
             }
         }
@@ -105,29 +120,33 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         let host = self.remote.host();
         while !self.remote.stopping() {
             self.serve();
-            if self.engine_polls() {
-                crate::sync::spin_loop();
-                continue;
-            }
             let key = self.remote.engine_wait().prepare();
-            // Held: the holder will look. (If it looked before the work came,
-            // whoever brought the work sees us sleeping.)
-            // Relaxed: ordered by the fence in `prepare`.
-            let held = self.claim.load(Ordering::Relaxed) == HELD;
-            if (held || !self.remote.has_news()) && !self.remote.stopping() {
+            if self.idle() && !self.remote.stopping() {
                 self.remote.engine_wait().wait(host, key, None);
+            } else {
+                spin_loop();
             }
         }
         self.with(|engine| engine.shutdown());
     }
 
-    fn engine_polls(&self) -> bool {
-        self.try_claim() && {
-            // SAFETY: the claim is ours.
-            let polls = self.engine.with(|engine| unsafe { &*engine }.busy_polling());
-            self.release();
-            polls
+    /// Whether nothing is left for the helper to do, after it has announced
+    /// its sleep.
+    fn idle(&self) -> bool {
+        if fault::on(Fault::HelperNoRecheck) {
+            return true;
         }
+        if !self.try_claim() {
+            // The holder looks for work after its release, and wakes us if
+            // the engine must be polled. If it looked before the work came,
+            // whoever brought the work sees us sleeping.
+            return true;
+        }
+        // SAFETY: the claim is ours.
+        let polls = self.engine.with(|engine| unsafe { &*engine }.busy_polling());
+        // Not asking to be woken: we are awake.
+        let work = self.release(false);
+        !polls && !work
     }
 
     /// `io_uring_enter`, from any thread.

@@ -298,7 +298,8 @@ impl<'m> Slots<'m> {
         // engine's thread, so nobody else writes it. That a late notice (a
         // CAS) cannot read an older value follows from coherence: it finds
         // another generation and fails.
-        let generation = (slot.state.load(Ordering::Relaxed) >> GENERATION).wrapping_add(1);
+        let step = u32::from(!fault::on(Fault::RetireKeepsGeneration));
+        let generation = (slot.state.load(Ordering::Relaxed) >> GENERATION).wrapping_add(step);
         slot.state.store(generation << GENERATION, Ordering::Relaxed);
     }
 

@@ -100,7 +100,8 @@ impl EventCount {
         // it sees what this waker published.
         let mut word = self.word.load(Ordering::Relaxed);
         while word & SLEEPING != 0 {
-            let awake = word.wrapping_add(SEQUENCE) & !SLEEPING;
+            let step = if fault::on(Fault::WakeNoSequence) { 0 } else { SEQUENCE };
+            let awake = word.wrapping_add(step) & !SLEEPING;
             match self.word.compare_exchange_weak(word, awake, Ordering::Relaxed, Ordering::Relaxed)
             {
                 Ok(_) => {

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::submit::End;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Parked};
 use crate::sync::spin_loop;
 use crate::uapi;
@@ -42,7 +43,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Answers the number of SQEs taken, failing ones included.
     ///
     /// # Errors
-    /// If nothing was taken: `EBUSY` if no request can be had (reap, then try
+    /// `EOWNERDEAD` after [`shutdown`](Self::shutdown). If nothing was taken:
+    /// `EBUSY` if no request can be had (reap, then try
     /// again), `ETIME` if the deadline passed, `EINTR` if the wait was
     /// interrupted.
     #[inline]
@@ -70,6 +72,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// The submitting part of [`enter`](Self::enter).
     #[inline]
     pub(crate) fn enter_submit(&mut self, to_submit: u32) -> Result<u32, Errno> {
+        if self.down {
+            return Err(Errno::EOWNERDEAD);
+        }
         if to_submit == 0 {
             return Ok(0);
         }
@@ -108,7 +113,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 continue;
             }
             let key = self.shared.engine_wait.prepare();
-            if self.shared.slots.any_returned() {
+            if !fault::on(Fault::WaitNoRecheck) && self.shared.slots.any_returned() {
                 continue;
             }
             match self.shared.engine_wait.wait(host, key, deadline) {

@@ -18,6 +18,7 @@ pub use enter::EnterFlags;
 pub use remote::{Completer, Remote};
 
 use crate::config::{Config, Mode};
+use crate::fault::{self, Fault};
 use crate::files::Table;
 use crate::hal::{Backend, Host};
 use crate::mailbox::Mailbox;
@@ -62,12 +63,16 @@ impl<H: Host> Shared<'_, H> {
         self.engine_wait.notify(&self.host);
     }
 
-    /// Whether there is something for the engine besides SQEs. Engine side,
-    /// after the fence of [`EventCount::prepare`].
+    /// Whether there is something for a sleeping driver of the engine besides
+    /// SQEs. After the fence of [`EventCount::prepare`].
     pub fn has_news(&self) -> bool {
+        self.has_work() || self.stopping()
+    }
+
+    /// Whether a turn of the engine, without SQEs, would find something to do.
+    pub fn has_work(&self) -> bool {
         self.slots.any_returned()
             || self.mailbox.waiting()
-            || self.stopping()
             || (self.overflowing() && self.ring.cq_ready() < self.ring.cqes.len() as u32)
     }
 
@@ -87,6 +92,23 @@ impl<H: Host> Shared<'_, H> {
         self.stop.load(Ordering::Relaxed) != 0
     }
 
+    /// Shows TASKRUN, after a push on the return list.
+    pub fn show_taskrun(&self) {
+        // Release: pairs with the Acquire in `hide_taskrun`.
+        let order = fault::order(Fault::TaskrunSetRelaxed, Ordering::Release);
+        self.ring.sq_flags.fetch_or(IORING_SQ_TASKRUN, order);
+    }
+
+    /// Hides TASKRUN, before the return list is looked at: a push after that
+    /// shows it again.
+    pub fn hide_taskrun(&self) {
+        // Acquire: pairs with the Release in `show_taskrun`: whose flag we
+        // take away, their push we see. Otherwise it would be on the list
+        // with nothing to tell of it.
+        let order = fault::order(Fault::TaskrunClearRelaxed, Ordering::Acquire);
+        self.ring.sq_flags.fetch_and(!IORING_SQ_TASKRUN, order);
+    }
+
     pub fn set_flag(&self, flag: u32) {
         // Relaxed: a hint; where it is not, the caller fences.
         self.ring.sq_flags.fetch_or(flag, Ordering::Relaxed);
@@ -103,8 +125,10 @@ impl<H: Host + Sync> MadeRoom for Shared<'_, H> {
         // Pairs with the fence of EventCount::prepare in the engine, which
         // shows CQ_OVERFLOW before it: either we see the flag, or the engine
         // sees the room.
-        fence(Ordering::SeqCst);
-        if self.overflowing() && !crate::fault::on(crate::fault::Fault::RoomNoWake) {
+        if !fault::on(Fault::RoomNoFence) {
+            fence(Ordering::SeqCst);
+        }
+        if self.overflowing() && !fault::on(Fault::RoomNoWake) {
             self.engine_wait.notify_after_fence(&self.host);
         }
     }
@@ -283,18 +307,22 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
                 continue;
             }
             let key = self.shared.engine_wait.prepare();
-            if !self.shared.slots.any_returned() {
+            if fault::on(Fault::ShutdownNoRecheck) || !self.shared.slots.any_returned() {
                 self.shared.engine_wait.wait(&self.shared.host, key, None);
             }
         }
         while let Some(index) = self.overflow.pop(self.pool.records) {
             self.pool.put(index);
         }
+        // Nothing waits for room any more, nor will.
+        self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         let backend = &mut self.backend;
         self.files.close(|file| backend.close(file));
         self.buffers.close(|buffer| backend.unmap(buffer.handle));
-        // Relaxed: looked at after the fence of the notify.
-        self.shared.stopped.store(1, Ordering::Relaxed);
+        // Release: pairs with the Acquire load in `Remote::stopped`: who sees
+        // it sees the last CQEs too.
+        let order = fault::order(Fault::StoppedRelaxed, Ordering::Release);
+        self.shared.stopped.store(1, order);
         self.shared.mailbox.close(&self.shared.host);
         self.shared.app_wait.notify(&self.shared.host);
     }

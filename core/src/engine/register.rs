@@ -16,12 +16,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Carries out a call.
     ///
     /// # Errors
-    /// As [`Call`] says for each.
+    /// As [`Call`] says for each; `ENXIO` after [`shutdown`](Self::shutdown).
     ///
     /// # Safety
     /// Memory named by a buffer registration stays valid until it has been
     /// unregistered and its last request has ended.
     pub unsafe fn call(&mut self, call: Call<'_>) -> Result<u32, Errno> {
+        if self.down {
+            return Err(Errno::ENXIO);
+        }
         match call {
             Call::RegisterFiles(fds) => self.register_files(fds),
             Call::RegisterFilesSparse(count) => self.open_files(count).map(|()| 0),

@@ -4,11 +4,11 @@
 use super::{EnterFlags, Shared};
 use crate::config::Mode;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::{Host, Parked, Token};
 use crate::register::Call;
 use crate::slot::{Notice, Stale};
-use crate::sync::Ordering;
-use crate::uapi::IORING_SQ_TASKRUN;
+use crate::sync::{Ordering, fence};
 use crate::wake::{EventCount, wait_until};
 
 /// Brings completions home from any thread, core or interrupt handler.
@@ -54,9 +54,11 @@ impl<'m, H: Host> Completer<'m, H> {
     fn post(&self, token: Token, notice: Notice) -> Result<(), Stale> {
         let first = self.shared.slots.post(token, notice)?;
         if first && self.shared.mode == Mode::Inline {
-            self.shared.set_flag(IORING_SQ_TASKRUN);
+            self.shared.show_taskrun();
         }
-        self.shared.wake_engine();
+        if !fault::on(Fault::ReturnNoWake) {
+            self.shared.wake_engine();
+        }
         Ok(())
     }
 
@@ -159,7 +161,11 @@ impl<'m, H: Host> Remote<'m, H> {
     /// As for [`Engine::call`](super::Engine::call). Not from the thread
     /// that drives the engine: it would wait for itself.
     pub unsafe fn call(&self, call: Call<'_>) -> Result<u32, Errno> {
-        self.shared.mailbox.call(&self.shared.host, call, || self.shared.wake_engine())
+        self.shared.mailbox.call(&self.shared.host, call, || {
+            if !fault::on(Fault::MailNoWake) {
+                self.shared.wake_engine();
+            }
+        })
     }
 
     /// After SQEs were published: whether the polling engine must be woken by
@@ -169,7 +175,9 @@ impl<'m, H: Host> Remote<'m, H> {
     pub fn need_wakeup(&self) -> bool {
         // Pairs with the fence in EventCount::prepare, before which the
         // engine shows NEED_WAKEUP: either we see it, or it sees our SQEs.
-        crate::sync::fence(Ordering::SeqCst);
+        if !fault::on(Fault::SubmitNoFence) {
+            fence(Ordering::SeqCst);
+        }
         self.shared.ring.sq_flags.load(Ordering::Relaxed) & crate::uapi::IORING_SQ_NEED_WAKEUP != 0
     }
 
@@ -192,21 +200,28 @@ impl<'m, H: Host> Remote<'m, H> {
     pub fn stop(&self) {
         // Relaxed: no data goes with it; the fence in the notify orders it.
         self.shared.stop.store(1, Ordering::Relaxed);
-        self.shared.wake_engine();
+        if !fault::on(Fault::StopNoWake) {
+            self.shared.wake_engine();
+        }
     }
 
     /// Whether the engine has ended.
     pub fn stopped(&self) -> bool {
-        // Relaxed: no data goes with it.
-        self.shared.stopped.load(Ordering::Relaxed) != 0
+        // Acquire: pairs with the Release in `Engine::shutdown`.
+        let order = fault::order(Fault::StoppedLoadRelaxed, Ordering::Acquire);
+        self.shared.stopped.load(order) != 0
     }
 
     pub(crate) fn stopping(&self) -> bool {
         self.shared.stopping()
     }
 
-    pub(crate) fn has_news(&self) -> bool {
-        self.shared.has_news()
+    pub(crate) fn has_work(&self) -> bool {
+        self.shared.has_work()
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.shared.has_work()
     }
 
     pub(crate) fn engine_wait(&self) -> &'m EventCount {
