@@ -1,6 +1,64 @@
-//! Annulus on Linux.
+//! Annulus on Linux: io_uring's contract over ordinary files, threads and
+//! futexes, without the kernel's io_uring.
+//!
+//! The names are the `io-uring` crate's: a program changes its `use` line.
+//!
+//! ```
+//! use annulus_linux::{IoUring, opcode, types};
+//! use std::os::fd::AsRawFd;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let mut ring = IoUring::new(8)?;
+//! let fd = std::fs::File::open("/dev/zero")?;
+//! let mut buf = [1; 16];
+//! let read_e = opcode::Read::new(types::Fd(fd.as_raw_fd()), buf.as_mut_ptr(), 16).build();
+//! // SAFETY: the buffer and the file outlive the request.
+//! unsafe { ring.submission().push(&read_e) }.expect("room");
+//! ring.submit_and_wait(1)?;
+//! assert_eq!(ring.completion().next().expect("one").result(), 16);
+//! assert_eq!(buf, [0; 16]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Three ways to drive a ring
+//!
+//! * *Inline* (the default): the calls of the thread that has the ring.
+//! * *Polled* ([`Builder::setup_sqpoll`]): a thread of the ring's own.
+//! * *Served* ([`Builder::setup_served`]): whoever has work, and a helper.
+//!
+//! # Differences from the kernel that a program can see
+//!
+//! * Files are held by duplicate descriptors: a request that waits takes one
+//!   of the process's numbers, and a registered file does. When one of them
+//!   is closed, POSIX record locks (`fcntl(F_SETLK)`) of the process on that
+//!   file go, as with any `close`; open file description locks
+//!   (`F_OFD_SETLK`) and `flock` stay.
+//! * A child does not share a ring with its parent: every call of a child's
+//!   copy fails with [`ForkedChild`], and dropping the copy does nothing.
+//! * FSYNC of a range syncs the whole file.
+#![warn(missing_docs)]
+#![cfg(target_os = "linux")]
+
 mod file;
 mod guard;
 mod host;
+mod ring;
 mod sys;
 mod threads;
+
+pub use annulus::config::Policy;
+pub use annulus::probe::Probe;
+pub use annulus::ring::Layout;
+pub use annulus::{Stats, cqueue, opcode, squeue, types};
+pub use guard::ForkedChild;
+pub use host::LinuxHost;
+pub use ring::{Builder, Error, Parameters, Ring, SharedRing, Submitter};
+
+/// A ring, by the `io-uring` crate's name.
+pub use ring::Ring as IoUring;
+
+/// A ring's submission queue, open for pushing.
+pub type SubmissionQueue<'a> = annulus::ring::SubmissionQueue<'a, 'static>;
+/// A ring's completion queue, open for reading.
+pub type CompletionQueue<'a> = annulus::ring::CompletionQueue<'a, 'static>;

@@ -52,6 +52,8 @@ pub unsafe fn transfer(
 ) -> i32 {
     let (low, high) = halves(off);
     let number = if write { libc::SYS_pwritev2 } else { libc::SYS_preadv2 };
+    // Variadic, so everything has to be as wide as a register.
+    let (fd, flags) = (c_long::from(fd), c_long::from(flags));
     // SAFETY: the caller's promise; the iovec array itself is only read by
     // the kernel, which checks it.
     result(unsafe { libc::syscall(number, fd, iovecs, count, low, high, flags) } as isize)
@@ -73,27 +75,13 @@ pub unsafe fn copy_iovecs(addr: usize, count: usize, to: *mut iovec) -> Result<(
     let remote = iovec { iov_base: addr as *mut _, iov_len: len };
     // SAFETY: `local` is the caller's room; `remote` is our own address space,
     // read by the kernel with its checks. getpid cannot fail.
-    let n = unsafe {
-        libc::syscall(libc::SYS_process_vm_readv, libc::getpid(), &local, 1, &remote, 1, 0)
-    };
+    let n = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     match n {
-        n if n == len as c_long => Ok(()),
+        n if n == len as isize => Ok(()),
         // Part of the array, or a system that forbids the call (seccomp).
         n if n >= 0 => Err(-libc::EFAULT),
         _ => Err(errno()),
     }
-}
-
-/// Whether the range is outside of what a user address can be, as
-/// `access_ok` has it, whatever is mapped there.
-pub fn outside_user_space(addr: usize, len: usize, probe: RawFd) -> bool {
-    let Some(end) = addr.checked_add(len) else { return true };
-    // The kernel checks where a buffer lies before it looks at how long it
-    // is, so a zero-length write shows the limit without touching memory, on
-    // every architecture and page-table depth.
-    let iov = iovec { iov_base: end as *mut _, iov_len: 0 };
-    // SAFETY: zero bytes are transferred.
-    unsafe { transfer(true, probe, &iov, 1, -1, 0) == -libc::EFAULT }
 }
 
 /// A duplicate of `fd`, closed on exec.

@@ -25,26 +25,28 @@ mod blocks;
 mod held;
 mod job;
 mod kind;
+mod lane;
 mod poller;
 mod punt;
 mod rw;
 mod workers;
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use annulus::engine::Completer;
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Request, Start, Target, Token};
+use annulus::hal::{Backend, Clock, Request, Start, Target, Token};
 use annulus::uapi;
 use annulus::worker::{Class, Load};
 use rustix::mm::{Advice, madvise};
 
 use crate::host::LinuxHost;
 use crate::sys;
+pub use blocks::Blocks;
 use held::{Batch, HeldFile};
 use job::{Hold, Op};
 use kind::Kind;
+use lane::Lane;
 use poller::Poller;
 pub use workers::Limits;
 use workers::{Shared, Workers};
@@ -83,21 +85,24 @@ const RETRY_NS: u64 = 1_000_000;
 impl FileBackend {
     /// A backend for slots `0..slots` (the reserved one counted).
     ///
-    /// # Errors
-    /// No memory.
+    /// `bell`: completions that come while nobody drives the engine ring the
+    /// host's bell themselves.
     pub fn new(
         slots: usize,
         limits: Limits,
+        blocks: Blocks,
         completer: Completer<'static, &'static LinuxHost>,
-    ) -> io::Result<Self> {
-        Ok(Self {
+        bell: bool,
+    ) -> Self {
+        let lane = Lane { completer, bell };
+        Self {
             batch: Batch::new(),
-            workers: Workers::new(slots, limits, completer)?,
+            workers: Workers::new(slots, limits, blocks, lane),
             waits: vec![Wait::None; slots].into_boxed_slice(),
             poller: None,
             null: None,
             retry_at: 0,
-        })
+        }
     }
 
     /// What the workers of a class are doing.
@@ -249,8 +254,7 @@ impl Backend for FileBackend {
     }
 
     fn poll(&mut self, _done: impl FnMut(Token, i32)) {
-        let host = self.shared().completer.host();
-        let now = annulus::hal::Clock::now(host);
+        let now = self.shared().lane.host().now();
         if self.workers.stranded && now >= self.retry_at {
             self.retry_at = now + RETRY_NS;
             self.workers.dispatch();
@@ -272,7 +276,7 @@ impl Backend for FileBackend {
                 // SAFETY: armed, so the engine's.
                 let token = unsafe { self.shared().job(index) }.token;
                 // Stale: a notice is on its way already, and will do.
-                let _ = self.shared().completer.ready(token);
+                let _ = self.shared().lane.ready(token);
             }
         }
     }

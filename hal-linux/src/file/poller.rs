@@ -11,13 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::thread::JoinHandle;
 
-use annulus::engine::Completer;
 use annulus::hal::Token;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-use crate::host::LinuxHost;
+use super::lane::Lane;
 use crate::threads;
 
 /// The event that ends the thread; no token is this large.
@@ -51,12 +50,12 @@ fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
 impl Poller {
     /// # Errors
     /// No descriptors, no memory, or no thread.
-    pub fn new(completer: Completer<'static, &'static LinuxHost>) -> io::Result<Self> {
+    pub fn new(lane: Lane) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
         let set = epoll.try_clone()?;
-        let thread = threads::spawn("annulus-poll", move || watch(&set, completer))?;
+        let thread = threads::spawn("annulus-poll", move || watch(&set, lane))?;
         Ok(Self { epoll, stop, thread: Some(thread) })
     }
 
@@ -97,7 +96,7 @@ impl Drop for Poller {
     }
 }
 
-fn watch(set: &OwnedFd, completer: Completer<'static, &'static LinuxHost>) {
+fn watch(set: &OwnedFd, lane: Lane) {
     let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
     let mut events = [none; 64];
     loop {
@@ -113,7 +112,7 @@ fn watch(set: &OwnedFd, completer: Completer<'static, &'static LinuxHost>) {
             match data.u64() {
                 STOP => return,
                 // Stale: the request ended meanwhile.
-                token => drop(completer.ready(Token::from_raw(token as u32))),
+                token => drop(lane.ready(Token::from_raw(token as u32))),
             }
         }
     }

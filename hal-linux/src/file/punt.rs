@@ -161,7 +161,7 @@ impl FileBackend {
         // SAFETY: filled just now, the engine's.
         let job = unsafe { shared.job(token.index()) };
         if self.poller.is_none() {
-            match Poller::new(shared.completer) {
+            match Poller::new(shared.lane) {
                 Ok(poller) => self.poller = Some(poller),
                 Err(_) => {
                     job.let_go(&shared.held, &shared.blocks);

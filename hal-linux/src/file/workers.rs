@@ -5,14 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use annulus::engine::Completer;
 use annulus::hal::Clock;
 use annulus::worker::{Class, Load, Pool, Seat, Spawn, SpawnError, Worker};
 
 use super::blocks::Blocks;
 use super::held::Held;
 use super::job::Job;
-use crate::host::LinuxHost;
+use super::lane::Lane;
 use crate::threads;
 
 /// A worker without work leaves after this long, as in io-wq.
@@ -28,7 +27,7 @@ pub struct Shared {
     pub held: Held,
     pub blocks: Blocks,
     pool: Pool<Box<[u32]>, Box<[Seat]>>,
-    pub completer: Completer<'static, &'static LinuxHost>,
+    pub lane: Lane,
 }
 
 // SAFETY: a job is the engine's until it is queued, then whoever's the pool
@@ -59,7 +58,7 @@ impl Shared {
         job.let_go(&self.held, &self.blocks);
         // From here on the record may be the next request's. Never stale:
         // the engine waits for exactly this one.
-        let _ = self.completer.complete(token, result);
+        let _ = self.lane.complete(token, result);
     }
 
     fn cancel(&self, index: u32) {
@@ -89,32 +88,27 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// # Errors
-    /// No memory.
-    pub fn new(
-        slots: usize,
-        limits: Limits,
-        completer: Completer<'static, &'static LinuxHost>,
-    ) -> io::Result<Self> {
+    /// A pool for `slots` requests. Threads are made when there is work.
+    pub fn new(slots: usize, limits: Limits, blocks: Blocks, lane: Lane) -> Self {
         let seats = (limits.bounded + limits.unbounded) as usize;
         let shared = Shared {
             jobs: (0..slots).map(|_| UnsafeCell::new(Job::empty())).collect(),
             held: Held::new(slots),
-            blocks: Blocks::new()?,
+            blocks,
             pool: Pool::new(
                 vec![0; slots].into_boxed_slice(),
                 (0..seats).map(|_| Seat::new()).collect(),
                 limits.bounded as usize,
             ),
-            completer,
+            lane,
         };
-        Ok(Self {
+        Self {
             shared: Arc::new(shared),
             threads: RefCell::new((0..seats).map(|_| None).collect()),
             failing_since: Cell::new(None),
             pushed: false,
             stranded: false,
-        })
+        }
     }
 
     /// Queues the job of slot `index`; the record is the workers' now.
@@ -139,7 +133,7 @@ impl Workers {
         self.pushed = false;
         let shared = &self.shared;
         self.stranded =
-            shared.pool.dispatch(shared.completer.host(), self, |index| shared.cancel(index));
+            shared.pool.dispatch(shared.lane.host(), self, |index| shared.cancel(index));
     }
 
     /// What a class is doing.
@@ -156,7 +150,7 @@ impl Workers {
     /// Sends the workers away and waits for them.
     pub fn stop(&mut self) {
         let shared = &self.shared;
-        shared.pool.stop(shared.completer.host(), |index| shared.cancel(index));
+        shared.pool.stop(shared.lane.host(), |index| shared.cancel(index));
         for thread in self.threads.get_mut() {
             if let Some(thread) = thread.take() {
                 // A worker does not panic; if it did, it is gone all the same.
@@ -175,8 +169,8 @@ impl Spawn for Workers {
             Class::Unbounded => "annulus-wrk-unb",
         };
         let made = threads::spawn(name, move || {
-            let host = *shared.completer.host();
-            while let Some(index) = shared.pool.next(&mut worker, &host, IDLE_NS) {
+            let host = shared.lane.host();
+            while let Some(index) = shared.pool.next(&mut worker, host, IDLE_NS) {
                 // SAFETY: the request is in flight, so its memory is promised.
                 shared.end(index, |job| unsafe { job.carry_out(&shared.blocks) });
             }
@@ -192,7 +186,7 @@ impl Spawn for Workers {
                 Ok(())
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let now = self.shared.completer.host().now();
+                let now = self.shared.lane.host().now();
                 let since = self.failing_since.get().unwrap_or(now);
                 self.failing_since.set(Some(since));
                 if now.saturating_sub(since) < KEEP_TRYING_NS {

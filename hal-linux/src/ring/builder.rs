@@ -1,0 +1,272 @@
+//! Setting a ring up.
+
+use std::thread::available_parallelism;
+
+use annulus::config::{
+    Config, Footprint, MAX_CQ_ENTRIES, MAX_ENTRIES, MAX_REQUESTS, Mode, Policy,
+};
+use annulus::engine::{Parts, RingMemory, build};
+use annulus::ring::Layout;
+use annulus::uapi;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::drive::{self, Driver};
+use super::memory::Mapping;
+use super::{Error, Parameters, Ring};
+use crate::file::{Blocks, FileBackend, Limits};
+use crate::guard::ForkGuard;
+use crate::host::LinuxHost;
+
+/// Places for registered files and buffers, unless asked for otherwise.
+const PLACES: u32 = 1024;
+/// The fewest requests a ring has, unless asked for otherwise. The kernel has
+/// no bound at all, and small rings are used with many waits in flight.
+const REQUESTS: u32 = 128;
+/// The most unbounded workers, unless asked for otherwise.
+const UNBOUNDED: u32 = 64;
+
+/// How a ring is to be set up; the `io-uring` crate's builder, and more.
+///
+/// ```
+/// # fn main() -> Result<(), annulus_linux::Error> {
+/// let ring = annulus_linux::Ring::builder().setup_cqsize(256).build(64)?;
+/// assert_eq!(ring.params().cq_entries(), 256);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    cq_entries: Option<u32>,
+    clamp: bool,
+    sqpoll: Option<u32>,
+    sqpoll_cpu: Option<u32>,
+    served: bool,
+    submit_all: bool,
+    no_sqarray: bool,
+    requests: Option<u32>,
+    files: Option<u32>,
+    buffers: Option<u32>,
+    layout: Layout,
+    policy: Policy,
+    workers: Option<(u32, u32)>,
+    eventfd: bool,
+}
+
+impl Builder {
+    /// The CQ gets this many entries, rounded up to a power of two, instead
+    /// of twice the SQ's (`IORING_SETUP_CQSIZE`).
+    pub fn setup_cqsize(&mut self, entries: u32) -> &mut Self {
+        self.cq_entries = Some(entries);
+        self
+    }
+
+    /// Sizes beyond the limits become the limits (`IORING_SETUP_CLAMP`).
+    pub fn setup_clamp(&mut self) -> &mut Self {
+        self.clamp = true;
+        self
+    }
+
+    /// A thread polls the SQ (`IORING_SETUP_SQPOLL`) and sleeps after `idle`
+    /// milliseconds without work; 0 means one second.
+    pub fn setup_sqpoll(&mut self, idle: u32) -> &mut Self {
+        self.sqpoll = Some(idle);
+        self
+    }
+
+    /// Binds the polling thread to a CPU (`IORING_SETUP_SQ_AFF`).
+    pub fn setup_sqpoll_cpu(&mut self, cpu: u32) -> &mut Self {
+        self.sqpoll_cpu = Some(cpu);
+        self
+    }
+
+    /// Whoever has work drives the ring: application threads inside their
+    /// calls, a helper thread while they are elsewhere. For applications
+    /// that only look at the CQ, wait on an eventfd, or share the ring among
+    /// threads ([`Ring::into_shared`]).
+    pub fn setup_served(&mut self) -> &mut Self {
+        self.served = true;
+        self
+    }
+
+    /// A failing SQE does not end its batch (`IORING_SETUP_SUBMIT_ALL`).
+    pub fn setup_submit_all(&mut self) -> &mut Self {
+        self.submit_all = true;
+        self
+    }
+
+    /// SQEs are submitted in their own order, without an index array
+    /// (`IORING_SETUP_NO_SQARRAY`).
+    pub fn setup_no_sqarray(&mut self) -> &mut Self {
+        self.no_sqarray = true;
+        self
+    }
+
+    /// Requests that can be in flight at once. One more is in reserve.
+    /// Otherwise as many as CQEs, at least 128.
+    pub fn requests(&mut self, requests: u32) -> &mut Self {
+        self.requests = Some(requests);
+        self
+    }
+
+    /// The most files that can be registered; 1,024 otherwise.
+    pub fn files(&mut self, files: u32) -> &mut Self {
+        self.files = Some(files);
+        self
+    }
+
+    /// The most buffers that can be registered; 1,024 otherwise.
+    pub fn buffers(&mut self, buffers: u32) -> &mut Self {
+        self.buffers = Some(buffers);
+        self
+    }
+
+    /// How the ring's words are laid out.
+    pub fn layout(&mut self, layout: Layout) -> &mut Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Whose rules hold where the seed patches and today's Linux differ.
+    pub fn policy(&mut self, policy: Policy) -> &mut Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The most workers of each class. Otherwise the kernel's rule for the
+    /// bounded ones (as many as SQ entries, at most four a CPU), and 64
+    /// unbounded. A class of 0 has no workers: what needs one ends with
+    /// `-ECANCELED`.
+    pub fn max_workers(&mut self, bounded: u32, unbounded: u32) -> &mut Self {
+        self.workers = Some((bounded, unbounded));
+        self
+    }
+
+    /// Whether the ring has an eventfd that is rung when completions come
+    /// ([`Ring::eventfd`]).
+    pub fn eventfd(&mut self, yes: bool) -> &mut Self {
+        self.eventfd = yes;
+        self
+    }
+
+    /// SQ and CQ entries, by the kernel's rules.
+    fn sizes(&self, entries: u32) -> Result<(u32, u32), Error> {
+        let sq = match entries {
+            0 => return Err(Error::NoEntries),
+            given if given > MAX_ENTRIES && !self.clamp => {
+                return Err(Error::TooManyEntries { given });
+            }
+            given => given.min(MAX_ENTRIES).next_power_of_two(),
+        };
+        let cq = match self.cq_entries {
+            None => 2 * sq,
+            Some(0) => return Err(Error::NoCqEntries),
+            Some(given) if given > MAX_CQ_ENTRIES && !self.clamp => {
+                return Err(Error::TooManyCqEntries { given });
+            }
+            Some(given) => given.min(MAX_CQ_ENTRIES).next_power_of_two(),
+        };
+        if cq < sq {
+            return Err(Error::CqSmallerThanSq { sq, cq });
+        }
+        Ok((sq, cq))
+    }
+
+    fn mode(&self) -> Result<Mode, Error> {
+        if self.sqpoll_cpu.is_some() && self.sqpoll.is_none() {
+            return Err(Error::AffinityWithoutSqpoll);
+        }
+        match (self.sqpoll, self.served) {
+            (Some(_), true) => Err(Error::TwoModes),
+            (Some(idle_ms), false) => Ok(Mode::SqPoll { idle_ms }),
+            (None, true) => Ok(Mode::Served),
+            (None, false) => Ok(Mode::Inline),
+        }
+    }
+
+    fn limits(&self, sq: u32, requests: u32) -> Limits {
+        let (bounded, unbounded) = self.workers.unwrap_or_else(|| {
+            let cpus = available_parallelism().map_or(1, |n| n.get() as u32);
+            (sq.min(4 * cpus), UNBOUNDED)
+        });
+        // More than requests could never all have work.
+        Limits { bounded: bounded.min(requests + 1), unbounded: unbounded.min(requests + 1) }
+    }
+
+    /// `IORING_SETUP_*` that the engine does not know of.
+    fn more_flags(&self) -> u32 {
+        (if self.clamp { uapi::IORING_SETUP_CLAMP } else { 0 })
+            | (if self.cq_entries.is_some() { uapi::IORING_SETUP_CQSIZE } else { 0 })
+            | (if self.sqpoll_cpu.is_some() { uapi::IORING_SETUP_SQ_AFF } else { 0 })
+    }
+
+    /// Sets up a ring with at least `entries` SQ entries, rounded up to a
+    /// power of two.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    pub fn build(&self, entries: u32) -> Result<Ring, Error> {
+        let (sq_entries, cq_entries) = self.sizes(entries)?;
+        let mode = self.mode()?;
+        let polled = matches!(mode, Mode::SqPoll { .. });
+        if polled && self.policy == Policy::Seed && !privileged() {
+            return Err(Error::NotPermitted);
+        }
+        let requests = self.requests.unwrap_or(cq_entries.clamp(REQUESTS, MAX_REQUESTS));
+        let config = Config::new(sq_entries)
+            .cq_entries(cq_entries)
+            .requests(requests)
+            .files(self.files.unwrap_or(PLACES))
+            .buffers(self.buffers.unwrap_or(PLACES))
+            .layout(self.layout)
+            .index_array(!self.no_sqarray)
+            .submit_all(self.submit_all)
+            .policy(self.policy)
+            .mode(mode);
+        config.validate()?;
+
+        let system = |what| move |source| Error::System { what, source };
+        let guard = ForkGuard::new().map_err(system("page that is wiped on fork"))?;
+        let bell = match self.eventfd {
+            true => Some(
+                eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                    .map_err(|e| Error::System { what: "eventfd", source: e.into() })?,
+            ),
+            false => None,
+        };
+        let bytes = Footprint::of::<FileBackend, &'static LinuxHost>(&config).total();
+        let memory = Mapping::new(bytes).map_err(|source| Error::Memory { bytes, source })?;
+        let place = drive::Place::new(LinuxHost::new(bell), memory);
+
+        let blocks = Blocks::new()
+            .map_err(|e| Error::System { what: "address space", source: e.into() })?;
+        let (slots, limits) = (requests as usize + 1, self.limits(sq_entries, requests));
+        // SAFETY: the place outlives the ring that is built in it (the driver
+        // ends first, in `Ring::drop`), and lends its memory once.
+        let (memory, host) = unsafe { (place.memory.lend(), place.host()) };
+        let Parts { engine, sq, cq, remote } =
+            build(&config, memory, RingMemory::Inside, host, |completer| {
+                FileBackend::new(slots, limits, blocks, completer, mode == Mode::Inline)
+            })?;
+        let params = Parameters {
+            sq_entries,
+            cq_entries,
+            requests,
+            flags: config.setup_flags() | self.more_flags(),
+            features: engine.features(),
+            sq_thread_idle: match mode {
+                Mode::SqPoll { idle_ms: 0 } => 1000,
+                Mode::SqPoll { idle_ms } => idle_ms,
+                _ => 0,
+            },
+            served: mode == Mode::Served,
+        };
+        let driver = Driver::start(mode, engine, remote, self.sqpoll_cpu)?;
+        Ok(Ring::new_parts(driver, (sq, cq), remote, params, guard, place))
+    }
+}
+
+/// Whether the caller may have a polling thread under policy *seed*.
+fn privileged() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}

@@ -1,0 +1,222 @@
+//! Submitting, waiting, registering.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use annulus::engine::EnterFlags;
+use annulus::errno::Errno;
+use annulus::hal::Clock;
+use annulus::probe::Probe;
+use annulus::register::Call;
+use annulus::types::{Iovec, SubmitArgs};
+
+use super::Ring;
+
+/// What submits, waits and registers. Every error is a raw errno's, as the
+/// kernel answers it, save that a forked child is told in words.
+#[derive(Clone, Copy, Debug)]
+pub struct Submitter<'a> {
+    pub(super) ring: &'a Ring,
+}
+
+impl Submitter<'_> {
+    /// Submits what was pushed and synced. Answers how many SQEs were taken
+    /// (under SQPOLL: are to be taken).
+    ///
+    /// # Errors
+    /// `EBUSY` if no request can be had: reap completions, then try again.
+    #[inline]
+    pub fn submit(&self) -> io::Result<usize> {
+        self.submit_until(0, None)
+    }
+
+    /// Submits, and waits until there are `want` completions to read.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); `EINTR` if a signal ended the wait and
+    /// nothing was submitted.
+    #[inline]
+    pub fn submit_and_wait(&self, want: usize) -> io::Result<usize> {
+        self.submit_until(want, None)
+    }
+
+    /// Submits, and waits as `args` says.
+    ///
+    /// # Errors
+    /// As [`submit_and_wait`](Self::submit_and_wait); `ETIME` if the time was
+    /// up and nothing was submitted.
+    pub fn submit_with_args(&self, want: usize, args: &SubmitArgs) -> io::Result<usize> {
+        self.submit_until(want, self.deadline(Some(args)))
+    }
+
+    fn deadline(&self, args: Option<&SubmitArgs>) -> Option<u64> {
+        let timeout = args?.timeout()?;
+        Some(self.ring.remote.host().now().saturating_add(timeout.as_nanos()))
+    }
+
+    #[inline]
+    fn submit_until(&self, want: usize, deadline: Option<u64>) -> io::Result<usize> {
+        let ring = self.ring;
+        let len = ring.remote.sq_ready();
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        let mut flags = if want > 0 { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        if ring.params.is_setup_sqpoll() {
+            if ring.remote.need_wakeup() {
+                flags |= EnterFlags::SQ_WAKEUP;
+            } else if want == 0 {
+                // It is polling. Room in the CQ it is told of by the reader.
+                ring.guard.check()?;
+                return Ok(len as usize);
+            }
+        }
+        ring.enter(len, want, flags, deadline)
+    }
+
+    /// `io_uring_enter`: submits up to `to_submit` SQEs; with
+    /// `IORING_ENTER_GETEVENTS` waits for `min_complete` completions, with
+    /// `IORING_ENTER_EXT_ARG` no longer than `arg` says. `SQ_WAKEUP` and
+    /// `SQ_WAIT` are for polled rings.
+    ///
+    /// # Errors
+    /// The kernel's: `EINVAL` for unknown flags, or an `arg` without its flag
+    /// or the other way round; `EBUSY`, `EINTR`, `ETIME`.
+    ///
+    /// # Safety
+    /// What the SQEs point to is valid (as was promised when they were
+    /// pushed).
+    pub unsafe fn enter(
+        &self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: u32,
+        arg: Option<&SubmitArgs>,
+    ) -> io::Result<usize> {
+        let flags = match EnterFlags::checked(flags) {
+            Ok(flags) if flags.contains(EnterFlags::EXT_ARG) == arg.is_some() => flags,
+            _ => return Err(io::Error::from_raw_os_error(Errno::EINVAL.raw())),
+        };
+        self.ring.enter(to_submit, min_complete, flags, self.deadline(arg))
+    }
+
+    /// Waits until the SQ of a polled ring has room.
+    ///
+    /// # Errors
+    /// `EINTR` if a signal ended the wait.
+    pub fn squeue_wait(&self) -> io::Result<usize> {
+        self.ring.enter(0, 0, EnterFlags::SQ_WAIT, None)
+    }
+
+    fn call(&self, call: Call<'_>) -> io::Result<u32> {
+        // SAFETY: none of the calls made by way of this registers memory.
+        unsafe { self.ring.call(call) }
+    }
+
+    /// Registers files for [`types::Fixed`](annulus::types::Fixed); -1 leaves
+    /// a place empty. They stay open until they are unregistered and their
+    /// last request has ended, whatever becomes of the numbers.
+    ///
+    /// # Errors
+    /// `EBUSY` if there are registered files already, `EMFILE` if there are
+    /// more than [`Builder::files`](super::Builder::files) allows (or no
+    /// descriptors are left), `EBADF` for a number that is no file, `EINVAL`
+    /// for none at all. Then nothing is registered.
+    pub fn register_files(&self, fds: &[RawFd]) -> io::Result<()> {
+        self.call(Call::RegisterFiles(fds)).map(drop)
+    }
+
+    /// Registers `count` empty places.
+    ///
+    /// # Errors
+    /// As [`register_files`](Self::register_files).
+    pub fn register_files_sparse(&self, count: u32) -> io::Result<()> {
+        self.call(Call::RegisterFilesSparse(count)).map(drop)
+    }
+
+    /// Replaces places from `offset` on; -1 empties one, -2 leaves it as it
+    /// is. Answers how many were done.
+    ///
+    /// # Errors
+    /// `ENXIO` without registered files, `EINVAL` outside of them; otherwise
+    /// what was wrong with the first place.
+    pub fn register_files_update(&self, offset: u32, fds: &[RawFd]) -> io::Result<usize> {
+        self.call(Call::UpdateFiles { offset, fds }).map(|count| count as usize)
+    }
+
+    /// Ends the registration; requests in flight keep their files.
+    ///
+    /// # Errors
+    /// `ENXIO` without registered files.
+    pub fn unregister_files(&self) -> io::Result<()> {
+        self.call(Call::UnregisterFiles).map(drop)
+    }
+
+    /// Registers buffers for `ReadFixed` and `WriteFixed`; their pages are
+    /// made present now.
+    ///
+    /// # Errors
+    /// `EBUSY` if there are registered buffers already, `EFAULT` for memory
+    /// that is not all writable, `ENOMEM` for more than
+    /// [`Builder::buffers`](super::Builder::buffers) allows. Then nothing is
+    /// registered.
+    ///
+    /// # Safety
+    /// The memory stays valid until it is unregistered and its last request
+    /// has ended, or the ring is gone.
+    pub unsafe fn register_buffers(&self, buffers: &[libc::iovec]) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.call(Call::RegisterBuffers(iovecs(buffers))) }.map(drop)
+    }
+
+    /// Registers `count` empty places.
+    ///
+    /// # Errors
+    /// As [`register_buffers`](Self::register_buffers).
+    pub fn register_buffers_sparse(&self, count: u32) -> io::Result<()> {
+        self.call(Call::RegisterBuffersSparse(count)).map(drop)
+    }
+
+    /// Replaces places from `offset` on; a null base of length 0 empties one.
+    /// Answers how many were done.
+    ///
+    /// # Errors
+    /// As [`register_files_update`](Self::register_files_update).
+    ///
+    /// # Safety
+    /// As for [`register_buffers`](Self::register_buffers).
+    pub unsafe fn register_buffers_update(
+        &self,
+        offset: u32,
+        buffers: &[libc::iovec],
+    ) -> io::Result<usize> {
+        let buffers = iovecs(buffers);
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.call(Call::UpdateBuffers { offset, buffers }) }
+            .map(|count| count as usize)
+    }
+
+    /// Ends the registration. The memory is still used by requests in flight.
+    ///
+    /// # Errors
+    /// `ENXIO` without registered buffers.
+    pub fn unregister_buffers(&self) -> io::Result<()> {
+        self.call(Call::UnregisterBuffers).map(drop)
+    }
+
+    /// Asks which opcodes the ring carries out.
+    ///
+    /// # Errors
+    /// Only in a forked child, or when the ring has ended.
+    pub fn register_probe(&self, probe: &mut Probe) -> io::Result<()> {
+        self.call(Call::Probe(probe)).map(drop)
+    }
+}
+
+/// The same array by core's name for its element.
+fn iovecs(buffers: &[libc::iovec]) -> &[Iovec] {
+    const {
+        assert!(size_of::<libc::iovec>() == size_of::<Iovec>());
+        assert!(align_of::<libc::iovec>() == align_of::<Iovec>());
+    }
+    // SAFETY: the same layout (`Iovec` says so), only read.
+    unsafe { std::slice::from_raw_parts(buffers.as_ptr().cast(), buffers.len()) }
+}
