@@ -220,10 +220,6 @@ impl<'m, H: Host> Remote<'m, H> {
         self.shared.has_work()
     }
 
-    pub(crate) fn has_work(&self) -> bool {
-        self.shared.has_work()
-    }
-
     pub(crate) fn engine_wait(&self) -> &'m EventCount {
         &self.shared.engine_wait
     }
