@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use annulus_linux::{Ring, opcode, squeue};
 use common::*;
@@ -95,4 +96,59 @@ fn without_spare_descriptors_storage_still_works() {
     let mut back = Vec::new();
     (&file).read_to_end(&mut back).unwrap();
     assert_eq!(back, bytes);
+}
+
+#[test]
+fn a_waiting_read_occupies_no_worker() {
+    let _alone = alone();
+    each(4, |ring| {
+        for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
+            let (from, to) = pipe(0);
+            let mut byte = 0u8;
+            push(ring, &[opcode::Read::new(fd(&from), &mut byte, 1).build().flags(flags)]);
+            ring.submit().unwrap();
+            nothing_comes(ring);
+            assert_eq!((threads("annulus-wrk"), threads("annulus-poll")), (0, 1));
+            put(&to, b"x");
+            assert_eq!(reap(ring, 1)[0].result(), 1);
+        }
+    });
+}
+
+#[test]
+fn dropping_a_ring_with_waiting_requests_is_prompt_and_clean() {
+    let _alone = alone();
+    let before = descriptors();
+    let begun = Instant::now();
+    each(64, |ring| {
+        let (from, _to) = pipe(0);
+        let mut buffers = [[0u8; 16]; 32];
+        let reads: Vec<_> = buffers
+            .iter_mut()
+            .map(|buffer| opcode::Read::new(fd(&from), buffer.as_mut_ptr(), 16).build())
+            .collect();
+        push(ring, &reads);
+        ring.submit().unwrap();
+        nothing_comes(ring);
+        // The ring goes before the buffers do.
+        *ring = Ring::new(1).unwrap();
+    });
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(descriptors(), before);
+    assert_eq!(threads("annulus"), 0);
+}
+
+
+#[test]
+fn workers_grow_to_their_limit_and_no_class_means_no_work() {
+    let _alone = alone();
+    let file = tempfile::tempfile().unwrap();
+    let syncs = [opcode::Fsync::new(fd(&file)).build(); 32];
+    let mut ring = Ring::builder().max_workers(3, 0).build(32).unwrap();
+    assert!(run(&mut ring, &syncs).iter().all(|cqe| cqe.result() == 0));
+    let workers = threads("annulus-wrk");
+    assert!((1..=3).contains(&workers), "{workers}");
+    let mut ring = Ring::builder().max_workers(0, 1).build(32).unwrap();
+    assert!(run(&mut ring, &syncs).iter().all(|cqe| cqe.result() == -libc::ECANCELED));
+    assert_eq!(one(&mut ring, &opcode::Nop::new().build()), 0);
 }
