@@ -1,2 +1,85 @@
-//! .
+//! Bare metal as a place for a ring.
+//!
+//! What is here: [`Spinning`], a host for a core that has nothing else to do
+//! while it waits. With it and a [`Backend`](annulus::hal::Backend) of one's
+//! own a ring runs in any `no_std` image that has a monotonic counter.
+//!
+//! What is not here yet (see the project's README, *Roadmap*): PCI and MMIO
+//! discovery, interrupts and sleeping between them, virtio-blk, NVMe on bare
+//! metal, and the bootable images. A program that needs one of these does not
+//! find a stub: there is no name for it in this crate.
 #![no_std]
+#![forbid(unsafe_code)]
+
+use annulus::hal::{Clock, Host, Park, Parked};
+use annulus::sync::{AtomicU32, Ordering, spin_loop};
+
+/// A host that waits by spinning, over the image's own clock.
+///
+/// For a core of its own (the SQPOLL poller of a unikernel), and for an image
+/// whose backend completes everything inside `enter`. It never sleeps and so
+/// needs no interrupt.
+#[derive(Clone, Copy, Debug)]
+pub struct Spinning<C> {
+    clock: C,
+}
+
+impl<C: Clock> Spinning<C> {
+    /// A host over `clock`.
+    pub const fn new(clock: C) -> Self {
+        Self { clock }
+    }
+}
+
+impl<C: Clock> Clock for Spinning<C> {
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+}
+
+impl<C: Clock> Park for Spinning<C> {
+    fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        // Relaxed: the word carries no data; who parks looks again by itself.
+        while word.load(Ordering::Relaxed) == expected {
+            if deadline.is_some_and(|deadline| self.clock.now() >= deadline) {
+                return Parked::TimedOut;
+            }
+            spin_loop();
+        }
+        Parked::Woken
+    }
+
+    fn unpark(&self, _word: &AtomicU32) {
+        // The waker has changed the word; the spinning core sees it.
+    }
+}
+
+impl<C: Clock> Host for Spinning<C> {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    struct Ticks(std::sync::atomic::AtomicU64);
+
+    impl Clock for Ticks {
+        fn now(&self) -> u64 {
+            self.0.fetch_add(1, Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn waits_end_by_the_word_and_by_the_clock() {
+        let host = Spinning::new(Ticks(0.into()));
+        let word = AtomicU32::new(1);
+        assert_eq!(host.park(&word, 2, None), Parked::Woken, "changed before");
+        assert_eq!(host.park(&word, 1, Some(50)), Parked::TimedOut);
+        assert!(host.now() >= 50);
+        std::thread::scope(|scope| {
+            scope.spawn(|| word.store(7, Ordering::Relaxed));
+            assert_eq!(host.park(&word, 1, None), Parked::Woken);
+        });
+    }
+}
