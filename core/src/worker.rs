@@ -24,6 +24,7 @@
 //! * Idle workers are woken newest first, each on a word of its own: the
 //!   caches stay warm, one job wakes one worker, and the surplus ages out.
 
+use crate::fault::{self, Fault};
 use crate::hal::{Clock, Park, Parked};
 use crate::sync::{Mutex, Ordering};
 
@@ -172,7 +173,11 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
             loop {
                 match self.step(class) {
                     Step::Done => break,
-                    Step::Wake(seat) => place.unpark(&self.seats.as_ref()[seat as usize].word),
+                    Step::Wake(seat) => {
+                        if !fault::on(Fault::WorkerNotWoken) {
+                            place.unpark(&self.seats.as_ref()[seat as usize].word);
+                        }
+                    }
                     Step::Make(seat) => {
                         let worker = Worker { class, seat, arriving: true };
                         if let Err(why) = spawn.spawn(worker) {
@@ -270,7 +275,9 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
                 self.state.with(|state| state.lanes[class as usize].pop_idle(self.seats.as_ref()))
             };
             while let Some(seat) = pop() {
-                place.unpark(&self.seats.as_ref()[seat as usize].word);
+                if !fault::on(Fault::WorkersNotSentAway) {
+                    place.unpark(&self.seats.as_ref()[seat as usize].word);
+                }
             }
         }
     }
@@ -299,12 +306,12 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
             let lane = &mut state.lanes[worker.class as usize];
             if worker.arriving {
                 worker.arriving = false;
-                lane.coming -= 1;
+                lane.coming -= u32::from(!fault::on(Fault::WorkerComesForEver));
             }
             if let Some(index) = lane.pop(state.links.as_mut()) {
                 return Next::Job(index);
             }
-            if state.stopping {
+            if state.stopping && !fault::on(Fault::WorkerSleepsThroughEnd) {
                 lane.workers -= 1;
                 lane.push_free(seats, worker.seat);
                 return Next::Leave;
@@ -330,7 +337,7 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
             }
             // Under the lock it is certain whether somebody has called.
             let left = self.state.with(|state| {
-                if word.load(Ordering::Relaxed) != IDLE {
+                if !fault::on(Fault::WorkerLeavesCalled) && word.load(Ordering::Relaxed) != IDLE {
                     return false;
                 }
                 let lane = &mut state.lanes[worker.class as usize];

@@ -44,10 +44,7 @@ impl Park for LinuxHost {
         // with SA_RESTART, and a wait for CQEs can be interrupted as
         // io_uring_enter can. 68 years stand for ever.
         let until = match deadline {
-            Some(at) => Timespec {
-                tv_sec: (at / NANOS) as _,
-                tv_nsec: (at % NANOS) as _,
-            },
+            Some(at) => Timespec { tv_sec: (at / NANOS) as _, tv_nsec: (at % NANOS) as _ },
             None => Timespec { tv_sec: i32::MAX as _, tv_nsec: 0 },
         };
         let flags = futex::Flags::PRIVATE;

@@ -111,7 +111,8 @@ fn vectors_short_and_long() {
                 .map(|chunk| libc::iovec { iov_base: chunk.as_ptr() as *mut _, iov_len: 100 })
                 .collect();
             // Buffered writes go to a worker on most file systems.
-            let write = opcode::Writev::new(fd(&file), iovecs.as_ptr().cast(), count as u32).build();
+            let write =
+                opcode::Writev::new(fd(&file), iovecs.as_ptr().cast(), count as u32).build();
             assert_eq!(one(ring, &write), bytes.len() as i32, "{count} vectors");
             assert_eq!(content(&file), bytes);
             let mut back = vec![0; bytes.len() + 100];
@@ -163,7 +164,10 @@ fn bad_memory_is_efault_and_nothing_worse() {
                 assert_eq!(result(opcode::Write::new(fd(&file), at, 50).build()), -libc::EFAULT);
                 let array = at as *const _;
                 assert_eq!(result(opcode::Readv::new(fd(&file), array, 2).build()), -libc::EFAULT);
-                assert_eq!(result(opcode::Writev::new(fd(&file), array, 20).build()), -libc::EFAULT);
+                assert_eq!(
+                    result(opcode::Writev::new(fd(&file), array, 20).build()),
+                    -libc::EFAULT
+                );
                 // The kernel looks at the array before it looks for the file.
                 assert_eq!(result(opcode::Readv::new(bad, array, 2).build()), -libc::EFAULT);
             }
@@ -201,9 +205,8 @@ fn flags_of_a_read_or_write() {
         let file = file_of(&pattern(100));
         let mut buffer = [0u8; 16];
         let p = buffer.as_mut_ptr();
-        let mut read = |flags, len| {
-            one(ring, &opcode::Read::new(fd(&file), p, len).rw_flags(flags).build())
-        };
+        let mut read =
+            |flags, len| one(ring, &opcode::Read::new(fd(&file), p, len).rw_flags(flags).build());
         assert_eq!(read(libc::RWF_NOWAIT, 16), 16);
         assert_eq!(read(libc::RWF_HIPRI, 16), -libc::EINVAL);
         assert_eq!(read(0x4000_0000, 16), -libc::EOPNOTSUPP);

@@ -49,9 +49,8 @@ fn parent_and_child(mut builder: Builder) {
     let mut ring = Some(ring);
     let code = forked(|| {
         let mut inherited = ring.take().unwrap();
-        let is_refused = |e: std::io::Error| {
-            e.get_ref().is_some_and(|e| e.downcast_ref() == Some(&ForkedChild))
-        };
+        let is_refused =
+            |e: std::io::Error| e.get_ref().is_some_and(|e| e.downcast_ref() == Some(&ForkedChild));
         push(&mut inherited, &[opcode::Nop::new().build()]);
         if !is_refused(inherited.submit_and_wait(1).unwrap_err())
             || !is_refused(inherited.submitter().register_files(&[0]).unwrap_err())

@@ -138,7 +138,6 @@ fn dropping_a_ring_with_waiting_requests_is_prompt_and_clean() {
     assert_eq!(threads("annulus"), 0);
 }
 
-
 #[test]
 fn workers_grow_to_their_limit_and_no_class_means_no_work() {
     let _alone = alone();

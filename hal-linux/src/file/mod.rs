@@ -214,11 +214,12 @@ impl Backend for FileBackend {
         // Populating shows that all of it can be written, as the kernel's
         // pinning does, and takes the page faults now. It changes no data.
         // SAFETY: nothing is unmapped or altered.
-        unsafe { madvise(first as *mut _, last - first, Advice::LinuxPopulateWrite) }
-            .map_err(|e| match e {
+        unsafe { madvise(first as *mut _, last - first, Advice::LinuxPopulateWrite) }.map_err(|e| {
+            match e {
                 rustix::io::Errno::AGAIN => Errno::ENOMEM,
                 _ => Errno::EFAULT,
-            })
+            }
+        })
     }
 
     fn unmap(&mut self, (): ()) {}

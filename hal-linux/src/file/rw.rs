@@ -59,7 +59,10 @@ unsafe fn total(request: &Request<File>) -> usize {
 }
 
 /// The application's memory, as it named it.
-pub(super) fn with_iovecs<R>(request: &Request<File>, f: impl FnOnce(*const iovec, usize) -> R) -> R {
+pub(super) fn with_iovecs<R>(
+    request: &Request<File>,
+    f: impl FnOnce(*const iovec, usize) -> R,
+) -> R {
     if vectored(request) {
         f(request.addr as usize as *const iovec, request.len as usize)
     } else {
@@ -91,10 +94,8 @@ impl FileBackend {
             // SAFETY: the caller's promise.
             return unsafe { self.start_other(token, request, write) };
         }
-        let one = iovec {
-            iov_base: request.addr as usize as *mut _,
-            iov_len: request.len as usize,
-        };
+        let one =
+            iovec { iov_base: request.addr as usize as *mut _, iov_len: request.len as usize };
         let (fd, off) = (number(request.target), request.off as i64);
         // SAFETY: the caller's promise.
         let n = unsafe { sys::transfer(write, fd, &one, 1, off, flags(request) | NOWAIT) };
@@ -350,9 +351,7 @@ unsafe fn look_further(request: &Request<File>, fd: i32, off: i64, moved: usize)
                     iov_len: iov.iov_len - skip,
                 };
                 // SAFETY: a part of what the request names.
-                return unsafe {
-                    sys::transfer(false, fd, &rest, 1, at, flags(request) | NOWAIT)
-                };
+                return unsafe { sys::transfer(false, fd, &rest, 1, at, flags(request) | NOWAIT) };
             }
             skip -= iov.iov_len;
         }

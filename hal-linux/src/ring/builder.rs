@@ -2,9 +2,7 @@
 
 use std::thread::available_parallelism;
 
-use annulus::config::{
-    Config, Footprint, MAX_CQ_ENTRIES, MAX_ENTRIES, MAX_REQUESTS, Mode, Policy,
-};
+use annulus::config::{Config, Footprint, MAX_CQ_ENTRIES, MAX_ENTRIES, MAX_REQUESTS, Mode, Policy};
 use annulus::engine::{Parts, RingMemory, build};
 use annulus::ring::Layout;
 use annulus::uapi;
@@ -237,8 +235,8 @@ impl Builder {
         let memory = Mapping::new(bytes).map_err(|source| Error::Memory { bytes, source })?;
         let place = drive::Place::new(LinuxHost::new(bell), memory);
 
-        let blocks = Blocks::new()
-            .map_err(|e| Error::System { what: "address space", source: e.into() })?;
+        let blocks =
+            Blocks::new().map_err(|e| Error::System { what: "address space", source: e.into() })?;
         let (slots, limits) = (requests as usize + 1, self.limits(sq_entries, requests));
         // SAFETY: the place outlives the ring that is built in it (the driver
         // ends first, in `Ring::drop`), and lends its memory once.

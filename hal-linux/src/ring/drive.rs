@@ -6,8 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use annulus::config::Mode;
-use annulus::errno::Errno;
 use annulus::engine::{EnterFlags, Remote};
+use annulus::errno::Errno;
 use annulus::register::Call;
 use annulus::served::Served;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -58,6 +58,7 @@ impl Drop for Place {
 }
 
 /// Who drives the engine.
+#[allow(clippy::large_enum_variant)] // one a ring; inline, no pointer to follow
 pub enum Driver {
     /// The thread that has the ring.
     Inline(UnsafeCell<Engine>),
@@ -132,8 +133,9 @@ impl Driver {
         match self {
             // SAFETY: one thread, and the engine calls nothing that comes
             // back here.
-            Driver::Inline(engine) => unsafe { &mut *engine.get() }
-                .enter(to_submit, min_complete, flags, deadline),
+            Driver::Inline(engine) => {
+                unsafe { &mut *engine.get() }.enter(to_submit, min_complete, flags, deadline)
+            }
             Driver::SqPoll(_) => remote.enter(to_submit, min_complete, flags, deadline),
             Driver::Served(served, _) => served.enter(to_submit, min_complete, flags, deadline),
         }

@@ -50,7 +50,9 @@ pub enum Error {
     #[error("setup_sqpoll_cpu() binds the polling thread, so it needs setup_sqpoll()")]
     AffinityWithoutSqpoll,
     /// `EINVAL`.
-    #[error("the polling thread cannot run on CPU {cpu}; choose one of `nproc`'s, as in taskset -p")]
+    #[error(
+        "the polling thread cannot run on CPU {cpu}; choose one of `nproc`'s, as in taskset -p"
+    )]
     Cpu {
         /// What was asked for.
         cpu: u32,
