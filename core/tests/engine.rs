@@ -199,9 +199,11 @@ fn row_ops_fields_that_must_be_zero_are_looked_at() {
     bad.addr = 1;
     let mut flags = fsync;
     flags.op_flags = 2;
-    rig.push(&[bad, flags, Nop::new().build().user_data(5)]);
+    let mut before = fsync;
+    before.off = u64::MAX;
+    rig.push(&[bad, flags, before, Nop::new().build().user_data(5)]);
     submit(&mut rig).unwrap();
-    assert_eq!(rig.reap(), [(0, -22), (0, -22), (5, 0)]);
+    assert_eq!(rig.reap(), [(0, -22), (0, -22), (0, -22), (5, 0)]);
 }
 
 #[test]

@@ -205,6 +205,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// As for [`call`](Self::call).
     unsafe fn map(&mut self, iovec: &Iovec) -> Result<Option<BufferEntry<B::Buffer>>, Errno> {
         let (addr, len) = (iovec.base as usize, iovec.len);
+        if isize::try_from(len).is_err() {
+            return Err(Errno::EINVAL);
+        }
         if addr == 0 && len == 0 {
             return Ok(None);
         }

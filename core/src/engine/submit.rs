@@ -337,6 +337,7 @@ fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
             if sqe.addr != 0
                 || sqe.buf_index != 0
                 || sqe.splice_fd_in != 0
+                || (sqe.off as i64) < 0
                 || sqe.op_flags & !IORING_FSYNC_DATASYNC != 0
             {
                 return Err(Errno::EINVAL);
