@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{
-    Ran, SmallDisk, annulus, as_ordinary_user, interrupt, limit_file_size, names, run, words,
+    Ran, SmallDisk, annulus, as_ordinary_user, interrupt, limit_file_size, meanwhile, names, run,
+    words,
 };
 
 const KEYS: [&str; 13] = [
@@ -269,7 +271,13 @@ fn ctrl_c_ends_it_soon_and_leaves_nothing() {
         "bench --time 60 --nop --mode sqpoll",
         "bench --time 60 --compare --nop",
     ] {
-        let ran = interrupt(words(options).env("TMPDIR", dir.path()), Duration::from_millis(700));
+        let asked = Cell::new(Instant::now());
+        let ran = meanwhile(words(options).env("TMPDIR", dir.path()), |child| {
+            std::thread::sleep(Duration::from_millis(1500));
+            asked.set(Instant::now());
+            interrupt(child);
+        });
+        assert!(asked.get().elapsed() < Duration::from_secs(5), "{:?}", asked.get().elapsed());
         ran.fails(130, "interrupted");
         assert!(ran.out.contains("IOPS"), "what was measured is shown: {ran:?}");
         assert_eq!(names(dir.path()), [""; 0]);

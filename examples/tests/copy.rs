@@ -6,16 +6,27 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use support::{
-    SmallDisk, annulus, as_ordinary_user, interrupt, is_root, limit_file_size, names, run,
+    Ran, SmallDisk, annulus, as_ordinary_user, interrupt, is_root, limit_file_size, meanwhile,
+    names, run,
 };
 use tempfile::TempDir;
 
 /// A size whose copy in small blocks, one by one, takes long enough to be disturbed.
-const LARGE: usize = 256 << 20;
+const LARGE: usize = 64 << 20;
+
+/// The content of a large file; made once, since that takes a while without optimisation.
+static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| content(LARGE));
+
+/// Options that make a copy slow.
+const SLOWLY: &str = "--bs 128 --depth 1 --no-verify";
+
+/// How long after its start a slow copy is disturbed.
+const MEANWHILE: Duration = Duration::from_millis(50);
 
 fn copy(src: &Path, dst: &Path, options: &str) -> Command {
     let mut command = annulus(["copy"]);
@@ -199,19 +210,24 @@ fn a_destination_that_cannot_be_written_is_named() {
     }
 }
 
+/// Waits until a copy has started to write in `dir`.
+fn wait_for_copy(dir: &Path) {
+    for _ in 0..5000 {
+        if names(dir).iter().any(|name| name.starts_with(".annulus-copy-")) {
+            return std::thread::sleep(MEANWHILE);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("the copy does not start: {:?}", names(dir));
+}
+
 /// Runs a slow copy of a large file and does something to the source meanwhile.
-fn disturbed(disturb: impl FnOnce(&Path)) -> (TempDir, support::Ran) {
-    let (dir, src, dst) = source(&content(LARGE));
-    let mut command = copy(&src, &dst, "--bs 1k --depth 1 --no-verify");
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(200));
-    disturb(&src);
-    let output = child.wait_with_output().unwrap();
-    let ran = support::Ran {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    };
+fn disturbed(disturb: impl FnOnce(&Path)) -> (TempDir, Ran) {
+    let (dir, src, dst) = source(&CONTENT);
+    let ran = meanwhile(&mut copy(&src, &dst, SLOWLY), |_| {
+        wait_for_copy(dir.path());
+        disturb(&src);
+    });
     (dir, ran)
 }
 
@@ -227,7 +243,7 @@ fn a_source_that_shrinks_is_told() {
 fn a_source_that_vanishes_is_still_copied_whole() {
     let (dir, ran) = disturbed(|src| std::fs::remove_file(src).unwrap());
     assert!(ran.succeeds().err.contains("was removed while it was copied"), "{ran:?}");
-    assert!(std::fs::read(dir.path().join("dst")).unwrap() == content(LARGE));
+    assert!(std::fs::read(dir.path().join("dst")).unwrap() == *CONTENT);
 }
 
 #[test]
@@ -246,8 +262,11 @@ fn a_source_that_grows_or_changes_is_told() {
 
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
-    let (dir, src, dst) = source(&content(LARGE));
-    let ran = interrupt(&mut copy(&src, &dst, "--bs 1k --depth 1"), Duration::from_millis(200));
+    let (dir, src, dst) = source(&CONTENT);
+    let ran = meanwhile(&mut copy(&src, &dst, SLOWLY), |child| {
+        wait_for_copy(dir.path());
+        interrupt(child);
+    });
     ran.fails(130, "interrupted");
     assert_eq!(names(dir.path()), ["src"]);
 }

@@ -14,6 +14,9 @@ use annulus_linux as uring;
 #[path = "ring.rs"]
 mod ring;
 
+/// More threads than this do not make a device faster.
+const MOST_WORKERS: u32 = 64;
+
 /// A ring of Annulus.
 pub struct Annulus {
     ring: uring::IoUring,
@@ -36,6 +39,11 @@ impl Annulus {
             Mode::Served => {
                 builder.setup_served();
             }
+        }
+        if plan.direct {
+            // O_DIRECT always waits for the device, so it is the workers that keep it busy: a worker
+            // for each operation that may be in flight.
+            builder.max_workers(plan.depth.min(MOST_WORKERS), MOST_WORKERS);
         }
         let ring = builder
             .build(plan.depth)

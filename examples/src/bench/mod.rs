@@ -77,11 +77,13 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     if !interrupted {
         measured?;
     }
+    // Interrupted, a person still wants to see what there is; a program wants all or nothing.
+    lanes.retain(|lane| !lane.rounds.is_empty());
     if plan.json {
         if !interrupted {
             output::print(&report::json(&plan, &lanes));
         }
-    } else if lanes.iter().all(|lane| !lane.rounds.is_empty()) {
+    } else if !lanes.is_empty() {
         let checked = work.as_ref().map_or(0, |work| work.checked);
         output::print(&report::text(&plan, target.as_ref(), &lanes, checked));
     }
@@ -123,6 +125,7 @@ fn measure(
         let length = WARM_UP.min(plan.time / 5);
         let ops = round(lane, work.as_deref_mut(), Pass::Timed, 0, Some(length))?;
         lane.pace.calibrate(lane.pace.elapsed_ns() as f64 / ops.max(1) as f64);
+        stop::check()?;
     }
     for number in 0..rounds {
         for turn in 0..lanes.len() {
@@ -143,8 +146,8 @@ fn measure(
             )?;
             lane.note_round(ops);
             bar.inc(1);
+            stop::check()?;
         }
-        stop::check()?;
         if lanes.iter().any(|lane| lane.errors > 0) {
             // The figures are worth nothing; more of them would not help.
             break;

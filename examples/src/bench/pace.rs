@@ -45,7 +45,7 @@ impl Pace {
         Self {
             epoch: Instant::now(),
             interval: WARM_UP_INTERVAL,
-            until_sample: WARM_UP_INTERVAL,
+            until_sample: WARM_UP_INTERVAL - 1,
             began: vec![0; slots as usize],
             started: 0,
             deadline: u64::MAX,
@@ -77,7 +77,7 @@ impl Pace {
     /// Starts a round of this length; without one it lasts until its work is done.
     pub fn start(&mut self, length: Option<Duration>) {
         self.latencies.reset();
-        self.until_sample = self.interval;
+        self.until_sample = self.interval - 1;
         self.started = self.now();
         self.deadline =
             length.map_or(u64::MAX, |length| self.started.saturating_add(length.as_nanos() as u64));
@@ -88,16 +88,23 @@ impl Pace {
         self.now() - self.started
     }
 
-    /// Whether the operation that is about to start is timed; then its start is noted.
+    /// How many operations are started before the next timed one; 0: it is the next.
     #[inline(always)]
-    pub fn sample(&mut self, slot: usize) -> bool {
-        self.until_sample -= 1;
-        if self.until_sample != 0 {
-            return false;
-        }
-        self.until_sample = self.interval;
+    pub fn due_in(&self) -> usize {
+        self.until_sample as usize
+    }
+
+    /// Sets what [`due_in`](Self::due_in) says, after some operations were started.
+    #[inline(always)]
+    pub fn set_due_in(&mut self, operations: usize) {
+        self.until_sample = operations as u32;
+    }
+
+    /// Notes the start of a timed operation; returns how many operations after it the next one is.
+    #[inline(never)]
+    pub fn begin(&mut self, slot: usize) -> usize {
         self.began[slot] = self.now();
-        true
+        self.interval as usize
     }
 
     /// Notes the end of a timed operation. True: the round is over, start nothing more.
@@ -126,7 +133,13 @@ mod tests {
     fn one_operation_in_interval_is_timed() {
         let mut pace = Pace::new(1);
         pace.start(None);
-        let timed = (0..630).filter(|_| pace.sample(0)).count();
+        let mut timed = 0;
+        for _ in 0..630 {
+            let due = pace.due_in();
+            let next = if due == 0 { pace.begin(0) } else { due };
+            timed += usize::from(due == 0);
+            pace.set_due_in(next - 1);
+        }
         assert_eq!(timed, 10);
     }
 

@@ -43,7 +43,7 @@ impl Engine for Pread {
         let (mut ops, mut over) = (0, false);
         if let Some(work) = &mut load.work {
             while !over && let Some((slot, io)) = work.start() {
-                let timed = pace.sample(slot);
+                let timed = timed(pace, slot);
                 let result = call(work, slot, io);
                 over = timed && pace.completed(slot);
                 work.done(slot, result);
@@ -53,7 +53,7 @@ impl Engine for Pread {
         }
         let null = self.null.as_raw_fd();
         while !over {
-            let timed = pace.sample(0);
+            let timed = timed(pace, 0);
             // SAFETY: no byte is read, so no memory is touched.
             let returned = unsafe { libc::pread(null, std::ptr::null_mut(), 0, 0) };
             over = timed && pace.completed(0);
@@ -62,6 +62,15 @@ impl Engine for Pread {
         }
         Ok(ops)
     }
+}
+
+/// Whether the operation that is about to start is timed; then its start is noted.
+#[inline(always)]
+fn timed(pace: &mut Pace, slot: usize) -> bool {
+    let due = pace.due_in();
+    let next = if due == 0 { pace.begin(slot) } else { due };
+    pace.set_due_in(next - 1);
+    due == 0
 }
 
 /// Carries one operation out; the result is as a completion carries it: bytes or a negative errno.

@@ -80,7 +80,10 @@ fn heading(plan: &Plan, target: Option<&Target>, lanes: &[Lane]) -> String {
         text.push_str(", registered file and buffers");
     }
     let rounds = lanes[0].rounds.len();
-    let _ = writeln!(text, "; median of {rounds} rounds");
+    let _ = match rounds {
+        1 => writeln!(text, "; one round"),
+        _ => writeln!(text, "; median of {rounds} rounds"),
+    };
     text
 }
 
