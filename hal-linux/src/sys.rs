@@ -84,7 +84,8 @@ pub unsafe fn copy_iovecs(addr: usize, count: usize, to: *mut iovec) -> Result<(
     }
 }
 
-/// A duplicate of `fd`, closed on exec.
+/// A duplicate of `fd`, closed on exec. Never 0, 1 or 2: a program that has
+/// closed one of those would take ours for its own.
 ///
 /// # Errors
 /// The negative errno: `-EBADF` if there is no such file, `-EMFILE` if there
@@ -96,7 +97,7 @@ pub fn duplicate(fd: RawFd) -> Result<RawFd, i32> {
     // SAFETY: not -1; the kernel checks whether it is open, and the borrow
     // ends with the call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    match rustix::io::fcntl_dupfd_cloexec(fd, 0) {
+    match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
         Ok(copy) => Ok(copy.into_raw_fd()),
         Err(e) => Err(-e.raw_os_error()),
     }
@@ -109,13 +110,16 @@ pub fn close(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
-/// `st_mode` of an open file.
-pub fn mode(fd: RawFd) -> Result<u32, i32> {
+/// What is known of an open file.
+///
+/// # Errors
+/// The negative errno.
+pub fn status(fd: RawFd) -> Result<libc::stat, i32> {
     // SAFETY: plain data.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` is room for one.
     match unsafe { libc::fstat(fd, &mut stat) } {
-        0 => Ok(stat.st_mode),
+        0 => Ok(stat),
         _ => Err(errno()),
     }
 }

@@ -101,6 +101,31 @@ fn appending_ignores_the_offset() {
 }
 
 #[test]
+fn writes_that_wait_for_workers_keep_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    each(64, |ring| {
+        let path = dir.path().join("order");
+        std::fs::write(&path, "").unwrap();
+        let log = OpenOptions::new().append(true).open(&path).unwrap();
+        let at = File::options().write(true).open(&path).unwrap();
+        let lines: Vec<_> = (0..64).map(|i| format!("{i:03}\n")).collect();
+        let line = |i: usize, file: &File, off| {
+            opcode::Write::new(fd(file), lines[i].as_ptr(), 4).offset(off).build()
+        };
+        let appends: Vec<_> = (0..64).map(|i| line(i, &log, 0)).collect();
+        run(ring, &appends);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines.concat());
+        // At the current position, over what is there, backwards, straight
+        // to workers.
+        let moving: Vec<_> =
+            (0..64).map(|i| line(63 - i, &at, END).flags(squeue::Flags::ASYNC)).collect();
+        run(ring, &moving);
+        let backwards: Vec<_> = lines.iter().rev().cloned().collect();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), backwards.concat());
+    });
+}
+
+#[test]
 fn vectors_short_and_long() {
     each(4, |ring| {
         for count in [1, 3, 8, 9, 100, 1024] {

@@ -68,6 +68,8 @@ pub struct HeldFile {
     pub fd: RawFd,
     pub kind: Kind,
     entry: u32,
+    /// A write could not be tried without blocking: the next need not try.
+    blocking_writes: bool,
 }
 
 /// The files that the current batch holds. The engine's alone.
@@ -107,10 +109,26 @@ impl Batch {
                 return Err(e);
             }
         };
-        let file = HeldFile { fd, kind, entry: self.claim(held, fd) };
+        let file = HeldFile { fd, kind, entry: self.claim(held, fd), blocking_writes: false };
         self.cached[place] = Some((number, file));
         self.used = true;
         Ok(file)
+    }
+
+    /// Whether a write to file number `number` in this batch has shown that
+    /// the file takes none without blocking.
+    #[inline]
+    pub fn blocks_writes(&self, number: RawFd) -> bool {
+        self.used
+            && self.cached[number as usize % CACHED]
+                .is_some_and(|(cached, file)| cached == number && file.blocking_writes)
+    }
+
+    /// Remembers it.
+    pub fn note_blocking_writes(&mut self, number: RawFd) {
+        if let Some((cached, file)) = &mut self.cached[number as usize % CACHED] {
+            file.blocking_writes = *cached == number;
+        }
     }
 
     /// Claims a free entry for `fd`, with the batch's reference.
@@ -173,5 +191,78 @@ impl Batch {
             }
         }
         self.used = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    fn open(fd: RawFd) -> bool {
+        sys::status(fd).is_ok()
+    }
+
+    #[test]
+    fn one_duplicate_a_batch_until_the_last_user() {
+        let (held, mut batch) = (Held::new(4), Batch::new());
+        let file = tempfile::tempfile().unwrap();
+        let number = file.as_raw_fd();
+        let first = batch.hold(&held, number).unwrap();
+        let again = batch.hold(&held, number).unwrap();
+        assert_eq!((first.fd, first.entry), (again.fd, again.entry));
+        let users = [batch.share(&held, &first), batch.share(&held, &again)];
+        batch.end(&held);
+        assert!(open(first.fd));
+        held.release(users[0]);
+        assert!(open(first.fd));
+        // The next batch does not trust the number.
+        let next = batch.hold(&held, number).unwrap();
+        assert_ne!(next.fd, first.fd);
+        held.release(users[1]);
+        assert!(!open(first.fd));
+        batch.end(&held);
+        assert!(!open(next.fd));
+    }
+
+    #[test]
+    fn a_stream_gets_a_descriptor_of_its_own() {
+        let (held, mut batch) = (Held::new(4), Batch::new());
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let number = reader.as_raw_fd();
+        let shared = batch.hold(&held, number).unwrap();
+        assert!(shared.kind.is_stream() && shared.fd > 2);
+        // Nobody else uses the batch's: no second duplicate.
+        assert_eq!(batch.own(&held, number), Ok(shared.fd));
+        batch.end(&held);
+        assert!(open(shared.fd));
+        // Somebody does.
+        let shared = batch.hold(&held, number).unwrap();
+        let user = batch.share(&held, &shared);
+        let own = batch.own(&held, number).unwrap();
+        assert_ne!(own, shared.fd);
+        batch.end(&held);
+        held.release(user);
+        assert!(!open(shared.fd) && open(own));
+    }
+
+    #[test]
+    fn more_files_than_places() {
+        let (held, mut batch) = (Held::new(100), Batch::new());
+        let files: Vec<_> = (0..100).map(|_| tempfile::tempfile().unwrap()).collect();
+        let users: Vec<_> = files
+            .iter()
+            .map(|file| {
+                let file = batch.hold(&held, file.as_raw_fd()).unwrap();
+                (file.fd, batch.share(&held, &file))
+            })
+            .collect();
+        assert_eq!(batch.hold(&held, -1).unwrap_err(), -libc::EBADF);
+        batch.end(&held);
+        for (fd, user) in users {
+            assert!(open(fd));
+            held.release(user);
+            assert!(!open(fd));
+        }
     }
 }

@@ -8,6 +8,7 @@ use libc::iovec;
 
 use super::blocks::Blocks;
 use super::held::Held;
+use super::order::Bucket;
 use crate::sys;
 
 /// iovecs that fit into a record.
@@ -47,6 +48,8 @@ pub struct Job {
     pub flags: i32,
     /// Whether a short result is continued.
     pub continues: bool,
+    /// The chain it is in turn with others of its file.
+    pub bucket: Option<Bucket>,
     /// Bytes asked for, and moved so far.
     pub total: usize,
     pub done: usize,
@@ -71,6 +74,7 @@ impl Job {
             off: 0,
             flags: 0,
             continues: false,
+            bucket: None,
             total: 0,
             done: 0,
             first: 0,
@@ -207,5 +211,76 @@ impl Job {
             Hold::Own => sys::close(self.fd),
         }
         self.hold = Hold::Registered;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(job: &mut Job, blocks: &Blocks) -> Vec<(usize, usize)> {
+        let iovecs = job.iovecs(blocks);
+        (job.first..job.count)
+            // SAFETY: set.
+            .map(|i| unsafe { *iovecs.add(i) })
+            .map(|iov| (iov.iov_base as usize, iov.iov_len))
+            .collect()
+    }
+
+    #[test]
+    fn a_continued_transfer_goes_on_where_it_ended() {
+        let blocks = Blocks::new().unwrap();
+        for count in [3, 20] {
+            let array: Vec<_> = (0..count)
+                .map(|i| iovec { iov_base: (i * 1000 + 4096) as *mut _, iov_len: i * 10 })
+                .collect();
+            let mut job = Job::empty();
+            assert_eq!(job.set_iovecs(array.as_ptr() as usize, count, &blocks), Ok(true));
+            assert_eq!(job.block.is_some(), count > INLINE);
+            assert_eq!(job.total, (0..count).map(|i| i * 10).sum::<usize>());
+            job.off = 7;
+            job.advance(10, &blocks);
+            assert_eq!(left(&mut job, &blocks)[0], (6096, 20));
+            job.advance(5, &blocks);
+            assert_eq!(left(&mut job, &blocks)[0], (6101, 15));
+            assert_eq!((job.off, job.done), (22, 15));
+            job.advance(job.total - 15, &blocks);
+            assert!(left(&mut job, &blocks).is_empty());
+            // Without an offset none appears.
+            job.off = -1;
+            job.advance(0, &blocks);
+            assert_eq!(job.off, -1);
+            job.drop_block(&blocks);
+        }
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_one_call_moves() {
+        let blocks = Blocks::new().unwrap();
+        let gigabyte = 1 << 30;
+        let array = [iovec { iov_base: 4096 as *mut _, iov_len: gigabyte }; 5];
+        let mut job = Job::empty();
+        assert_eq!(job.set_iovecs(array.as_ptr() as usize, 5, &blocks), Ok(true));
+        assert_eq!((job.total, job.count), (sys::MAX_RW, 2));
+        assert_eq!(left(&mut job, &blocks)[1].1, sys::MAX_RW - gigabyte);
+        job.set_buffer(4096, u32::MAX as usize);
+        assert_eq!(job.total, sys::MAX_RW);
+    }
+
+    #[test]
+    fn blocks_run_out_and_come_back() {
+        let blocks = Blocks::new().unwrap();
+        let array = [iovec { iov_base: 4096 as *mut _, iov_len: 1 }; INLINE + 1];
+        let at = array.as_ptr() as usize;
+        let mut jobs: Vec<_> = (0..8).map(|_| Job::empty()).collect();
+        for job in &mut jobs {
+            assert_eq!(job.set_iovecs(at, array.len(), &blocks), Ok(true));
+        }
+        let mut one_more = Job::empty();
+        assert_eq!(one_more.set_iovecs(at, array.len(), &blocks), Ok(false));
+        jobs[3].drop_block(&blocks);
+        // A bad array gives its block back.
+        assert_eq!(one_more.set_iovecs(16, array.len(), &blocks), Err(-libc::EFAULT));
+        assert_eq!(one_more.set_iovecs(at, array.len(), &blocks), Ok(true));
     }
 }

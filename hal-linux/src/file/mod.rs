@@ -26,6 +26,7 @@ mod held;
 mod job;
 mod kind;
 mod lane;
+mod order;
 mod poller;
 mod punt;
 mod rw;
@@ -67,12 +68,34 @@ enum Wait {
     Cancelled,
 }
 
+/// A bit for each of our own descriptors, as far as it goes. Only ever a
+/// hint.
+#[derive(Debug, Default)]
+struct Hints {
+    words: [u64; 16],
+}
+
+impl Hints {
+    #[inline]
+    fn has(&self, fd: RawFd) -> bool {
+        self.words.get(fd as usize / 64).is_some_and(|word| word >> (fd % 64) & 1 != 0)
+    }
+
+    fn set(&mut self, fd: RawFd, yes: bool) {
+        if let Some(word) = self.words.get_mut(fd as usize / 64) {
+            *word = *word & !(1 << (fd % 64)) | u64::from(yes) << (fd % 64);
+        }
+    }
+}
+
 /// Requests carried out on file descriptors.
 pub struct FileBackend {
     batch: Batch,
     workers: Workers,
     waits: Box<[Wait]>,
     poller: Option<Poller>,
+    /// Registered files that take no writes without blocking.
+    blocking_writes: Hints,
     /// `/dev/null`, for checking buffers; opened when first needed.
     null: Option<OwnedFd>,
     /// When creation of a stranded class's worker is tried again.
@@ -100,6 +123,7 @@ impl FileBackend {
             workers: Workers::new(slots, limits, blocks, lane),
             waits: vec![Wait::None; slots].into_boxed_slice(),
             poller: None,
+            blocking_writes: Hints::default(),
             null: None,
             retry_at: 0,
         }
@@ -157,6 +181,7 @@ impl FileBackend {
         let job = unsafe { self.shared().job(index) };
         (job.token, job.op) = (token, Op::Fsync { data_only });
         (job.fd, job.hold, job.block) = (fd, hold, None);
+        job.bucket = None;
         self.workers.push(Class::Bounded, index);
         Start::Pending
     }
@@ -194,7 +219,10 @@ impl Backend for FileBackend {
         let errno = |e: i32| Errno::from_raw(-e);
         let fd = sys::duplicate(fd).map_err(errno)?;
         match Kind::of(fd) {
-            Ok(kind) => Ok(File { fd, kind }),
+            Ok(kind) => {
+                self.blocking_writes.set(fd, false);
+                Ok(File { fd, kind })
+            }
             Err(e) => {
                 sys::close(fd);
                 Err(errno(e))

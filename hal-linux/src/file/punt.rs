@@ -46,7 +46,7 @@ impl FileBackend {
             Ok((fd, kind, held)) => Place { fd, kind, held },
             Err(e) => return Start::Done(without_descriptor(request, write, rest, e)),
         };
-        let streams = place.kind == Kind::Stream;
+        let streams = place.kind.is_stream();
         let ready = streams && why == libc::EOPNOTSUPP && sys::ready_now(place.fd, write);
         if streams && !ready && request.fallback {
             // It may wait for ever, and the reserved slot must not.
@@ -57,7 +57,9 @@ impl FileBackend {
             Ok(false) if rest.done > 0 => return Start::Done(rest.done as i32),
             Ok(false) => return Start::NoRoom,
             Err(_) if rest.done > 0 => return Start::Done(rest.done as i32),
-            Err(e) => return Start::Done(e),
+            // The array of a vectored request: the kernel would have found it
+            // before it began.
+            Err(e) => return Start::Refused(e),
         }
         if !streams {
             self.hand_over(token, place, Class::Bounded);
@@ -106,7 +108,7 @@ impl FileBackend {
         (job.token, job.hold) = (token, Hold::Registered);
         job.op = if write { Op::Write } else { Op::Read };
         job.flags = flags(request) & !NOWAIT;
-        job.continues = false;
+        (job.continues, job.bucket) = (false, None);
         // Not to be moved by `advance`: `rest` says where it goes on.
         job.off = -1;
         job.advance(rest.done, &shared.blocks);
@@ -120,7 +122,17 @@ impl FileBackend {
         // SAFETY: filled just now, the engine's until it is pushed.
         let job = unsafe { self.workers.shared.job(token.index()) };
         (job.fd, job.hold) = (place.fd, hold);
-        job.continues = place.kind == Kind::Storage;
+        job.continues = !place.kind.is_stream();
+        job.bucket = match place.kind {
+            // Direct writes do not need the inode's lock for long (most file
+            // systems let them run side by side), and have no order.
+            Kind::Regular(bucket)
+                if job.op == Op::Write && sys::status_flags(place.fd) & libc::O_DIRECT == 0 =>
+            {
+                Some(bucket)
+            }
+            _ => None,
+        };
         self.workers.push(class, token.index());
     }
 
@@ -141,7 +153,7 @@ impl FileBackend {
             Err(e) => return Some(Start::Done(e)),
         };
         // A worker would block where the request said not to.
-        if place.kind == Kind::Stream || flags(request) & NOWAIT != 0 {
+        if place.kind.is_stream() || flags(request) & NOWAIT != 0 {
             return None;
         }
         let rest = Rest { off: request.off as i64, done: 0 };
@@ -151,7 +163,7 @@ impl FileBackend {
                 Start::Pending
             }
             Ok(false) => Start::NoRoom,
-            Err(e) => Start::Done(e),
+            Err(e) => Start::Refused(e),
         })
     }
 
@@ -244,7 +256,7 @@ fn without_descriptor(request: &Request<File>, write: bool, rest: Rest, e: i32) 
     if rest.done > 0 {
         return rest.done as i32;
     }
-    if !out_of_descriptors(e) || Kind::of(fd) != Ok(Kind::Storage) {
+    if !out_of_descriptors(e) || Kind::of(fd).map_or(true, Kind::is_stream) {
         return e;
     }
     // SAFETY: the memory is promised until the request ends, which is here.

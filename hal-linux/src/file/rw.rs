@@ -94,6 +94,11 @@ impl FileBackend {
             // SAFETY: the caller's promise.
             return unsafe { self.start_other(token, request, write) };
         }
+        if write && self.known_to_block(request) {
+            let rest = Rest { off: request.off as i64, done: 0 };
+            // SAFETY: the caller's promise.
+            return unsafe { self.punt(token, request, write, rest, libc::EOPNOTSUPP) };
+        }
         let one =
             iovec { iov_base: request.addr as usize as *mut _, iov_len: request.len as usize };
         let (fd, off) = (number(request.target), request.off as i64);
@@ -104,6 +109,26 @@ impl FileBackend {
         }
         // SAFETY: the caller's promise.
         unsafe { self.after_try(token, request, write, n, off) }
+    }
+
+    /// Whether a try is known to be in vain: buffered writes on many file
+    /// systems. A wrong answer would be slow, not wrong.
+    #[inline]
+    fn known_to_block(&self, request: &Request<File>) -> bool {
+        let known = match request.target {
+            Target::Fd(number) => self.batch.blocks_writes(number),
+            Target::Registered(file) => self.blocking_writes.has(file.fd),
+        };
+        // An address that no process can have is for the try to find: the
+        // kernel refuses it before it begins. (Half of what 47 bits span.)
+        known && flags(request) & NOWAIT == 0 && request.addr >> 46 == 0
+    }
+
+    fn note_blocking_write(&mut self, target: Target<File>) {
+        match target {
+            Target::Fd(number) => self.batch.note_blocking_writes(number),
+            Target::Registered(file) => self.blocking_writes.set(file.fd, true),
+        }
     }
 
     /// Everything but the short way.
@@ -176,8 +201,13 @@ impl FileBackend {
             libc::EAGAIN if nowait => Start::Done(n),
             libc::EOPNOTSUPP if nowait => Start::Done(self.no_nowait(request, write)),
             libc::EAGAIN | libc::EOPNOTSUPP => {
+                let rest = Rest { off, done: 0 };
                 // SAFETY: the caller's promise.
-                unsafe { self.punt(token, request, write, Rest { off, done: 0 }, -n) }
+                let start = unsafe { self.punt(token, request, write, rest, -n) };
+                if write && n == -libc::EOPNOTSUPP {
+                    self.note_blocking_write(request.target);
+                }
+                start
             }
             // A stream given an offset: io_uring ignores it.
             libc::ESPIPE if off != -1 => {
@@ -216,7 +246,7 @@ impl FileBackend {
         let enough = Start::Done(moved as i32);
         // No descriptor to hold the file by: a short result is still true.
         let Ok((fd, kind, _)) = self.file(request.target) else { return enough };
-        if kind == Kind::Stream || flags(request) & NOWAIT != 0 {
+        if kind.is_stream() || flags(request) & NOWAIT != 0 {
             return enough;
         }
         let appends = write && appends(fd, flags(request));
@@ -302,7 +332,7 @@ impl FileBackend {
     /// cannot be done without blocking, otherwise as it is.
     fn no_nowait(&mut self, request: &Request<File>, write: bool) -> i32 {
         let fd = number(request.target);
-        let storage = Kind::of(fd) == Ok(Kind::Storage);
+        let storage = Kind::of(fd).is_ok_and(|kind| !kind.is_stream());
         if !write || !storage || flags(request) & !KNOWN != 0 {
             return -libc::EOPNOTSUPP;
         }

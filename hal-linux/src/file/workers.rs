@@ -12,6 +12,7 @@ use super::blocks::Blocks;
 use super::held::Held;
 use super::job::Job;
 use super::lane::Lane;
+use super::order::Order;
 use crate::threads;
 
 /// A worker without work leaves after this long, as in io-wq.
@@ -26,6 +27,7 @@ pub struct Shared {
     jobs: Box<[UnsafeCell<Job>]>,
     pub held: Held,
     pub blocks: Blocks,
+    order: Order,
     pool: Pool<Box<[u32]>, Box<[Seat]>>,
     pub lane: Lane,
 }
@@ -49,20 +51,47 @@ impl Shared {
         unsafe { &mut *self.jobs[index].get() }
     }
 
-    /// Ends a job that is the caller's.
+    /// Ends a job that is the caller's, and lets the next of its file have
+    /// its turn.
     fn end(&self, index: u32, run: impl FnOnce(&mut Job) -> i32) {
-        // SAFETY: the pool handed us the index.
+        let mut next = self.end_one(index, run);
+        while let Some(index) = next {
+            if self.pool.push(Class::Bounded, index) {
+                // At the end of the queue, for others wait, too. If the
+                // caller is a worker it will look there; if not, it is
+                // emptying the queue.
+                return;
+            }
+            next = self.end_one(index, |_| -libc::ECANCELED);
+        }
+    }
+
+    /// Ends one job; answers whose turn it is.
+    fn end_one(&self, index: u32, run: impl FnOnce(&mut Job) -> i32) -> Option<u32> {
+        // SAFETY: the pool, or a chain, handed us the index.
         let job = unsafe { self.job(index as usize) };
         let result = run(job);
-        let token = job.token;
+        let (token, bucket) = (job.token, job.bucket);
         job.let_go(&self.held, &self.blocks);
         // From here on the record may be the next request's. Never stale:
         // the engine waits for exactly this one.
         let _ = self.lane.complete(token, result);
+        bucket.and_then(|bucket| self.order.leave(bucket))
     }
 
     fn cancel(&self, index: u32) {
         self.end(index, |_| -libc::ECANCELED);
+    }
+
+    /// Cancels what waits for its turn behind a job that runs.
+    fn cancel_waiting(&self) {
+        while let Some(index) = self.order.take_waiting() {
+            // SAFETY: the chain handed us the index.
+            let job = unsafe { self.job(index as usize) };
+            // It never had its turn, so it gives none on.
+            job.bucket = None;
+            self.end_one(index, |_| -libc::ECANCELED);
+        }
     }
 }
 
@@ -78,7 +107,7 @@ pub struct Workers {
     pub shared: Arc<Shared>,
     /// One a seat, so that the last thread there can be waited for.
     threads: RefCell<Box<[Option<JoinHandle<()>>]>>,
-    /// Since when a class without workers has not got one.
+    /// Since when a class without workers has not got one; none if all have.
     failing_since: Cell<Option<u64>>,
     /// Work is queued that nobody has been woken for.
     pushed: bool,
@@ -95,6 +124,7 @@ impl Workers {
             jobs: (0..slots).map(|_| UnsafeCell::new(Job::empty())).collect(),
             held: Held::new(slots),
             blocks,
+            order: Order::new(slots),
             pool: Pool::new(
                 vec![0; slots].into_boxed_slice(),
                 (0..seats).map(|_| Seat::new()).collect(),
@@ -113,6 +143,12 @@ impl Workers {
 
     /// Queues the job of slot `index`; the record is the workers' now.
     pub fn push(&mut self, class: Class, index: usize) {
+        // SAFETY: filled by the engine just now, and still its own.
+        if let Some(bucket) = unsafe { self.shared.job(index) }.bucket {
+            if !self.shared.order.enter(bucket, index) {
+                return;
+            }
+        }
         if self.shared.pool.push(class, index as u32) {
             self.pushed = true;
         } else {
@@ -134,6 +170,9 @@ impl Workers {
         let shared = &self.shared;
         self.stranded =
             shared.pool.dispatch(shared.lane.host(), self, |index| shared.cancel(index));
+        if !self.stranded {
+            self.failing_since.set(None);
+        }
     }
 
     /// What a class is doing.
@@ -143,6 +182,7 @@ impl Workers {
 
     /// Ends everything that has not begun with `-ECANCELED`.
     pub fn cancel_queued(&mut self) {
+        self.shared.cancel_waiting();
         self.shared.pool.cancel_queued(|index| self.shared.cancel(index));
         self.stranded = false;
     }
@@ -177,7 +217,6 @@ impl Spawn for Workers {
         });
         match made {
             Ok(thread) => {
-                self.failing_since.set(None);
                 // The seat's last thread gave it away as its last act; it is
                 // at its very end.
                 if let Some(last) = self.threads.borrow_mut()[seat].replace(thread) {
