@@ -1,0 +1,198 @@
+//! The kernel's checks of an SQE, as far as they say when it ends.
+
+use super::memory::ARENA;
+use super::program::{ASYNC, Buf, Data, FIXED_FILE, Fd, Mem, Slot, Sqe, op};
+
+/// `RWF_HIPRI`.
+pub const HIPRI: u32 = 1;
+/// `RWF_DSYNC`.
+pub const DSYNC: u32 = 2;
+/// `RWF_SYNC`.
+pub const SYNC: u32 = 4;
+/// `RWF_NOWAIT`.
+pub const NOWAIT: u32 = 8;
+/// `RWF_APPEND`.
+pub const APPEND: u32 = 16;
+/// `RWF_NOAPPEND`.
+pub const NOAPPEND: u32 = 32;
+
+/// What a descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the words say it
+pub enum Kind {
+    Inode(usize),
+    Null,
+    Zero,
+    Full,
+    Dir,
+    PipeR(usize),
+    PipeW(usize),
+}
+
+/// An open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Desc {
+    /// The slot it was opened for: who has the same has the same position.
+    pub origin: Slot,
+    /// What it is.
+    pub kind: Kind,
+    /// Open for reading.
+    pub read: bool,
+    /// Open for writing.
+    pub write: bool,
+    /// `O_APPEND`.
+    pub append: bool,
+    /// `O_DIRECT`.
+    pub direct: bool,
+}
+
+impl Desc {
+    /// What a slot is at first.
+    pub fn of(slot: Slot) -> Option<Self> {
+        use Slot::*;
+        let kind = match slot {
+            A | A2 | ARead | AWrite => Kind::Inode(0),
+            B | BAppend => Kind::Inode(1),
+            C | CDirect => Kind::Inode(2),
+            Dir => Kind::Dir,
+            Null => Kind::Null,
+            Zero => Kind::Zero,
+            Full => Kind::Full,
+            PipeR => Kind::PipeR(0),
+            PipeW => Kind::PipeW(0),
+            QuietR => Kind::PipeR(1),
+            QuietW => Kind::PipeW(1),
+            TinyR => Kind::PipeR(2),
+            TinyW => Kind::PipeW(2),
+            Spare => return None,
+        };
+        Some(Self {
+            origin: slot,
+            kind,
+            read: !matches!(slot, AWrite | PipeW | QuietW | TinyW),
+            write: !matches!(slot, ARead | Dir | PipeR | QuietR | TinyR),
+            append: slot == BAppend,
+            direct: slot == CDirect,
+        })
+    }
+}
+
+/// Bytes that an SQE asks for, as much as one call may move.
+pub fn want(sqe: &Sqe) -> u64 {
+    const MAX_RW: u64 = 0x7fff_f000;
+    if sqe.op == op::NOP || sqe.op == op::FSYNC {
+        return 0;
+    }
+    let sum = match &sqe.data {
+        Data::Flat(_) if op::vectored(sqe.op) => 0,
+        Data::Flat(_) => u64::from(sqe.len),
+        Data::Vector(list) => {
+            list.iter().take(sqe.len as usize).fold(0u64, |sum, &(_, len)| sum.saturating_add(len))
+        }
+    };
+    sum.min(MAX_RW)
+}
+
+fn mapped(at: Mem, len: u64) -> bool {
+    match at {
+        Mem::Arena(at) => u64::from(at) + len <= u64::from(ARENA),
+        _ => len == 0,
+    }
+}
+
+/// Whether all of the memory is there.
+pub fn memory_ok(sqe: &Sqe) -> bool {
+    match &sqe.data {
+        Data::Flat(_) if op::vectored(sqe.op) => true,
+        Data::Flat(at) => mapped(*at, u64::from(sqe.len)),
+        Data::Vector(list) => {
+            list.iter().take(sqe.len as usize).all(|&(at, len)| mapped(at, len))
+        }
+    }
+}
+
+/// Whether a registration takes this buffer.
+pub fn buffer_ok(buf: &Buf) -> bool {
+    *buf == Buf::EMPTY || (buf.len > 0 && matches!(buf.at, Mem::Arena(_)) && mapped(buf.at, buf.len))
+}
+
+/// Whether an SQE is refused before it begins (what ends a batch).
+pub fn refused(sqe: &Sqe) -> bool {
+    if op::name(sqe.op) == "unknown" || sqe.flags & !(FIXED_FILE | ASYNC) != 0 || sqe.personality != 0 {
+        return true;
+    }
+    match sqe.op {
+        op::NOP => sqe.ioprio != 0 || sqe.op_flags & !1 != 0,
+        op::FSYNC => {
+            sqe.ioprio != 0
+                || sqe.data != Data::Flat(Mem::Null)
+                || sqe.buf_index != 0
+                || sqe.splice_fd_in != 0
+                || sqe.op_flags & !1 != 0
+                || (sqe.off as i64) < 0
+        }
+        _ => sqe.ioprio != 0 || sqe.pad2 != 0 || bad_vector(sqe) || half(sqe),
+    }
+}
+
+/// An array of buffers that cannot be read, or is none.
+fn bad_vector(sqe: &Sqe) -> bool {
+    if !op::vectored(sqe.op) || sqe.len == 0 {
+        return false;
+    }
+    match &sqe.data {
+        Data::Flat(_) => true,
+        Data::Vector(list) => {
+            sqe.len > 1024 || list.iter().take(sqe.len as usize).any(|&(_, len)| len as i64 <= -1)
+        }
+    }
+}
+
+/// An address in the kernel's half; a fixed buffer's is compared only.
+fn half(sqe: &Sqe) -> bool {
+    match &sqe.data {
+        Data::Flat(at) => *at == Mem::Kernel && !op::vectored(sqe.op) && !op::fixed(sqe.op),
+        Data::Vector(list) => list.iter().take(sqe.len as usize).any(|(at, _)| *at == Mem::Kernel),
+    }
+}
+
+/// The file that an SQE means.
+pub fn resolve(
+    sqe: &Sqe,
+    files: Option<&[Option<Desc>]>,
+    slots: impl Fn(Fd) -> Option<Desc>,
+) -> Option<Desc> {
+    if sqe.flags & FIXED_FILE == 0 {
+        return slots(sqe.fd);
+    }
+    match sqe.fd {
+        Fd::Raw(n) => files?.get(usize::try_from(n).ok()?).copied().flatten(),
+        Fd::Slot(_) => None,
+    }
+}
+
+/// Whether the range of a READ_FIXED or WRITE_FIXED lies in its buffer.
+pub fn in_buffer(sqe: &Sqe, buffer: Option<(u32, u64)>) -> bool {
+    let (Data::Flat(Mem::Arena(at)), Some((first, len))) = (&sqe.data, buffer) else {
+        return false;
+    };
+    let (at, first) = (u64::from(*at), u64::from(first));
+    at >= first && at + u64::from(sqe.len) <= first + len
+}
+
+/// Whether a read or write fails before its file is asked.
+pub fn fails(sqe: &Sqe, desc: Desc) -> bool {
+    let write = op::writes(sqe.op);
+    let known = DSYNC | SYNC | NOWAIT | APPEND | NOAPPEND;
+    let off = sqe.off as i64;
+    (if write { !desc.write } else { !desc.read })
+        || sqe.op_flags & !known != 0
+        || sqe.op_flags & (APPEND | NOAPPEND) == APPEND | NOAPPEND
+        || off < -1
+        || off.checked_add(want(sqe) as i64).is_none()
+}
+
+/// Whether a write goes to the end.
+pub fn appends(sqe: &Sqe, desc: Desc) -> bool {
+    (desc.append && sqe.op_flags & NOAPPEND == 0) || sqe.op_flags & APPEND != 0
+}

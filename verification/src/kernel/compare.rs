@@ -1,0 +1,155 @@
+//! Whether two runs of a program did the same.
+//!
+//! Meant differences are rules of this file or of the generator, and each has
+//! its row in docs/differences.md.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::model::Plan;
+use super::program::{Program, number};
+use super::run::{Event, Phase, Trace};
+use super::target::Cqe;
+
+/// The first thing that differs.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The step it belongs to.
+    pub step: usize,
+    /// What it is.
+    pub what: String,
+}
+
+/// Compares the traces of two runs.
+pub fn compare(program: &Program, plan: &Plan, ours: &Trace, theirs: &Trace) -> Option<Difference> {
+    for ((step, a), (_, b)) in ours.events.iter().zip(&theirs.events) {
+        let what = match (a, b) {
+            (Event::Settled(a), Event::Settled(b)) => phases(program, plan, a, b),
+            (Event::Entered(a), _) if a.early => Some("a wait that ended too early".into()),
+            (_, Event::Entered(b)) if b.early => Some("the reference's wait ended too early".into()),
+            (Event::Stuck, _) | (_, Event::Stuck) => Some("the SQ does not empty".into()),
+            _ if a == b => None,
+            _ => Some(format!("{} against {}", event(a), event(b))),
+        };
+        if let Some(what) = what {
+            return Some(Difference { step: *step, what });
+        }
+    }
+    (ours.events.len() != theirs.events.len()).then(|| Difference {
+        step: ours.events.len().min(theirs.events.len()),
+        what: "one run went further".into(),
+    })
+}
+
+fn phases(program: &Program, plan: &Plan, ours: &Phase, theirs: &Phase) -> Option<String> {
+    let (a, b) = (by_number(&ours.cqes), by_number(&theirs.cqes));
+    let (a, b) = match (a, b) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(what), _) => return Some(what),
+        (_, Err(what)) => return Some(format!("the reference: {what}")),
+    };
+    for n in a.keys().chain(b.keys()) {
+        let (x, y) = (a.get(n), b.get(n));
+        if x != y {
+            let sqe = program.sqes().nth(*n).map_or(String::new(), |sqe| sqe.to_string());
+            return Some(format!("#{n} ({sqe}): {} against {}", shown(x), shown(y)));
+        }
+    }
+    for (what, x, y) in [
+        ("dropped", ours.dropped, theirs.dropped),
+        ("overflow", ours.overflow, theirs.overflow),
+    ] {
+        if x != y {
+            return Some(format!("{what}: {x} against {y}"));
+        }
+    }
+    if ours.lost != theirs.lost || !ours.lost.is_empty() {
+        return Some(format!("completions that never came: {:?} against {:?}", ours.lost, theirs.lost));
+    }
+    let order = |phase: &Phase| -> Vec<usize> {
+        let numbers = phase.cqes.iter().filter_map(|cqe| number(cqe.user_data));
+        numbers.filter(|&n| plan.facts.get(n).is_some_and(|fact| fact.sync)).collect()
+    };
+    let (x, y) = (order(ours), order(theirs));
+    if x != y {
+        return Some(format!("order of what ends at submission: {x:?} against {y:?}"));
+    }
+    (ours.memory != theirs.memory).then(|| "the content of the buffers".into())
+}
+
+fn by_number(cqes: &[Cqe]) -> Result<BTreeMap<usize, Cqe>, String> {
+    let mut map = BTreeMap::new();
+    for cqe in cqes {
+        let Some(n) = number(cqe.user_data) else {
+            return Err(format!("a CQE with user_data {:#x}, which nobody gave", cqe.user_data));
+        };
+        if map.insert(n, *cqe).is_some() {
+            return Err(format!("#{n} completed twice"));
+        }
+    }
+    Ok(map)
+}
+
+fn shown(cqe: Option<&Cqe>) -> String {
+    match cqe {
+        None => "no CQE".into(),
+        Some(cqe) if cqe.flags == 0 => result(cqe.res),
+        Some(cqe) => format!("{} flags {:#x}", result(cqe.res), cqe.flags),
+    }
+}
+
+/// A result in words: a count, or an errno by its name.
+pub fn result(res: i32) -> String {
+    match annulus::errno::Errno::from_result(res) {
+        Some(errno) => {
+            let text = errno.to_string();
+            format!("-{}", text.split(' ').next().unwrap_or(&text))
+        }
+        None => res.to_string(),
+    }
+}
+
+fn event(event: &Event) -> String {
+    match event {
+        Event::Answer(n) => result(*n),
+        Event::Entered(e) => {
+            let ready = e.ready.map_or(String::new(), |(n, more)| {
+                format!(", {n} CQEs ready{}", if more { " and more in waiting" } else { "" })
+            });
+            format!("{}{ready}", result(e.answer))
+        }
+        Event::Setup(Err(errno)) => format!("set-up {}", result(-errno)),
+        Event::Content(bytes) => format!("{} bytes: {:02x?}", bytes.len(), &bytes[..bytes.len().min(16)]),
+        Event::Remains(remains) => {
+            let pipes: Vec<_> = remains.pipes.iter().map(|(slot, left)| (slot, left.len())).collect();
+            format!("files {:x?} positions {:?} pipes {pipes:?}", remains.files, remains.positions)
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// Both traces side by side, for a report.
+pub fn show(trace: &Trace) -> String {
+    let mut text = String::new();
+    for (step, e) in &trace.events {
+        let _ = match e {
+            Event::Settled(phase) => {
+                let cqes = phase.cqes.iter().map(|cqe| {
+                    let n = number(cqe.user_data).map_or("?".into(), |n| n.to_string());
+                    format!("#{n}={}", shown(Some(cqe)))
+                });
+                let cqes = cqes.collect::<Vec<_>>().join(" ");
+                let mut more = format!(" memory {:016x}", phase.memory);
+                if phase.dropped != 0 {
+                    let _ = write!(more, " dropped {}", phase.dropped);
+                }
+                if !phase.lost.is_empty() {
+                    let _ = write!(more, " NEVER CAME {:?}", phase.lost);
+                }
+                writeln!(text, "{step:5}  {cqes}{more}")
+            }
+            e => writeln!(text, "{step:5}  {}", event(e)),
+        };
+    }
+    text
+}

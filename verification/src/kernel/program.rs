@@ -1,0 +1,365 @@
+//! A program: how a ring is set up, and what is done with it.
+//!
+//! Files, memory and descriptors are named, not numbered, so that the same
+//! program means the same on either side.
+
+use linux_raw_sys::io_uring as uapi;
+
+/// The files of a program's world; each name is a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Slot {
+    /// File A, read and write.
+    A,
+    /// File A opened once more: a position of its own.
+    A2,
+    /// File A, read only.
+    ARead,
+    /// File A, write only.
+    AWrite,
+    /// File B, read and write.
+    B,
+    /// File B, `O_APPEND`.
+    BAppend,
+    /// File C, `O_DIRECT`.
+    CDirect,
+    /// File C, through the page cache.
+    C,
+    /// A directory.
+    Dir,
+    /// `/dev/null`.
+    Null,
+    /// `/dev/zero`.
+    Zero,
+    /// `/dev/full`.
+    Full,
+    /// A pipe with something in it, reading end.
+    PipeR,
+    /// Its writing end.
+    PipeW,
+    /// An empty `O_NONBLOCK` pipe, reading end.
+    QuietR,
+    /// Its writing end.
+    QuietW,
+    /// A pipe of one page that is full, reading end.
+    TinyR,
+    /// Its writing end.
+    TinyW,
+    /// A number without a file, until something is copied there.
+    Spare,
+}
+
+impl Slot {
+    /// Every slot.
+    pub const ALL: [Slot; 19] = [
+        Slot::A,
+        Slot::A2,
+        Slot::ARead,
+        Slot::AWrite,
+        Slot::B,
+        Slot::BAppend,
+        Slot::CDirect,
+        Slot::C,
+        Slot::Dir,
+        Slot::Null,
+        Slot::Zero,
+        Slot::Full,
+        Slot::PipeR,
+        Slot::PipeW,
+        Slot::QuietR,
+        Slot::QuietW,
+        Slot::TinyR,
+        Slot::TinyW,
+        Slot::Spare,
+    ];
+}
+
+/// What a descriptor argument is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fd {
+    /// A file of the world.
+    Slot(Slot),
+    /// This number: an index of a registered file, or a bad number.
+    Raw(i32),
+}
+
+/// Memory that an SQE or a registration names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mem {
+    /// So far into the arena; may reach past its end, where nothing is.
+    Arena(u32),
+    /// A user address without memory.
+    Unmapped,
+    /// Address zero.
+    Null,
+    /// An address of the kernel's half.
+    Kernel,
+}
+
+/// The buffer or buffers of an SQE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// One address; the length is the SQE's.
+    Flat(Mem),
+    /// An array of buffers; the count is the SQE's.
+    Vector(Vec<(Mem, u64)>),
+}
+
+/// A submission queue entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sqe {
+    /// `IORING_OP_*`.
+    pub op: u8,
+    /// `IOSQE_*`.
+    pub flags: u8,
+    /// As in the entry.
+    pub ioprio: u16,
+    /// The file.
+    pub fd: Fd,
+    /// As in the entry.
+    pub off: u64,
+    /// What `addr` means.
+    pub data: Data,
+    /// As in the entry.
+    pub len: u32,
+    /// `rw_flags` and the like.
+    pub op_flags: u32,
+    /// As in the entry.
+    pub buf_index: u16,
+    /// As in the entry.
+    pub personality: u16,
+    /// As in the entry.
+    pub splice_fd_in: i32,
+    /// As in the entry.
+    pub pad2: u64,
+    /// The index array names this entry instead of the right one.
+    pub bad_index: Option<u32>,
+}
+
+/// The opcodes that are compared.
+pub mod op {
+    use super::uapi::io_uring_op as raw;
+
+    /// `IORING_OP_NOP`.
+    pub const NOP: u8 = raw::IORING_OP_NOP as u8;
+    /// `IORING_OP_READV`.
+    pub const READV: u8 = raw::IORING_OP_READV as u8;
+    /// `IORING_OP_WRITEV`.
+    pub const WRITEV: u8 = raw::IORING_OP_WRITEV as u8;
+    /// `IORING_OP_FSYNC`.
+    pub const FSYNC: u8 = raw::IORING_OP_FSYNC as u8;
+    /// `IORING_OP_READ_FIXED`.
+    pub const READ_FIXED: u8 = raw::IORING_OP_READ_FIXED as u8;
+    /// `IORING_OP_WRITE_FIXED`.
+    pub const WRITE_FIXED: u8 = raw::IORING_OP_WRITE_FIXED as u8;
+    /// `IORING_OP_READ`.
+    pub const READ: u8 = raw::IORING_OP_READ as u8;
+    /// `IORING_OP_WRITE`.
+    pub const WRITE: u8 = raw::IORING_OP_WRITE as u8;
+
+    /// Whether it moves data from a file to memory.
+    pub fn reads(op: u8) -> bool {
+        matches!(op, READ | READV | READ_FIXED)
+    }
+
+    /// Whether it moves data from memory to a file.
+    pub fn writes(op: u8) -> bool {
+        matches!(op, WRITE | WRITEV | WRITE_FIXED)
+    }
+
+    /// Whether its buffer is a registered one.
+    pub fn fixed(op: u8) -> bool {
+        matches!(op, READ_FIXED | WRITE_FIXED)
+    }
+
+    /// Whether it has an array of buffers.
+    pub fn vectored(op: u8) -> bool {
+        matches!(op, READV | WRITEV)
+    }
+
+    /// Its name, without the prefix.
+    pub fn name(op: u8) -> &'static str {
+        match op {
+            NOP => "NOP",
+            READ => "READ",
+            WRITE => "WRITE",
+            READV => "READV",
+            WRITEV => "WRITEV",
+            READ_FIXED => "READ_FIXED",
+            WRITE_FIXED => "WRITE_FIXED",
+            FSYNC => "FSYNC",
+            _ => "unknown",
+        }
+    }
+}
+
+/// `IOSQE_FIXED_FILE`.
+pub const FIXED_FILE: u8 = 1 << uapi::io_uring_sqe_flags_bit::IOSQE_FIXED_FILE_BIT as u8;
+/// `IOSQE_ASYNC`.
+pub const ASYNC: u8 = 1 << uapi::io_uring_sqe_flags_bit::IOSQE_ASYNC_BIT as u8;
+
+impl Default for Sqe {
+    fn default() -> Self {
+        Self {
+            op: op::NOP,
+            flags: 0,
+            ioprio: 0,
+            fd: Fd::Raw(-1),
+            off: 0,
+            data: Data::Flat(Mem::Null),
+            len: 0,
+            op_flags: 0,
+            buf_index: 0,
+            personality: 0,
+            splice_fd_in: 0,
+            pad2: 0,
+            bad_index: None,
+        }
+    }
+}
+
+/// A buffer to register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buf {
+    /// Where.
+    pub at: Mem,
+    /// How long.
+    pub len: u64,
+}
+
+impl Buf {
+    /// An empty place.
+    pub const EMPTY: Buf = Buf { at: Mem::Null, len: 0 };
+}
+
+/// One thing that a program does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Pushes these and publishes them; what has no room is left out.
+    Push(Vec<Sqe>),
+    /// `io_uring_enter`, with a timeout for the wait.
+    Enter {
+        /// SQEs to submit.
+        to_submit: u32,
+        /// CQEs to wait for.
+        min_complete: u32,
+        /// `IORING_ENTER_*`; `EXT_ARG` is added for a wait.
+        flags: u32,
+    },
+    /// A wait for a CQE that cannot come, ended by a signal.
+    Interrupt,
+    /// Takes up to so many CQEs.
+    Reap(u32),
+    /// Submits until the SQ is empty.
+    Drain,
+    /// Submits and reaps everything that can end. `peek`: looks at the CQ
+    /// only, if the ring promises that this is enough.
+    Settle {
+        /// Without `enter`.
+        peek: bool,
+    },
+    /// Writes so many bytes into a pipe, from outside the ring.
+    Feed(Slot, u32),
+    /// Empties a pipe, from outside the ring.
+    Empty(Slot),
+    /// `dup2(from, to)`.
+    Copy(Slot, Slot),
+    /// `close`.
+    Close(Slot),
+    /// `lseek(SEEK_SET)`.
+    Seek(Slot, u32),
+    /// `IORING_REGISTER_FILES`.
+    Files(Vec<Fd>),
+    /// `IORING_REGISTER_FILES2` with `SPARSE`.
+    FilesSparse(u32),
+    /// `IORING_REGISTER_FILES_UPDATE`.
+    FilesUpdate(u32, Vec<Fd>),
+    /// `IORING_UNREGISTER_FILES`.
+    FilesEnd,
+    /// `IORING_REGISTER_BUFFERS`.
+    Buffers(Vec<Buf>),
+    /// `IORING_REGISTER_BUFFERS2` with `SPARSE`.
+    BuffersSparse(u32),
+    /// `IORING_REGISTER_BUFFERS_UPDATE`.
+    BuffersUpdate(u32, Vec<Buf>),
+    /// `IORING_UNREGISTER_BUFFERS`.
+    BuffersEnd,
+}
+
+/// Who drives the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The caller.
+    Inline,
+    /// A polling thread.
+    SqPoll,
+    /// Whoever has work (the kernel: as inline).
+    Served,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Mode; 3] = [Mode::Inline, Mode::SqPoll, Mode::Served];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Inline => "inline",
+            Mode::SqPoll => "sqpoll",
+            Mode::Served => "served",
+        }
+    }
+}
+
+/// How the ring is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Who drives it.
+    pub mode: Mode,
+    /// SQ entries asked for.
+    pub entries: u32,
+    /// CQ entries asked for, if not twice as many.
+    pub cq_entries: Option<u32>,
+    /// Whether there is an index array.
+    pub array: bool,
+    /// `IORING_SETUP_SUBMIT_ALL`.
+    pub submit_all: bool,
+    /// `IORING_SETUP_CLAMP`.
+    pub clamp: bool,
+    /// The pool of requests is so small that it runs dry: compared by the
+    /// rule of the row "pool" in docs/differences.md.
+    pub pool: Option<u32>,
+    /// The ring's words are laid out as the kernel's.
+    pub uapi_layout: bool,
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The ring.
+    pub setup: Setup,
+    /// What is done with it.
+    pub steps: Vec<Step>,
+}
+
+impl Program {
+    /// The SQEs of all pushes, in order.
+    pub fn sqes(&self) -> impl Iterator<Item = &Sqe> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Push(sqes) => sqes.as_slice(),
+            _ => &[],
+        })
+    }
+}
+
+/// The `user_data` of the `n`-th SQE of a program: all 64 bits carry
+/// something, and the number can be read back.
+pub fn user_data(n: usize) -> u64 {
+    ((n as u64) << 48) | (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
+}
+
+/// Which SQE of its program has this `user_data`.
+pub fn number(user_data: u64) -> Option<usize> {
+    let n = (user_data >> 48) as usize;
+    (self::user_data(n) == user_data).then_some(n)
+}
