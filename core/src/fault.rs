@@ -85,8 +85,14 @@ faults! {
     TaskrunSetRelaxed: Loom,
     /// TASKRUN is hidden without Acquire: the push it told of may be missed.
     TaskrunClearRelaxed: Loom,
+    /// TASKRUN is hidden after the list is taken, not before.
+    TaskrunHiddenLate: Loom,
     /// The engine clears QUEUED after it has acted on the notice, not before.
     QueuedClearedLate: Loom,
+    /// QUEUED is set without Acquire, so a notice may overtake the read of the last.
+    QueuedSetRelaxed: Loom,
+    /// A resumed request's end does not look whether another notice has come.
+    RetireBlind: Loom,
     /// QUEUED is cleared without Release, so a next notice may overtake the read of the last.
     QueuedClearRelaxed: Loom,
     /// A waker looks for a sleeper without a full fence after publishing.
@@ -109,6 +115,10 @@ faults! {
     WaitNoRecheck: Loom,
     /// A shutdown does not look again after announcing its sleep.
     ShutdownNoRecheck: Loom,
+    /// A sleeper does not look again whether the backend must be polled.
+    PollingNoRecheck: Loom,
+    /// SQEs that waited for a request are believed to wait when one has ended.
+    StarvedForEver: Loom,
     /// A stop does not wake the engine.
     StopNoWake: Loom,
     /// The engine's end is published without Release.
@@ -125,8 +135,6 @@ faults! {
     MailEmptyNoWake: Loom,
     /// A mailbox answer does not wake its caller.
     MailAnswerNoWake: Loom,
-    /// The mailbox is closed without waking who waits for a place.
-    MailCloseNoWake: Loom,
     /// A mailbox call is posted without Release.
     MailPostRelaxed: Loom,
     /// A mailbox call is taken without Acquire.
@@ -147,8 +155,22 @@ faults! {
     FreedNoWake: Loom,
     /// The helper does not look again after announcing its sleep.
     HelperNoRecheck: Loom,
+    /// The helper does not look again for a stop after announcing its sleep.
+    HelperStopMissed: Loom,
     /// Who leaves a polled request in flight does not wake the helper.
     PollsNoWake: Loom,
+    /// An idle worker is given a job and not woken.
+    WorkerNotWoken: Loom,
+    /// A worker that has arrived is still counted as on its way.
+    WorkerComesForEver: Loom,
+    /// A worker whose wait ran out leaves without looking whether it was called.
+    WorkerLeavesCalled: Loom,
+    /// A worker does not look whether the pool has been stopped before it sleeps.
+    WorkerSleepsThroughEnd: Loom,
+    /// A stop does not wake the idle workers.
+    WorkersNotSentAway: Loom,
+    /// A submission does not look whether the engine has ended.
+    EndNotChecked: Loom,
     /// The fallback slot is never given back.
     FallbackLeaked: Loom,
     /// A full CQ does not wake the engine when the application makes room.

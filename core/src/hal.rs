@@ -116,7 +116,8 @@ pub struct Request<F> {
 pub enum Start {
     /// Finished: the CQE's `res`.
     Done(i32),
-    /// Under way: the token will come back, once, by
+    /// Under way, and the only answer once somebody else has the token. It
+    /// will come back, once, by
     /// [`Completer::complete`](crate::slot::Completer::complete) or
     /// [`Backend::poll`].
     Pending,
@@ -178,7 +179,8 @@ pub trait Backend {
 
     /// Goes on with a pending request after
     /// [`Completer::ready`](crate::slot::Completer::ready).
-    /// Answers [`Start::Done`] or [`Start::Pending`].
+    /// Answers [`Start::Done`] or [`Start::Pending`]. One more notice may
+    /// cross a `Done`; it has no effect.
     ///
     /// # Safety
     /// As for [`start`](Backend::start).
@@ -199,6 +201,10 @@ pub trait Backend {
 
     /// Whether something in flight will only be found by
     /// [`poll`](Backend::poll), so that the engine must not sleep.
+    ///
+    /// Asked again between a driver's announcement that it sleeps and its
+    /// sleep: a backend with interrupts answers from what their handler has
+    /// set, which then calls [`Completer::wake`](crate::engine::Completer::wake).
     #[inline]
     fn polling(&self) -> bool {
         false

@@ -145,8 +145,8 @@ impl Mailbox {
                 }
             }
         }
-        if !fault::on(Fault::MailCloseNoWake) {
-            self.changed.notify(park);
-        }
+        // Nobody need be woken for it: who sleeps here waits for an answer
+        // (given above), or for a place that a caller before it holds, and
+        // that caller wakes it when it leaves.
     }
 }

@@ -59,7 +59,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if fault::on(Fault::NeedWakeupLate) {
             self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
         }
-        if fault::on(Fault::PollerNoRecheck) || (!self.has_sqes() && !self.shared.has_news()) {
+        let polling = self.busy_polling() && !fault::on(Fault::PollingNoRecheck);
+        let news = self.has_sqes() || self.shared.has_news() || polling;
+        if !news || fault::on(Fault::PollerNoRecheck) {
             self.count_sleep();
             self.shared.engine_wait.wait(&self.shared.host, key, None);
         }

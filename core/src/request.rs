@@ -26,6 +26,9 @@ pub(crate) struct Record {
     /// Plain bits: the engine alone holds them; what the completion's holder
     /// outside has is the slot's LIVE bit.
     pub refs: u8,
+    /// `res` is the result, but a notice that crossed the request's end has
+    /// still to come home.
+    pub ended: bool,
 }
 
 impl Record {
@@ -39,6 +42,7 @@ impl Record {
             buffer: NONE,
             opcode: 0,
             refs: 0,
+            ended: false,
         }
     }
 }

@@ -121,7 +121,8 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         while !self.remote.stopping() {
             self.serve();
             let key = self.remote.engine_wait().prepare();
-            if self.idle() && !self.remote.stopping() {
+            let stopping = self.remote.stopping() && !fault::on(Fault::HelperStopMissed);
+            if self.idle() && !stopping {
                 self.remote.engine_wait().wait(host, key, None);
             } else {
                 spin_loop();

@@ -15,7 +15,8 @@
 //!    │                     ├─────────────────────────────────┤
 //!    │    (4) FINAL: store, generation + 1                   │
 //!    └───────────────────────────────────────────────────────┘
-//!         (5) ended in the engine: store, generation + 1 (from LIVE)
+//!         (5) ended in the engine: store, generation + 1 (from LIVE),
+//!             or CAS if a notice may come at the same time
 //! ```
 //!
 //! * Bits 0 and 1 are LIVE and QUEUED, bits 16..32 the generation.
@@ -157,7 +158,7 @@ impl<'m> Slots<'m> {
         // Acquire: pairs with the engine's Release in `take_notice`: the
         // message of the notice before has been read. Release is not needed,
         // the push below publishes.
-        let acquire = fault::order(Fault::QueuedClearRelaxed, Ordering::Acquire);
+        let acquire = fault::order(Fault::QueuedSetRelaxed, Ordering::Acquire);
         if fault::on(Fault::ReturnPushTwice) {
             slot.state.fetch_or(QUEUED, acquire);
         } else {
@@ -301,6 +302,22 @@ impl<'m> Slots<'m> {
         let step = u32::from(!fault::on(Fault::RetireKeepsGeneration));
         let generation = (slot.state.load(Ordering::Relaxed) >> GENERATION).wrapping_add(step);
         slot.state.store(generation << GENERATION, Ordering::Relaxed);
+    }
+
+    /// [`retire`](Self::retire), for a slot whose token others still have and
+    /// may bring a notice for. False if one has: the slot is on its way home,
+    /// and stays as it is.
+    pub fn try_retire(&self, index: u32) -> bool {
+        if fault::on(Fault::RetireBlind) {
+            self.retire(index);
+            return true;
+        }
+        let slot = &self.slots[index as usize];
+        let live = self.token(index).live_state();
+        let idle = (live >> GENERATION).wrapping_add(1) << GENERATION;
+        // Relaxed: as in `retire`; what a notice that was first has to say
+        // is read when the slot is taken off the list.
+        slot.state.compare_exchange(live, idle, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The token of a live slot. Engine only.

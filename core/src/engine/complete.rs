@@ -86,7 +86,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// A pending request has its result.
     fn finish(&mut self, index: u32, result: i32) {
         self.pending -= 1;
-        self.starved = false;
+        self.starved &= fault::on(Fault::StarvedForEver);
         let record = &mut self.pool.records[index as usize];
         record.res = result;
         debug_assert!(record.refs & SUBMISSION == 0, "nothing comes home during a start");
@@ -96,17 +96,29 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Handles everything that came home, oldest first. True if anything had.
     pub(super) fn collect(&mut self) -> bool {
         if self.shared.showing(IORING_SQ_TASKRUN) {
-            // A flag that comes late, after its push was taken, stays until
-            // the next look.
-            self.shared.hide_taskrun();
+            // Before the list is taken. A flag that comes late, after its
+            // push was taken, stays until the next look.
+            if !fault::on(Fault::TaskrunHiddenLate) {
+                self.shared.hide_taskrun();
+            }
         }
         if !self.shared.slots.any_returned() {
             return false;
         }
         let slots = &self.shared.slots;
         let mut list = slots.take();
+        if fault::on(Fault::TaskrunHiddenLate) {
+            self.shared.hide_taskrun();
+        }
         let mut resumed = false;
         while let Some(index) = slots.next_returned(&mut list) {
+            let record = &mut self.pool.records[index as usize];
+            if core::mem::take(&mut record.ended) {
+                let result = record.res;
+                slots.retire(index);
+                self.finish(index, result);
+                continue;
+            }
             match slots.take_notice(index) {
                 Notice::Final(result) => self.finish(index, result),
                 Notice::Ready => {
@@ -115,8 +127,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     // still promised, as at its start.
                     match unsafe { self.backend.resume(slots.token(index)) } {
                         Start::Done(result) | Start::Refused(result) => {
-                            slots.retire(index);
-                            self.finish(index, result);
+                            if slots.try_retire(index) {
+                                self.finish(index, result);
+                            } else {
+                                // A notice has crossed the end. The slot is
+                                // free when that has come home.
+                                let record = &mut self.pool.records[index as usize];
+                                record.res = result;
+                                record.ended = true;
+                            }
                         }
                         Start::Pending | Start::NoRoom => slots.acted_on(index),
                     }

@@ -72,7 +72,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// The submitting part of [`enter`](Self::enter).
     #[inline]
     pub(crate) fn enter_submit(&mut self, to_submit: u32) -> Result<u32, Errno> {
-        if self.down {
+        if self.down && !fault::on(Fault::EndNotChecked) {
             return Err(Errno::EOWNERDEAD);
         }
         if to_submit == 0 {
@@ -113,7 +113,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 continue;
             }
             let key = self.shared.engine_wait.prepare();
-            if !fault::on(Fault::WaitNoRecheck) && self.shared.slots.any_returned() {
+            if self.must_not_sleep() && !fault::on(Fault::WaitNoRecheck) {
                 continue;
             }
             match self.shared.engine_wait.wait(host, key, deadline) {

@@ -200,6 +200,14 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         self.backend.polling()
     }
 
+    /// Whether a completion has come, or must be polled for since an interrupt
+    /// came. For the second look of a driver that is about to sleep and waits
+    /// for completions only.
+    pub(crate) fn must_not_sleep(&self) -> bool {
+        let polling = self.backend.polling() && !fault::on(Fault::PollingNoRecheck);
+        self.shared.slots.any_returned() || polling
+    }
+
     /// Whether there are SQEs that could be taken. Not while the next one
     /// waits for a completion: only that can change it.
     pub(crate) fn has_sqes(&self) -> bool {
@@ -307,7 +315,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
                 continue;
             }
             let key = self.shared.engine_wait.prepare();
-            if fault::on(Fault::ShutdownNoRecheck) || !self.shared.slots.any_returned() {
+            if fault::on(Fault::ShutdownNoRecheck) || !self.must_not_sleep() {
                 self.shared.engine_wait.wait(&self.shared.host, key, None);
             }
         }

@@ -8,6 +8,7 @@
 use crate::table::{self, Expect, Model};
 use annulus::fault::{self, Fault, Kind};
 use std::io::Read;
+use std::os::unix::process::parent_id;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,6 +168,8 @@ fn child(name: &str) -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         let text = info.payload_as_str().unwrap_or("?");
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("?").trim();
+        // The threads' states after it are of no use without locations.
+        let first = if first.starts_with("deadlock") { "deadlock" } else { first };
         let mut first: String = first.chars().take(90).collect();
         if let (true, Some(at)) = (std::env::var_os("ANNULUS_WHERE").is_some(), info.location()) {
             first = format!("{first} ({at})");
@@ -180,8 +183,13 @@ fn child(name: &str) -> ExitCode {
     // LOOM_MAX_PREEMPTIONS overrides, for a longer run.
     builder.preemption_bound = builder.preemption_bound.or(Some(model.preemptions));
     let body = model.run;
+    let parent = parent_id();
     builder.check(move || {
-        ITERATIONS.fetch_add(1, Ordering::Relaxed);
+        let iteration = ITERATIONS.fetch_add(1, Ordering::Relaxed);
+        if iteration % 10_000 == 0 && parent_id() != parent {
+            // Whoever wanted to know is gone.
+            std::process::exit(1);
+        }
         body();
     });
     println!("{} passed", ITERATIONS.load(Ordering::Relaxed));

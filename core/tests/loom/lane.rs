@@ -1,6 +1,7 @@
 //! The return list and the life of a slot, without an engine.
 
 use annulus::model::ReturnLane;
+use annulus::sync::{AtomicU32, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -38,4 +39,89 @@ pub fn return_list() {
     place((2, 12));
     assert!(!lane.take(|_, _| ()), "and once only");
     lane.complete(a, 14).expect_err("stale");
+}
+
+/// READY, READY, FINAL for one slot, each as soon as the lane takes it: the
+/// engine has read a notice before the next is written over it.
+pub fn notices() {
+    let lane = Arc::new(ReturnLane::new(1));
+    let token = lane.arm(0);
+    let completer = {
+        let lane = lane.clone();
+        thread::spawn(move || {
+            for _ in 0..2 {
+                while lane.ready(token).is_err() {
+                    thread::yield_now();
+                }
+            }
+            while lane.complete(token, 7).is_err() {
+                thread::yield_now();
+            }
+            lane.ready(token).expect_err("after FINAL nothing comes");
+        })
+    };
+    let mut came = Vec::new();
+    while came.last() != Some(&Some(7)) {
+        if !lane.take(|_, result| came.push(result)) {
+            thread::yield_now();
+        }
+    }
+    assert_eq!(came, [None, None, Some(7)]);
+    completer.join().unwrap();
+}
+
+/// Acting on a READY notice brings the next notice at once, from another
+/// thread and only once: the lane must be open for it by then.
+pub fn notice_at_once() {
+    let lane = Arc::new(ReturnLane::new(1));
+    let token = lane.arm(0);
+    let armed = Arc::new(AtomicU32::new(0));
+    let device = {
+        let (lane, armed) = (lane.clone(), armed.clone());
+        thread::spawn(move || {
+            lane.ready(token).expect("the first");
+            while armed.load(Ordering::Acquire) == 0 {
+                thread::yield_now();
+            }
+            lane.complete(token, 7).expect("the engine has asked for it");
+        })
+    };
+    let mut end = false;
+    while !end {
+        let any = lane.take(|_, result| match result {
+            None => armed.store(1, Ordering::Release),
+            Some(result) => {
+                assert_eq!(result, 7);
+                end = true;
+            }
+        });
+        if !any {
+            thread::yield_now();
+        }
+    }
+    device.join().unwrap();
+}
+
+/// A slot used twice; the first request's token comes back late, twice. The
+/// second request ends by its own completion and by nothing else.
+pub fn stale_tokens() {
+    let lane = Arc::new(ReturnLane::new(1));
+    let first = lane.arm(0);
+    let late = {
+        let lane = lane.clone();
+        thread::spawn(move || lane.complete(first, 1).is_ok())
+    };
+    let honest = lane.complete(first, 2).is_ok();
+    let mut came = Vec::new();
+    while came.is_empty() {
+        if !lane.take(|_, result| came.push(result)) {
+            thread::yield_now();
+        }
+    }
+    let second = lane.arm(0);
+    lane.complete(second, 3).expect("its own token");
+    lane.take(|_, result| came.push(result));
+    let late = late.join().unwrap();
+    assert!(honest != late, "one of two notices for one request counts");
+    assert_eq!(came, [Some(if honest { 2 } else { 1 }), Some(3)]);
 }

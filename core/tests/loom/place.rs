@@ -1,5 +1,6 @@
 //! The place that models run in: memory, sleep, time.
 
+use annulus::engine::Memory;
 use annulus::hal::{Clock, Host, Park, Parked};
 use annulus::sync::AtomicU32;
 use loom::sync::{Condvar, Mutex};
@@ -24,6 +25,11 @@ impl Arena {
 
     pub fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    pub fn memory(&self) -> Memory<'static> {
+        // SAFETY: the arena outlives every thread of its model.
+        unsafe { Memory::from_raw(self.base, self.layout.size()) }
     }
 }
 
