@@ -61,11 +61,8 @@ const TABLE: [Row; IORING_OP_LAST as usize] = table();
 
 /// How `opcode` is carried out; [`Kind::None`] for one out of range.
 #[inline(always)]
-pub(crate) fn kind(opcode: u8) -> Kind {
-    match TABLE.get(opcode as usize) {
-        Some(row) => row.kind,
-        None => Kind::None,
-    }
+pub(crate) const fn kind(opcode: u8) -> Kind {
+    if (opcode as usize) < TABLE.len() { TABLE[opcode as usize].kind } else { Kind::None }
 }
 
 /// Opcodes that a backend has to carry out; NOP is the engine's own.

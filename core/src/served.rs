@@ -166,7 +166,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         }
         let taken = self.with(|engine| {
             engine.progress();
-            let taken = engine.enter_submit(to_submit);
+            let taken = engine.enter_submit(to_submit, 0);
             engine.publish();
             taken
         })?;

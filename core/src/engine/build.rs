@@ -229,6 +229,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             pending: 0,
             starved: false,
             down: false,
+            short: config.mode == Mode::Inline,
             stats: Stats::default(),
         },
         sq: SqHalf::new(ring),

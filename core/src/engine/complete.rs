@@ -175,8 +175,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Makes new CQEs and SQ room visible to whoever waits for them.
     #[inline(always)]
     pub(crate) fn publish(&mut self) {
-        let posted = self.cq.commit();
-        if posted {
+        if self.cq.commit() {
             self.shared.host.cqes_posted();
         }
         if self.config.mode != Mode::Inline {

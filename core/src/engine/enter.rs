@@ -47,7 +47,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// `EBUSY` if no request can be had (reap, then try
     /// again), `ETIME` if the deadline passed, `EINTR` if the wait was
     /// interrupted.
-    #[inline]
+    #[inline(always)]
     pub fn enter(
         &mut self,
         to_submit: u32,
@@ -55,10 +55,34 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         flags: EnterFlags,
         deadline: Option<u64>,
     ) -> Result<u32, Errno> {
-        self.progress();
-        let taken = self.enter_submit(to_submit);
         let waiting = flags.contains(EnterFlags::GETEVENTS);
-        let answer = match taken {
+        if !self.quiet() || !self.whole(to_submit) {
+            return self.enter_slow(0, to_submit, min_complete, waiting, deadline);
+        }
+        // One at a time is worth a way of its own, without a loop.
+        let (taken, all) = if to_submit == 1 { self.run(1) } else { self.run_many(to_submit) };
+        if !all || (waiting && self.lacks(min_complete)) {
+            return self.enter_slow(taken, to_submit, min_complete, waiting, deadline);
+        }
+        self.sq.commit();
+        self.cq.post();
+        self.shared.host.cqes_posted();
+        Ok(to_submit)
+    }
+
+    /// [`enter`](Self::enter) when there is more to do than it did, having
+    /// taken `taken` SQEs.
+    #[inline(never)]
+    fn enter_slow(
+        &mut self,
+        taken: u32,
+        to_submit: u32,
+        min_complete: u32,
+        waiting: bool,
+        deadline: Option<u64>,
+    ) -> Result<u32, Errno> {
+        self.progress();
+        let answer = match self.enter_submit(to_submit, taken) {
             Ok(taken) if waiting && taken == to_submit => match self.wait(min_complete, deadline) {
                 Err(errno) if taken == 0 => Err(errno),
                 _ => Ok(taken),
@@ -69,34 +93,33 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         answer
     }
 
-    /// The submitting part of [`enter`](Self::enter).
+    /// The submitting part of [`enter`](Self::enter), of which `taken` SQEs
+    /// have been done.
     #[inline]
-    pub(crate) fn enter_submit(&mut self, to_submit: u32) -> Result<u32, Errno> {
+    pub(crate) fn enter_submit(&mut self, to_submit: u32, taken: u32) -> Result<u32, Errno> {
         if self.down && !fault::on(Fault::EndNotChecked) {
             return Err(Errno::EOWNERDEAD);
         }
-        if to_submit == 0 {
-            return Ok(0);
-        }
-        let batch = self.submit(to_submit);
+        let batch = self.submit_rest(to_submit, taken);
         if batch.taken == 0 && batch.end == End::Busy {
             return Err(Errno::EBUSY);
         }
         Ok(batch.taken)
     }
 
-    /// Drives the engine until `want` CQEs are there.
-    #[inline]
-    fn wait(&mut self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
-        // Who came for completions and nothing else (0) looks for more.
-        if want != 0 && self.cq.unread() >= want {
-            return Ok(());
-        }
-        self.wait_slow(want.min(self.cq.entries()), deadline)
+    /// Whether there are not `want` CQEs yet. Who came for completions and
+    /// nothing else (0) looks for more.
+    #[inline(always)]
+    fn lacks(&self, want: u32) -> bool {
+        want == 0 || self.cq.unread() < want
     }
 
-    #[inline(never)]
-    fn wait_slow(&mut self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
+    /// Drives the engine until `want` CQEs are there.
+    fn wait(&mut self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
+        if !self.lacks(want) {
+            return Ok(());
+        }
+        let want = want.min(self.cq.entries());
         loop {
             self.progress();
             if self.cq.unread() >= want {

@@ -159,6 +159,8 @@ pub struct Engine<'m, B: Backend, H: Host> {
     /// The SQ holds entries that cannot be taken before a completion.
     starved: bool,
     down: bool,
+    /// Driven inline and not down: [`enter`](Self::enter) has a short way.
+    short: bool,
     stats: Stats,
 }
 
@@ -258,15 +260,27 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// polled completions, CQEs that waited for room. True if anything was.
     #[inline(always)]
     pub(crate) fn progress(&mut self) -> bool {
+        self.attention() && self.progress_slow()
+    }
+
+    /// Whether something waits to be done besides SQEs.
+    #[inline(always)]
+    fn attention(&self) -> bool {
         // Two loads say that there is nothing: the head of the return list,
         // and the flags, which show TASKRUN and CQ_OVERFLOW.
-        if !self.shared.slots.any_returned()
+        self.shared.slots.any_returned()
+            || self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)
+            || self.backend.polling()
+    }
+
+    /// Whether [`enter`](Self::enter) may look at nothing but the SQ, for a
+    /// call that need not wait. The flags are enough here: inline, whatever
+    /// came home shows TASKRUN, if not now then to the next call.
+    #[inline(always)]
+    fn quiet(&self) -> bool {
+        self.short
             && !self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)
             && !self.backend.polling()
-        {
-            return false;
-        }
-        self.progress_slow()
     }
 
     #[cold]
@@ -292,7 +306,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             let taken = self.submit(self.sq.entries());
             did |= taken.progress();
         }
-        self.publish();
+        if did {
+            self.publish();
+        }
         did
     }
 
@@ -303,6 +319,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if core::mem::replace(&mut self.down, true) {
             return;
         }
+        self.short = false;
         self.publish();
         self.backend.cancel_all();
         while self.pending != 0 {

@@ -60,48 +60,84 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// Takes up to `to_submit` SQEs and starts them.
     #[inline]
     pub(crate) fn submit(&mut self, to_submit: u32) -> Batch {
-        let want = to_submit.min(self.sq.ready());
-        let taken = self.run(want);
+        let taken = self.run_some(to_submit);
+        self.submit_rest(to_submit, taken)
+    }
+
+    /// The rest of a batch of which [`run`](Self::run) has taken a part.
+    pub(super) fn submit_rest(&mut self, to_submit: u32, taken: u32) -> Batch {
+        let want = taken + (to_submit - taken).min(self.sq.ready());
         let batch = if taken == want {
             Batch { taken, end: End::All }
         } else {
             self.submit_steps(want, taken)
         };
-        self.sq.commit();
+        // Nothing is stored in vain: a polling engine comes here all the time.
+        if batch.progress() {
+            self.sq.commit();
+        }
         batch
     }
 
-    /// Carries out the requests at the head of the SQ that end inside the
-    /// engine, as long as nothing stands in the way, with the positions of
-    /// both rings in registers. Answers how many.
-    ///
-    /// What it sees of an SQE that it leaves is forgotten: [`step`](Self::step)
-    /// copies that one anew and makes all its checks on the copy.
+    /// Whether a [`run`](Self::run) can have `want` SQEs, at least one.
     #[inline(always)]
-    fn run(&mut self, want: u32) -> u32 {
-        let start = self.sq.position();
-        let (room, first) = self.cq.run();
+    pub(super) fn whole(&self, want: u32) -> bool {
+        self.sq.has(want) && want <= self.cq.run().room && self.pool.any()
+    }
+
+    /// Carries out the requests at the head of the SQ that end inside the
+    /// engine, `want` of them if nothing stands in the way, with the positions
+    /// of both rings in registers. Answers how many, and whether it was all.
+    ///
+    /// It asks for what [`whole`](Self::whole) promises. What it sees of an
+    /// SQE that it leaves is forgotten: [`step`](Self::step) copies that one
+    /// anew and makes all its checks on the copy.
+    #[inline(always)]
+    pub(super) fn run(&mut self, want: u32) -> (u32, bool) {
+        debug_assert!(self.whole(want));
         // No CQE passes one that waits for room.
-        debug_assert!(self.overflow.is_empty() || room == 0);
-        let most = if self.pool.any() { want.min(room) } else { 0 };
-        let mut taken = 0;
-        while taken != most {
-            let Some(cell) = self.sq.entry(start.wrapping_add(taken)) else {
-                break;
+        debug_assert!(self.overflow.is_empty());
+        let entries = self.sq.entries_by_place();
+        let cqes = self.cq.run();
+        let start = self.sq.position();
+        let end = start.wrapping_add(want);
+        let (mut position, mut tail) = (start, cqes.first);
+        let all = loop {
+            let Some(cell) = entries.at(position) else {
+                break false;
             };
             let sqe = cell.read_bare();
-            if op::kind(sqe.opcode) != Kind::Nop || !plain(&sqe) {
-                break;
+            if !plain_nop(&sqe) {
+                break false;
             }
             // The record on top of the pool is this request's for as long as
             // it lasts: it is taken and given back within this line.
-            let cqe = Cqe { user_data: sqe.user_data, res: 0, flags: 0 };
-            self.cq.put(first.wrapping_add(taken), cqe);
-            taken += 1;
+            cqes.put(tail, Cqe { user_data: sqe.user_data, res: 0, flags: 0 });
+            position = position.wrapping_add(1);
+            tail = tail.wrapping_add(1);
+            if position == end {
+                break true;
+            }
+        };
+        self.sq.seek(position);
+        self.cq.advance(tail);
+        (position.wrapping_sub(start), all)
+    }
+
+    /// [`run`](Self::run), with all registers for itself.
+    #[inline(never)]
+    pub(super) fn run_many(&mut self, want: u32) -> (u32, bool) {
+        self.run(want)
+    }
+
+    /// A [`run`](Self::run) for as many of `want` SQEs as can be had.
+    fn run_some(&mut self, want: u32) -> u32 {
+        let most = want.min(self.sq.ready());
+        if most > self.cq.run().room && self.overflow.is_empty() {
+            self.cq.refresh();
         }
-        self.sq.seek(start.wrapping_add(taken));
-        self.cq.advance(first.wrapping_add(taken));
-        taken
+        let most = most.min(self.cq.run().room);
+        if self.whole(most) { self.run_many(most).0 } else { 0 }
     }
 
     /// The rest of a batch, from the first SQE that [`run`](Self::run) left.
@@ -114,9 +150,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             self.collect();
         }
         while batch.taken != want && batch.end == End::All {
-            self.step(&mut batch);
-            if batch.end == End::All {
-                batch.taken += self.run(want - batch.taken);
+            if self.step(&mut batch) == Kind::Nop && batch.end == End::All {
+                batch.taken += self.run_some(want - batch.taken);
             }
         }
         self.backend.kick();
@@ -124,18 +159,21 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     }
 
     /// Takes one SQE the long way: any operation, any state of the ring.
-    fn step(&mut self, batch: &mut Batch) {
+    /// Answers what it was.
+    fn step(&mut self, batch: &mut Batch) -> Kind {
         let position = self.sq.position();
         let Some(cell) = self.sq.entry(position) else {
             self.sq.count_dropped();
             self.sq.seek(position.wrapping_add(1));
             batch.end = End::Dropped;
-            return;
+            return Kind::None;
         };
         let Some(index) = self.pool.take().or_else(|| self.take_slow()) else {
             return self.starve(batch);
         };
-        let issue = self.issue(index, &cell.read());
+        let sqe = cell.read();
+        let kind = op::kind(sqe.opcode);
+        let issue = self.issue(index, kind, &sqe);
         if let Issue::NoRoom = issue {
             self.pool.put(index);
             return self.starve(batch);
@@ -145,14 +183,16 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if matches!(issue, Issue::Failed) && !self.config.submit_all {
             batch.end = End::Failed;
         }
+        kind
     }
 
     /// The SQE at the head must wait for a completion.
     #[cold]
-    fn starve(&mut self, batch: &mut Batch) {
+    fn starve(&mut self, batch: &mut Batch) -> Kind {
         self.stats.busy += 1;
         self.starved = true;
         batch.end = End::Busy;
+        Kind::None
     }
 
     #[cold]
@@ -166,8 +206,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     }
 
     /// Checks one SQE and starts it in record `index`.
-    fn issue(&mut self, index: u32, sqe: &Sqe) -> Issue {
-        let kind = op::kind(sqe.opcode);
+    fn issue(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Issue {
         if let Err(errno) = prepare(kind, sqe) {
             return self.fail(index, sqe, errno.to_result());
         }
@@ -294,13 +333,16 @@ fn nop_result(sqe: &Sqe) -> i32 {
     if sqe.op_flags & IORING_NOP_INJECT_RESULT != 0 { sqe.len as i32 } else { 0 }
 }
 
-/// Whether a NOP is one of the usual kind: nothing to refuse, nothing to
-/// inject. One test over the fields that [`prepare`] looks at.
+/// Whether an SQE is a NOP of the usual kind: nothing to refuse, nothing to
+/// inject. One test over the fields that [`prepare`] looks at; each is shifted
+/// to where it lies in its word, so that the word needs only to be masked.
 #[inline(always)]
-fn plain(sqe: &Sqe) -> bool {
-    u32::from(sqe.flags & !FLAGS)
-        | u32::from(sqe.ioprio)
-        | u32::from(sqe.personality)
+fn plain_nop(sqe: &Sqe) -> bool {
+    const { assert!(matches!(op::kind(0), Kind::Nop)) };
+    u32::from(sqe.opcode)
+        | u32::from(sqe.flags & !FLAGS) << 8
+        | u32::from(sqe.ioprio) << 16
+        | u32::from(sqe.personality) << 16
         | sqe.op_flags
         == 0
 }

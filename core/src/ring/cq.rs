@@ -1,6 +1,6 @@
 //! The completion queue: the engine's half and the application's.
 
-use super::{RingRef, cell};
+use super::{CqeCell, RingRef, cell};
 use crate::cqe::Cqe;
 use crate::fault::{self, Fault};
 use crate::sync::Ordering;
@@ -10,21 +10,22 @@ pub(crate) struct CqProducer<'m> {
     ring: RingRef<'m>,
     /// What has been written; published by `commit`.
     tail: u32,
-    published: u32,
-    /// The last head seen; read anew only when the queue looks full.
-    head: u32,
+    /// The tail of a full queue, by the last head seen; that is read anew
+    /// only when this is reached.
+    full: u32,
     mask: u32,
 }
 
 impl<'m> CqProducer<'m> {
     pub fn new(ring: RingRef<'m>) -> Self {
-        Self { ring, tail: 0, published: 0, head: 0, mask: ring.cqes.len() as u32 - 1 }
+        let entries = ring.cqes.len() as u32;
+        Self { ring, tail: 0, full: entries, mask: entries - 1 }
     }
 
     /// Writes one entry if there is room.
     #[inline(always)]
     pub fn push(&mut self, cqe: Cqe) -> bool {
-        if self.tail.wrapping_sub(self.head) > self.mask && !self.refresh() {
+        if self.tail == self.full && !self.refresh() {
             return false;
         }
         cell(self.ring.cqes, self.tail, self.mask).write(cqe);
@@ -33,24 +34,22 @@ impl<'m> CqProducer<'m> {
     }
 
     /// Entries that can be written without looking at the application's
-    /// head (none once a [`push`](Self::push) has failed, until one succeeds),
-    /// and where the next one goes: for a run of [`put`](Self::put)s with the
-    /// tail in a local, brought back by [`advance`](Self::advance).
+    /// head: for a run of [`put`](Run::put)s with the tail in a register,
+    /// brought back by [`advance`](Self::advance).
     #[inline(always)]
-    pub fn run(&self) -> (u32, u32) {
-        (self.mask + 1 - self.tail.wrapping_sub(self.head), self.tail)
-    }
-
-    /// Writes one entry of a run.
-    #[inline(always)]
-    pub fn put(&self, tail: u32, cqe: Cqe) {
-        cell(self.ring.cqes, tail, self.mask).write(cqe);
+    pub fn run(&self) -> Run<'m> {
+        Run {
+            cqes: self.ring.cqes,
+            mask: self.mask,
+            first: self.tail,
+            room: self.full.wrapping_sub(self.tail),
+        }
     }
 
     /// Ends a run.
     #[inline(always)]
     pub fn advance(&mut self, tail: u32) {
-        debug_assert!(tail.wrapping_sub(self.head) <= self.mask + 1);
+        debug_assert!(self.full.wrapping_sub(tail) <= self.mask + 1);
         self.tail = tail;
     }
 
@@ -64,21 +63,27 @@ impl<'m> CqProducer<'m> {
         // A head past the tail, or far behind it, is an application's lie:
         // the queue stays full until the head makes sense again.
         if self.tail.wrapping_sub(head) <= self.mask + 1 {
-            self.head = head;
+            self.full = head.wrapping_add(self.mask + 1);
         }
-        self.tail.wrapping_sub(self.head) <= self.mask
+        self.tail != self.full
     }
 
     /// Makes the entries written so far visible; true if there were any.
     #[inline(always)]
     pub fn commit(&mut self) -> bool {
-        if self.published == self.tail {
+        // Relaxed: our own word.
+        if self.ring.cq_tail.load(Ordering::Relaxed) == self.tail {
             return false;
         }
-        self.published = self.tail;
+        self.post();
+        true
+    }
+
+    /// [`commit`](Self::commit) after something was written.
+    #[inline(always)]
+    pub fn post(&self) {
         // Release: pairs with CqHalf::refresh; the entries are written before.
         self.ring.cq_tail.store(self.tail, fault::order(Fault::CqTailRelaxed, Ordering::Release));
-        true
     }
 
     /// Entries written that the application has not taken.
@@ -99,16 +104,32 @@ impl<'m> CqProducer<'m> {
     }
 }
 
+/// Room for some entries of a completion queue.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'m> {
+    cqes: &'m [CqeCell],
+    mask: u32,
+    /// Where the next entry goes.
+    pub first: u32,
+    /// Entries that can be written.
+    pub room: u32,
+}
+
+impl Run<'_> {
+    /// Writes one entry.
+    #[inline(always)]
+    pub fn put(self, tail: u32, cqe: Cqe) {
+        cell(self.cqes, tail, self.mask).write(cqe);
+    }
+}
+
 /// The application's half of the completion queue.
 ///
 /// One per ring; whoever has it `&mut` is the single consumer.
 pub struct CqHalf<'m> {
     ring: RingRef<'m>,
-    /// What has been taken; published when the queue is closed.
+    /// What has been taken and given back.
     head: u32,
-    published: u32,
-    /// The last tail seen.
-    tail: u32,
     mask: u32,
     /// Whom to tell that there is room; nobody when the owner of this half
     /// also drives the engine.
@@ -124,50 +145,50 @@ pub(crate) trait MadeRoom: Sync {
 impl<'m> CqHalf<'m> {
     pub(crate) fn new(ring: RingRef<'m>, room: Option<&'m dyn MadeRoom>) -> Self {
         let mask = ring.cqes.len() as u32 - 1;
-        Self { ring, head: 0, published: 0, tail: 0, mask, room }
+        Self { ring, head: 0, mask, room }
     }
 
     /// Opens the queue for reading; what was taken is given back on drop.
     #[inline]
     pub fn queue<'a>(&'a mut self) -> CompletionQueue<'a, 'm> {
-        self.refresh();
-        CompletionQueue { half: self }
+        let head = self.head;
+        CompletionQueue { head, tail: self.look(head), half: self }
     }
 
+    /// How far the engine has come, for one who has taken all before `head`.
     #[inline]
-    fn refresh(&mut self) {
+    fn look(&self, head: u32) -> u32 {
         // Acquire: pairs with CqProducer::commit.
         let tail =
             self.ring.cq_tail.load(fault::order(Fault::CqTailLoadRelaxed, Ordering::Acquire));
         // A tail that goes back or runs away (an engine that lies, in shared
         // memory) is not believed: no entry is read that was not written.
-        if tail.wrapping_sub(self.head) <= self.mask + 1 {
-            self.tail = tail;
+        if tail.wrapping_sub(head) > self.mask + 1 {
+            return self.disbelieve(head);
         }
+        tail
     }
 
-    /// Gives back what was taken.
+    /// A function of its own, so that those who have nothing to disbelieve
+    /// go straight on.
+    #[cold]
+    #[inline(never)]
+    fn disbelieve(&self, head: u32) -> u32 {
+        head
+    }
+
+    /// Gives back what was taken, all before `head`.
     #[inline]
-    fn publish(&mut self) {
-        if self.published == self.head {
+    fn publish(&mut self, head: u32) {
+        if self.head == head {
             return;
         }
-        self.published = self.head;
+        self.head = head;
         // Release: pairs with CqProducer::refresh; the copies are made before.
-        self.ring.cq_head.store(self.head, fault::order(Fault::CqHeadRelaxed, Ordering::Release));
+        self.ring.cq_head.store(head, fault::order(Fault::CqHeadRelaxed, Ordering::Release));
         if let Some(room) = self.room {
             room.made_room();
         }
-    }
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Cqe> {
-        if self.tail == self.head {
-            return None;
-        }
-        let cqe = cell(self.ring.cqes, self.head, self.mask).read();
-        self.head = self.head.wrapping_add(1);
-        Some(cqe)
     }
 }
 
@@ -176,20 +197,25 @@ impl<'m> CqHalf<'m> {
 /// entries taken back to the engine.
 pub struct CompletionQueue<'a, 'm> {
     half: &'a mut CqHalf<'m>,
+    /// The half's, ahead of it by what has not been given back yet. Here, so
+    /// that a run of reads has it in a register.
+    head: u32,
+    /// The last tail seen.
+    tail: u32,
 }
 
 impl CompletionQueue<'_, '_> {
     /// Gives back what was taken and looks for what is new.
     #[inline]
     pub fn sync(&mut self) {
-        self.half.publish();
-        self.half.refresh();
+        self.half.publish(self.head);
+        self.tail = self.half.look(self.head);
     }
 
     /// Entries to read, as last seen.
     #[inline]
     pub fn len(&self) -> usize {
-        self.half.tail.wrapping_sub(self.half.head) as usize
+        self.tail.wrapping_sub(self.head) as usize
     }
 
     /// Whether there was nothing to read, as last seen.
@@ -222,7 +248,12 @@ impl Iterator for CompletionQueue<'_, '_> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Cqe> {
-        self.half.next()
+        if self.tail == self.head {
+            return None;
+        }
+        let cqe = cell(self.half.ring.cqes, self.head, self.half.mask).read();
+        self.head = self.head.wrapping_add(1);
+        Some(cqe)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -233,6 +264,6 @@ impl Iterator for CompletionQueue<'_, '_> {
 impl Drop for CompletionQueue<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        self.half.publish();
+        self.half.publish(self.head);
     }
 }

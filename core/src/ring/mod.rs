@@ -121,11 +121,19 @@ impl CqeCell {
 
 /// The cell that a free-running index names.
 #[inline(always)]
-fn cell<'m, T>(cells: &'m [T], index: u32, mask: u32) -> &'m T {
+fn cell<T>(cells: &[T], index: u32, mask: u32) -> &T {
     debug_assert_eq!(cells.len(), mask as usize + 1);
     // SAFETY: the halves are made with a mask of the slice's length less
     // one (a power of two), so a masked index is inside.
     unsafe { cells.get_unchecked((index & mask) as usize) }
+}
+
+/// The cell of that index, if there is one.
+#[inline(always)]
+fn checked<T>(cells: &[T], index: u32, mask: u32) -> Option<&T> {
+    debug_assert_eq!(cells.len(), mask as usize + 1);
+    // SAFETY: no more than the slice's length less one, as above.
+    (index <= mask).then(|| unsafe { cells.get_unchecked(index as usize) })
 }
 
 /// Byte offsets of a ring's parts from the start of its memory.

@@ -1,9 +1,9 @@
 //! The submission queue: the application's half and the engine's.
 
-use super::{RingRef, SqeCell, cell};
+use super::{RingRef, SqeCell, cell, checked};
 use crate::fault::{self, Fault};
 use crate::sqe::Sqe;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_SQ_TASKRUN};
 
 /// The queue has no free entry: submit, then push again.
@@ -20,20 +20,22 @@ pub struct SqHalf<'m> {
     ring: RingRef<'m>,
     /// What has been written; published by [`SubmissionQueue::sync`].
     tail: u32,
-    /// The last head seen; read anew only when the queue looks full.
-    head: u32,
+    /// The tail of a full queue, by the last head seen; that is read anew
+    /// only when this is reached.
+    full: u32,
     mask: u32,
 }
 
 impl<'m> SqHalf<'m> {
     pub(crate) fn new(ring: RingRef<'m>) -> Self {
-        Self { ring, tail: 0, head: 0, mask: ring.sqes.len() as u32 - 1 }
+        let entries = ring.sqes.len() as u32;
+        Self { ring, tail: 0, full: entries, mask: entries - 1 }
     }
 
     /// Opens the queue for pushing; what was pushed is published on drop.
     #[inline]
     pub fn queue<'a>(&'a mut self) -> SubmissionQueue<'a, 'm> {
-        SubmissionQueue { half: self }
+        SubmissionQueue { tail: self.tail, full: self.full, half: self }
     }
 
     /// Entries pushed and not yet taken by the engine: what `submit` asks for.
@@ -43,31 +45,29 @@ impl<'m> SqHalf<'m> {
         self.tail.wrapping_sub(self.ring.sq_head.load(Ordering::Relaxed))
     }
 
+    /// Publishes the entries before `tail`.
     #[inline]
-    fn publish(&mut self) {
+    fn publish(&mut self, tail: u32) {
+        self.tail = tail;
         // Release: pairs with the engine's Acquire load of the tail in
         // SqConsumer::ready; the entries (and array) are written before.
-        self.ring.sq_tail.store(self.tail, fault::order(Fault::SqTailRelaxed, Ordering::Release));
+        self.ring.sq_tail.store(tail, fault::order(Fault::SqTailRelaxed, Ordering::Release));
     }
 
-    #[inline]
-    fn refresh(&mut self) {
+    /// Looks how far the engine has come: the tail at which a queue that has
+    /// this one is full.
+    #[cold]
+    fn refresh(&mut self, tail: u32) -> u32 {
         // Acquire: pairs with the engine's Release store of the head in
         // SqConsumer::commit; its reads of the entries are over.
-        self.head =
+        let head =
             self.ring.sq_head.load(fault::order(Fault::SqHeadLoadRelaxed, Ordering::Acquire));
-    }
-
-    #[inline]
-    fn room(&mut self, want: u32) -> bool {
         let entries = self.mask + 1;
-        if entries - self.tail.wrapping_sub(self.head) >= want {
-            return true;
-        }
-        self.refresh();
-        // An engine that lies about its head (shared memory) would underflow
-        // here; a count beyond the queue is treated as full.
-        entries.checked_sub(self.tail.wrapping_sub(self.head)).is_some_and(|free| free >= want)
+        // An engine that lies about its head (shared memory): the queue is
+        // full until the head makes sense again.
+        let lies = tail.wrapping_sub(head) > entries;
+        self.full = if lies { tail } else { head.wrapping_add(entries) };
+        self.full
     }
 }
 
@@ -75,6 +75,11 @@ impl<'m> SqHalf<'m> {
 /// `io-uring` crate). Dropping it publishes what was pushed.
 pub struct SubmissionQueue<'a, 'm> {
     half: &'a mut SqHalf<'m>,
+    /// The half's, ahead of it by what has not been published yet. Here, so
+    /// that a run of pushes has it in a register.
+    tail: u32,
+    /// The half's.
+    full: u32,
 }
 
 impl SubmissionQueue<'_, '_> {
@@ -84,8 +89,17 @@ impl SubmissionQueue<'_, '_> {
     /// tail meets: what was written before it, the engine sees.
     #[inline]
     pub fn sync(&mut self) {
-        self.half.publish();
-        self.half.refresh();
+        self.half.publish(self.tail);
+        self.full = self.half.refresh(self.tail);
+    }
+
+    #[inline]
+    fn room(&mut self, want: u32) -> bool {
+        if self.full.wrapping_sub(self.tail) >= want {
+            return true;
+        }
+        self.full = self.half.refresh(self.tail);
+        self.full.wrapping_sub(self.tail) >= want
     }
 
     /// Appends one entry.
@@ -98,12 +112,11 @@ impl SubmissionQueue<'_, '_> {
     /// by others where the kernel would write it, until its CQE has come.
     #[inline]
     pub unsafe fn push(&mut self, entry: &Sqe) -> Result<(), PushError> {
-        if !self.half.room(1) {
+        if !self.room(1) {
             return Err(PushError);
         }
-        let half = &mut *self.half;
-        cell(half.ring.sqes, half.tail, half.mask).write(entry);
-        half.tail = half.tail.wrapping_add(1);
+        cell(self.half.ring.sqes, self.tail, self.half.mask).write(entry);
+        self.tail = self.tail.wrapping_add(1);
         Ok(())
     }
 
@@ -116,7 +129,7 @@ impl SubmissionQueue<'_, '_> {
     /// As for [`push`](Self::push).
     #[inline]
     pub unsafe fn push_multiple(&mut self, entries: &[Sqe]) -> Result<(), PushError> {
-        if entries.len() > self.capacity() || !self.half.room(entries.len() as u32) {
+        if entries.len() > self.capacity() || !self.room(entries.len() as u32) {
             return Err(PushError);
         }
         for entry in entries {
@@ -134,19 +147,19 @@ impl SubmissionQueue<'_, '_> {
     /// The place keeps its index on the next time round. In a full queue it is
     /// still the engine's, and nothing happens.
     pub fn set_next_index(&mut self, index: u32) {
-        if !self.half.room(1) {
+        if !self.room(1) {
             return;
         }
         if let Some(array) = self.half.ring.sq_array {
             // Relaxed: published by the Release store of the tail.
-            cell(array, self.half.tail, self.half.mask).store(index, Ordering::Relaxed);
+            cell(array, self.tail, self.half.mask).store(index, Ordering::Relaxed);
         }
     }
 
     /// Entries in the queue that the engine has not taken, as last seen.
     #[inline]
     pub fn len(&self) -> usize {
-        self.half.tail.wrapping_sub(self.half.head) as usize
+        self.capacity() - self.full.wrapping_sub(self.tail) as usize
     }
 
     /// Whether the engine had taken everything, as last seen.
@@ -202,7 +215,30 @@ impl SubmissionQueue<'_, '_> {
 impl Drop for SubmissionQueue<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        self.half.publish();
+        self.half.publish(self.tail);
+    }
+}
+
+/// The entries of a submission queue by their places.
+#[derive(Clone, Copy)]
+pub(crate) struct ByPlace<'m> {
+    array: Option<&'m [AtomicU32]>,
+    sqes: &'m [SqeCell],
+    mask: u32,
+}
+
+impl<'m> ByPlace<'m> {
+    /// See [`SqConsumer::entry`].
+    #[inline(always)]
+    pub fn at(self, position: u32) -> Option<&'m SqeCell> {
+        match self.array {
+            None => Some(cell(self.sqes, position, self.mask)),
+            // Relaxed: ordered by the tail. Read once, then checked.
+            Some(array) => {
+                let index = cell(array, position, self.mask).load(Ordering::Relaxed);
+                checked(self.sqes, index, self.mask)
+            }
+        }
     }
 }
 
@@ -222,10 +258,24 @@ impl<'m> SqConsumer<'m> {
     /// the application wrote into the tail.
     #[inline(always)]
     pub fn ready(&self) -> u32 {
+        self.published().min(self.mask + 1)
+    }
+
+    /// Whether at least `want` entries, and one, are ready.
+    #[inline(always)]
+    pub fn has(&self, want: u32) -> bool {
+        // One less: 0 becomes more than any queue has.
+        let last = want.wrapping_sub(1);
+        last <= self.mask && last < self.published()
+    }
+
+    /// What the application says it has published.
+    #[inline(always)]
+    fn published(&self) -> u32 {
         // Acquire: pairs with SqHalf::publish.
         let tail =
             self.ring.sq_tail.load(fault::order(Fault::SqTailLoadRelaxed, Ordering::Acquire));
-        tail.wrapping_sub(self.head).min(self.mask + 1)
+        tail.wrapping_sub(self.head)
     }
 
     /// The place at the head of the queue, for a run over entries with the
@@ -246,14 +296,14 @@ impl<'m> SqConsumer<'m> {
     /// was published.
     #[inline(always)]
     pub fn entry(&self, position: u32) -> Option<&'m SqeCell> {
-        match self.ring.sq_array {
-            None => Some(cell(self.ring.sqes, position, self.mask)),
-            // Relaxed: ordered by the tail. Read once, then checked.
-            Some(array) => {
-                let index = cell(array, position, self.mask).load(Ordering::Relaxed);
-                self.ring.sqes.get(index as usize)
-            }
-        }
+        self.entries_by_place().at(position)
+    }
+
+    /// What [`entry`](Self::entry) needs, for a run over entries that keeps
+    /// it in registers.
+    #[inline(always)]
+    pub fn entries_by_place(&self) -> ByPlace<'m> {
+        ByPlace { array: self.ring.sq_array, sqes: self.ring.sqes, mask: self.mask }
     }
 
     /// Counts a place that named no entry.
