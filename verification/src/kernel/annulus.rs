@@ -80,9 +80,13 @@ impl Target for Annulus {
         let entry = unsafe { std::mem::transmute::<RawSqe, Entry>(*sqe) };
         let mut sq = self.ring.submission();
         // A place keeps the index it was given last, so each is given anew.
-        sq.set_next_index(index.unwrap_or(self.tail & (sq.capacity() as u32 - 1)));
-        // SAFETY: the caller's promise.
-        let pushed = unsafe { sq.push(&entry) }.is_ok();
+        let index = index.unwrap_or(self.tail & (sq.capacity() as u32 - 1));
+        // SAFETY: the caller's promise. The memory of a program's entries
+        // lasts as long as the program.
+        let pushed = unsafe {
+            sq.set_next_index(index);
+            sq.push(&entry).is_ok()
+        };
         self.tail = self.tail.wrapping_add(pushed.into());
         pushed
     }
@@ -101,7 +105,9 @@ impl Target for Annulus {
             args = Some(SubmitArgs::new().timespec(&time));
         }
         // SAFETY: what the SQEs point to stays until the ring has gone.
-        answer(unsafe { self.ring.submitter().enter(to_submit, min_complete, flags, args.as_ref()) })
+        answer(unsafe {
+            self.ring.submitter().enter(to_submit, min_complete, flags, args.as_ref())
+        })
     }
 
     fn reap(&mut self, most: usize, into: &mut Vec<Cqe>) {

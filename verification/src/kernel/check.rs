@@ -105,20 +105,22 @@ pub fn memory_ok(sqe: &Sqe) -> bool {
     match &sqe.data {
         Data::Flat(_) if op::vectored(sqe.op) => true,
         Data::Flat(at) => mapped(*at, u64::from(sqe.len)),
-        Data::Vector(list) => {
-            list.iter().take(sqe.len as usize).all(|&(at, len)| mapped(at, len))
-        }
+        Data::Vector(list) => list.iter().take(sqe.len as usize).all(|&(at, len)| mapped(at, len)),
     }
 }
 
 /// Whether a registration takes this buffer.
 pub fn buffer_ok(buf: &Buf) -> bool {
-    *buf == Buf::EMPTY || (buf.len > 0 && matches!(buf.at, Mem::Arena(_)) && mapped(buf.at, buf.len))
+    *buf == Buf::EMPTY
+        || (buf.len > 0 && matches!(buf.at, Mem::Arena(_)) && mapped(buf.at, buf.len))
 }
 
 /// Whether an SQE is refused before it begins (what ends a batch).
 pub fn refused(sqe: &Sqe) -> bool {
-    if op::name(sqe.op) == "unknown" || sqe.flags & !(FIXED_FILE | ASYNC) != 0 || sqe.personality != 0 {
+    if op::name(sqe.op) == "unknown"
+        || sqe.flags & !(FIXED_FILE | ASYNC) != 0
+        || sqe.personality != 0
+    {
         return true;
     }
     match sqe.op {
@@ -184,12 +186,15 @@ pub fn in_buffer(sqe: &Sqe, buffer: Option<(u32, u64)>) -> bool {
 pub fn fails(sqe: &Sqe, desc: Desc) -> bool {
     let write = op::writes(sqe.op);
     let known = DSYNC | SYNC | NOWAIT | APPEND | NOAPPEND;
-    let off = sqe.off as i64;
     (if write { !desc.write } else { !desc.read })
         || sqe.op_flags & !known != 0
         || sqe.op_flags & (APPEND | NOAPPEND) == APPEND | NOAPPEND
-        || off < -1
-        || off.checked_add(want(sqe) as i64).is_none()
+}
+
+/// Whether no file can have such an offset.
+pub fn bad_offset(sqe: &Sqe) -> bool {
+    let off = sqe.off as i64;
+    off < -1 || off.checked_add(want(sqe) as i64).is_none()
 }
 
 /// Whether a write goes to the end.

@@ -26,7 +26,9 @@ pub fn compare(program: &Program, plan: &Plan, ours: &Trace, theirs: &Trace) -> 
         let what = match (a, b) {
             (Event::Settled(a), Event::Settled(b)) => phases(program, plan, a, b),
             (Event::Entered(a), _) if a.early => Some("a wait that ended too early".into()),
-            (_, Event::Entered(b)) if b.early => Some("the reference's wait ended too early".into()),
+            (_, Event::Entered(b)) if b.early => {
+                Some("the reference's wait ended too early".into())
+            }
             (Event::Stuck, _) | (_, Event::Stuck) => Some("the SQ does not empty".into()),
             _ if a == b => None,
             _ => Some(format!("{} against {}", event(a), event(b))),
@@ -55,16 +57,18 @@ fn phases(program: &Program, plan: &Plan, ours: &Phase, theirs: &Phase) -> Optio
             return Some(format!("#{n} ({sqe}): {} against {}", shown(x), shown(y)));
         }
     }
-    for (what, x, y) in [
-        ("dropped", ours.dropped, theirs.dropped),
-        ("overflow", ours.overflow, theirs.overflow),
-    ] {
+    for (what, x, y) in
+        [("dropped", ours.dropped, theirs.dropped), ("overflow", ours.overflow, theirs.overflow)]
+    {
         if x != y {
             return Some(format!("{what}: {x} against {y}"));
         }
     }
     if ours.lost != theirs.lost || !ours.lost.is_empty() {
-        return Some(format!("completions that never came: {:?} against {:?}", ours.lost, theirs.lost));
+        return Some(format!(
+            "completions that never came: {:?} against {:?}",
+            ours.lost, theirs.lost
+        ));
     }
     let order = |phase: &Phase| -> Vec<usize> {
         let numbers = phase.cqes.iter().filter_map(|cqe| number(cqe.user_data));
@@ -119,9 +123,12 @@ fn event(event: &Event) -> String {
             format!("{}{ready}", result(e.answer))
         }
         Event::Setup(Err(errno)) => format!("set-up {}", result(-errno)),
-        Event::Content(bytes) => format!("{} bytes: {:02x?}", bytes.len(), &bytes[..bytes.len().min(16)]),
+        Event::Content(bytes) => {
+            format!("{} bytes: {:02x?}", bytes.len(), &bytes[..bytes.len().min(16)])
+        }
         Event::Remains(remains) => {
-            let pipes: Vec<_> = remains.pipes.iter().map(|(slot, left)| (slot, left.len())).collect();
+            let pipes: Vec<_> =
+                remains.pipes.iter().map(|(slot, left)| (slot, left.len())).collect();
             format!("files {:x?} positions {:?} pipes {pipes:?}", remains.files, remains.positions)
         }
         other => format!("{other:?}"),

@@ -44,7 +44,8 @@ impl Draw<'_> {
     }
 
     fn fsync(&mut self) -> Sqe {
-        let slot = *self.rng.pick(&[Slot::A, Slot::B, Slot::ARead, Slot::Dir, Slot::Null, Slot::PipeR]);
+        let slot =
+            *self.rng.pick(&[Slot::A, Slot::B, Slot::ARead, Slot::Dir, Slot::Null, Slot::PipeR]);
         let mut sqe = Sqe { op: op::FSYNC, fd: Fd::Slot(slot), ..Sqe::default() };
         sqe.op_flags = self.rng.chance(60).into();
         if self.rng.chance(40) {
@@ -67,9 +68,9 @@ impl Draw<'_> {
         let write = op::writes(sqe.op);
         if self.rng.chance(45) {
             if let Some(table) = &self.model.files {
-                let suits = |d: &Option<Desc>| d.is_some_and(|d| if write { d.write } else { d.read });
-                let places: Vec<usize> =
-                    (0..table.len()).filter(|&i| suits(&table[i])).collect();
+                let suits =
+                    |d: &Option<Desc>| d.is_some_and(|d| if write { d.write } else { d.read });
+                let places: Vec<usize> = (0..table.len()).filter(|&i| suits(&table[i])).collect();
                 if !places.is_empty() {
                     let place = *self.rng.pick(&places);
                     sqe.flags |= FIXED_FILE;
@@ -84,8 +85,8 @@ impl Draw<'_> {
                 QuietR, TinyR, Full,
             ],
             true => &[
-                A, A, A, A2, AWrite, B, BAppend, C, CDirect, CDirect, Null, Null, Zero, PipeW, PipeW,
-                QuietW, QuietW, TinyW,
+                A, A, A, A2, AWrite, B, BAppend, C, CDirect, CDirect, Null, Null, Zero, PipeW,
+                PipeW, QuietW, QuietW, TinyW,
             ],
         };
         sqe.fd = Fd::Slot(*self.rng.pick(slots));
@@ -180,7 +181,8 @@ impl Draw<'_> {
         let mut list = Vec::new();
         let mut left = len;
         for i in 0..count {
-            let mut part = if i + 1 == count { left } else { self.rng.below(u64::from(left) + 1) as u32 };
+            let mut part =
+                if i + 1 == count { left } else { self.rng.below(u64::from(left) + 1) as u32 };
             if direct {
                 part &= !511;
             }
@@ -213,7 +215,14 @@ impl Draw<'_> {
             5 => sqe.op = self.rng.range(100, 255) as u8,
             6 => sqe.personality = self.rng.range(1, 0xffff) as u16,
             7 => self.outside(sqe),
-            8 => sqe.off = *self.rng.pick(&[-2i64 as u64, i64::MIN as u64, i64::MAX as u64, -500i64 as u64]),
+            8 => {
+                sqe.off = *self.rng.pick(&[
+                    -2i64 as u64,
+                    i64::MIN as u64,
+                    i64::MAX as u64,
+                    -500i64 as u64,
+                ])
+            }
             9 => self.bad_memory(sqe),
             10 if sqe.op == op::FSYNC => match self.rng.below(3) {
                 0 => sqe.data = Data::Flat(Mem::Arena(0)),
@@ -227,7 +236,8 @@ impl Draw<'_> {
                 sqe.bad_index = Some(*self.rng.pick(&[beyond, u32::MAX, 1 << 31]));
             }
             13 => {
-                let slots = [Slot::ARead, Slot::AWrite, Slot::PipeR, Slot::PipeW, Slot::Dir, Slot::Full];
+                let slots =
+                    [Slot::ARead, Slot::AWrite, Slot::PipeR, Slot::PipeW, Slot::Dir, Slot::Full];
                 sqe.flags &= !FIXED_FILE;
                 sqe.fd = Fd::Slot(*self.rng.pick(&slots));
             }

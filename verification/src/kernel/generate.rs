@@ -20,7 +20,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
     let mut rng = Rng::nth(wish.seed, index);
     let mode = wish.mode.unwrap_or(Mode::ALL[(index % 3) as usize]);
     let setup = setup(&mut rng, mode);
-    let mut draft = Draft { model: Model::new(&setup), rng, steps: Vec::new() };
+    let mut draft = Draft { mode, model: Model::new(&setup), rng, steps: Vec::new() };
     if fails(&setup) {
         return Program { setup, steps: Vec::new() };
     }
@@ -70,6 +70,7 @@ fn setup(rng: &mut Rng, mode: Mode) -> Setup {
 
 /// A program in the making.
 pub(super) struct Draft {
+    mode: Mode,
     pub rng: Rng,
     pub model: Model,
     pub steps: Vec<Step>,
@@ -172,7 +173,8 @@ impl Draft {
             90..96 => 0,
             _ => *self.rng.pick(&[1000, i32::MAX as u32]),
         };
-        let mut flags = if self.rng.chance(60) { GETEVENTS } else { 0 };
+        let polled = self.mode == Mode::SqPoll;
+        let mut flags = if self.rng.chance(if polled { 20 } else { 60 }) { GETEVENTS } else { 0 };
         if self.rng.chance(10) {
             flags |= *self.rng.pick(&[SQ_WAKEUP, SQ_WAIT, SQ_WAKEUP | SQ_WAIT]);
         }
@@ -203,7 +205,9 @@ impl Draft {
                 let all = &Slot::ALL;
                 Step::Copy(*self.rng.pick(all), *self.rng.pick(all))
             }
-            3 => Step::Close(*self.rng.pick(&[A2, BAppend, PipeW, QuietW, PipeR, QuietR, Null, Spare])),
+            3 => Step::Close(
+                *self.rng.pick(&[A2, BAppend, PipeW, QuietW, PipeR, QuietR, Null, Spare]),
+            ),
             _ => Step::Seek(*self.rng.pick(&[A, A2, B, C, ARead]), self.rng.below(12_000) as u32),
         };
         self.add(step);

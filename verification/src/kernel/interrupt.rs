@@ -23,9 +23,7 @@ pub fn every_millisecond<R>(wait: impl FnOnce() -> R) -> R {
     event.sigev_notify_thread_id = unsafe { libc::gettid() };
     let mut timer: libc::timer_t = std::ptr::null_mut();
     // SAFETY: both are ours.
-    let made = unsafe {
-        libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer)
-    };
+    let made = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
     assert_eq!(made, 0, "a timer");
     set(timer, 1_000_000);
     let result = wait();

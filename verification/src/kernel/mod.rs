@@ -228,7 +228,10 @@ fn report(
     for _ in 0..AGAIN {
         again += usize::from(bench.both(program)?.0.is_some());
     }
-    println!("program {index} of seed {} differs at step {}: {}", wish.seed, first.step, first.what);
+    println!(
+        "program {index} of seed {} differs at step {}: {}",
+        wish.seed, first.step, first.what
+    );
     println!("it differed {again} times of {AGAIN} more\n");
     // One that comes and goes cannot be made smaller by trying once.
     let tries = if again == AGAIN { 1 } else { 4 };
@@ -241,7 +244,10 @@ fn report(
     }
     print_traces(bench, &small)?;
     let only = wish.mode.map_or(String::new(), |mode| format!(" --mode {}", mode.name()));
-    println!("to run it again: cargo verify kernel -- --seed {} --program {index}{only}", wish.seed);
+    println!(
+        "to run it again: cargo verify kernel -- --seed {} --program {index}{only}",
+        wish.seed
+    );
     Ok(())
 }
 

@@ -7,8 +7,8 @@
 //! programs only, and the shrinker throws invalid ones away.
 
 use super::check::{self, Desc, Kind};
-use super::program::{ASYNC, Buf, Data, Fd, Mem, Program, Setup, Slot, Sqe, Step, op};
-use super::world::{A_LEN, B_LEN, C_LEN, PIPE_LEN, TINY_LEN};
+use super::program::{ASYNC, Buf, Data, FIXED_FILE, Fd, Mem, Program, Setup, Slot, Sqe, Step, op};
+use super::world::{A_LEN, B_LEN, C_LEN, NEVER_OPEN, PIPE_LEN, TINY_LEN};
 
 /// Why a program is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,11 @@ pub struct Model {
     /// Registered buffers.
     pub buffers: Option<Vec<Option<(u32, u64)>>>,
     busy: Vec<Claim>,
+    /// A request is in flight whose file and buffer the kernel's worker looks
+    /// up, when it gets there.
+    unheld: bool,
+    /// A request is in flight that need not end at its submission.
+    elsewhere: bool,
     /// Entries pushed since the SQ was empty for sure.
     pub queued: u64,
     /// Something has been submitted since.
@@ -125,6 +130,8 @@ impl Model {
             files: None,
             buffers: None,
             busy: Vec::new(),
+            unheld: false,
+            elsewhere: false,
             queued: 0,
             entered: false,
             settled: true,
@@ -141,7 +148,10 @@ impl Model {
         for step in &program.steps {
             model.step(step)?;
         }
-        Ok(model.plan)
+        match model.settled {
+            true => Ok(model.plan),
+            false => Err(Race("the end comes while something is in flight")),
+        }
     }
 
     /// What a descriptor argument means now.
@@ -178,7 +188,7 @@ impl Model {
 
     /// Nothing is in flight that ends elsewhere.
     fn quiet(&self) -> bool {
-        self.busy.is_empty()
+        !self.elsewhere && self.busy.iter().all(|claim| claim.blocked.is_some())
     }
 
     fn now(&self) -> usize {
@@ -194,6 +204,8 @@ impl Model {
             Step::Push(sqes) => {
                 for sqe in sqes {
                     let fact = self.push(sqe)?;
+                    let waits = fact.blocked.is_some();
+                    self.elsewhere |= !(fact.sync || fact.dropped || fact.left_out || waits);
                     self.plan.facts.push(fact);
                 }
                 self.settled = false;
@@ -210,6 +222,8 @@ impl Model {
                 self.drained();
                 self.busy.retain(|claim| claim.blocked.is_some());
                 self.settled = true;
+                self.unheld = false;
+                self.elsewhere = false;
             }
             Step::Interrupt => {
                 if !self.settled {
@@ -237,6 +251,11 @@ impl Model {
         match step {
             Step::Feed(slot, bytes) => return self.feed(*slot, u64::from(*bytes)),
             Step::Empty(slot) => return self.empty(*slot),
+            Step::Seek(..) => {}
+            _ if self.unheld => return Err(Race("whether a worker has looked its file up")),
+            _ => {}
+        }
+        match step {
             Step::Seek(slot, _) => {
                 let Some(desc) = self.slots[*slot as usize] else { return Ok(()) };
                 self.free(&claim(Thing::Position(desc.origin), ALL, true))?;
@@ -329,6 +348,7 @@ impl Model {
 
     fn unblock(&mut self, sqe: usize) {
         let now = self.now();
+        self.elsewhere = true;
         // A push that unblocks a request of its own step does so now, too.
         self.plan.facts[sqe].blocked = Some(now);
         for claim in &mut self.busy {
@@ -341,6 +361,8 @@ impl Model {
     fn unblock_reader(&mut self, p: usize) {
         if let Some((sqe, len)) = self.pipes[p].reader.take() {
             self.pipes[p].avail -= len.min(self.pipes[p].avail);
+            // It reads when it gets there: more may not be added before.
+            self.busy.push(claim(Thing::PipeW(p), ALL, true));
             self.unblock(sqe);
         }
     }
@@ -348,6 +370,7 @@ impl Model {
     fn unblock_writer(&mut self, p: usize) {
         if let Some((sqe, len)) = self.pipes[p].writer.take() {
             self.pipes[p].avail += len.min(self.room(p));
+            self.busy.push(claim(Thing::PipeR(p), ALL, true));
             self.unblock(sqe);
         }
     }
@@ -410,13 +433,18 @@ impl Model {
         self.queued += 1;
         if sqe.bad_index.is_some() && self.setup.array {
             fact.dropped = true;
-            return if self.setup.pool.is_some() { Err(Race("bad index, small pool")) } else { Ok(fact) };
+            return if self.setup.pool.is_some() {
+                Err(Race("bad index, small pool"))
+            } else {
+                Ok(fact)
+            };
         }
-        let later = sqe.flags & ASYNC != 0;
         if check::refused(sqe) {
             fact.sync = true;
             return Ok(fact);
         }
+        let later = sqe.flags & ASYNC != 0;
+        self.unheld |= later || sqe.op == op::FSYNC;
         if sqe.op == op::NOP {
             fact.sync = !later;
             return Ok(fact);
@@ -424,11 +452,23 @@ impl Model {
         if sqe.op == op::FSYNC {
             return Ok(fact);
         }
+        if sqe.flags & FIXED_FILE == 0 && matches!(sqe.fd, Fd::Raw(0..NEVER_OPEN)) {
+            return Err(Race("somebody else's file"));
+        }
         let desc = check::resolve(sqe, self.files.as_deref(), |fd| self.desc(fd));
         let Some(desc) = desc.filter(|desc| !self.fails(sqe, *desc)) else {
             fact.sync = !later;
             return Ok(fact);
         };
+        if check::bad_offset(sqe) {
+            // What goes to a worker anyway learns it there.
+            let elsewhere = match desc.kind {
+                Kind::Inode(_) => op::writes(sqe.op) && !desc.direct,
+                kind => matches!(kind, Kind::Full | Kind::Dir),
+            };
+            fact.sync = !later && !elsewhere;
+            return Ok(fact);
+        }
         self.transfer(sqe, desc, later, &mut fact)?;
         Ok(fact)
     }
@@ -445,7 +485,13 @@ impl Model {
     }
 
     /// A read or write that gets as far as its file.
-    fn transfer(&mut self, sqe: &Sqe, desc: Desc, later: bool, fact: &mut Fact) -> Result<(), Race> {
+    fn transfer(
+        &mut self,
+        sqe: &Sqe,
+        desc: Desc,
+        later: bool,
+        fact: &mut Fact,
+    ) -> Result<(), Race> {
         let write = op::writes(sqe.op);
         let mut claims = memory(sqe);
         let sync = match desc.kind {
@@ -453,8 +499,14 @@ impl Model {
                 claims.clear();
                 true
             }
+            // After a page it may stop to let others run.
+            Kind::Zero if !write && fact.want > 4096 => return Err(Race("how much of zero")),
             Kind::Zero => true,
             Kind::Full | Kind::Dir => false,
+            // An O_DIRECT read that ends later does not move the position.
+            Kind::Inode(_) if desc.direct && sqe.off == u64::MAX => {
+                return Err(Race("the position of direct I/O"));
+            }
             Kind::Inode(i) => self.file(sqe, desc, i, &mut claims),
             Kind::PipeR(p) => self.read_pipe(sqe, p, later, fact, &mut claims)?,
             Kind::PipeW(p) => self.write_pipe(sqe, p, later, fact, &mut claims)?,
@@ -559,7 +611,7 @@ impl Model {
         if !self.readable(p) {
             return match self.pipes[p].read_used {
                 true => Err(Race("whether a reader's reference lingers")),
-                false => Ok(true),
+                false => Ok(false),
             };
         }
         if !check::memory_ok(sqe) {
@@ -581,13 +633,10 @@ impl Model {
             claims.push(claim(Thing::PipeR(p), ALL, true));
         }
         self.pipes[p].avail += want.min(self.room(p));
-        if self.pipes[p].reader.is_some() {
-            // The reader and the writer meet when they will; then nobody
-            // else may come between them.
-            self.unblock_reader(p);
-            return Ok(false);
-        }
-        Ok(want <= 4096)
+        let alone = self.pipes[p].reader.is_none();
+        self.unblock_reader(p);
+        // With a reader who waits, they meet when they will.
+        Ok(alone && want <= 4096)
     }
 
     fn block(&mut self, fact: &mut Fact, claims: &mut [Claim]) -> Result<(), Race> {

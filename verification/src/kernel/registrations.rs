@@ -10,7 +10,8 @@ fn file(rng: &mut Rng) -> Fd {
     use Slot::*;
     match rng.below(100) {
         0..88 => Fd::Slot(*rng.pick(&[
-            A, A, A2, ARead, AWrite, B, BAppend, CDirect, C, Null, Zero, PipeR, PipeW, QuietR, QuietW,
+            A, A, A2, ARead, AWrite, B, BAppend, CDirect, C, Null, Zero, PipeR, PipeW, QuietR,
+            QuietW,
         ])),
         88..95 => Fd::Raw(-1),
         95 => Fd::Raw(NEVER_OPEN),
@@ -71,7 +72,8 @@ fn buffer(rng: &mut Rng) -> Buf {
 pub fn buffers(draft: &mut Draft) {
     draft.add(Step::Drain);
     let rng = &mut draft.rng;
-    let some = |rng: &mut Rng, most| (0..rng.range(1, most)).map(|_| buffer(rng)).collect::<Vec<_>>();
+    let some =
+        |rng: &mut Rng, most| (0..rng.range(1, most)).map(|_| buffer(rng)).collect::<Vec<_>>();
     let step = match (&draft.model.buffers, rng.below(100)) {
         (None, 0..75) | (Some(_), 0..6) => Step::Buffers(some(rng, 5)),
         (None, 75..90) => Step::BuffersSparse(rng.below(6) as u32),

@@ -92,7 +92,10 @@ impl fmt::Display for Step {
         match self {
             Step::Push(_) => f.write_str("push"),
             Step::Enter { to_submit, min_complete, flags } => {
-                write!(f, "enter(to_submit {to_submit}, min_complete {min_complete}, flags {flags:#x})")
+                write!(
+                    f,
+                    "enter(to_submit {to_submit}, min_complete {min_complete}, flags {flags:#x})"
+                )
             }
             Step::Interrupt => f.write_str("wait for one more, and be interrupted"),
             Step::Reap(most) => write!(f, "reap up to {most}"),

@@ -47,7 +47,8 @@ impl Tally {
             };
             all += 1;
             moved += u64::from(transfer && cqe.res > 0);
-            *self.table.entry(op::name(sqe.op).into()).or_default().entry(outcome).or_default() += 1;
+            *self.table.entry(op::name(sqe.op).into()).or_default().entry(outcome).or_default() +=
+                1;
         }
         self.moved += moved;
         self.operations += all;

@@ -81,7 +81,13 @@ pub trait Target: Sized {
     unsafe fn push(&mut self, sqe: &RawSqe, index: Option<u32>) -> bool;
 
     /// `io_uring_enter`; a wait takes no longer than `timeout_ns`.
-    fn enter(&mut self, to_submit: u32, min_complete: u32, flags: u32, timeout_ns: Option<u64>) -> i32;
+    fn enter(
+        &mut self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: u32,
+        timeout_ns: Option<u64>,
+    ) -> i32;
 
     /// Takes up to `most` completions.
     fn reap(&mut self, most: usize, into: &mut Vec<Cqe>);

@@ -56,7 +56,9 @@ fn or_error(n: i32) -> io::Result<i32> {
 
 /// FNV-1a: a difference is all it has to show.
 pub fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &b| (sum ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, &b| (sum ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// The slots that a program needs.
@@ -102,8 +104,7 @@ impl<'a> World<'a> {
         use Slot::*;
         let rdwr = libc::O_RDWR;
         if any(&[A, A2, ARead, AWrite]) {
-            let modes =
-                [(A, rdwr), (A2, rdwr), (ARead, libc::O_RDONLY), (AWrite, libc::O_WRONLY)];
+            let modes = [(A, rdwr), (A2, rdwr), (ARead, libc::O_RDONLY), (AWrite, libc::O_WRONLY)];
             world.file(dir, "A", A_LEN, &modes)?;
         }
         if any(&[B, BAppend]) {
@@ -161,7 +162,8 @@ impl<'a> World<'a> {
         std::fs::write(&path, content)?;
         let c_path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: a string that ends in NUL.
-        let fd = or_error(unsafe { libc::open(c_path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })?;
+        let fd =
+            or_error(unsafe { libc::open(c_path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })?;
         self.files.push((name, fd));
         for &(slot, flags) in slots {
             self.path(slot, &path, flags)?;
