@@ -60,9 +60,20 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return self.enter_slow(0, to_submit, min_complete, waiting, deadline);
         }
         // One at a time is worth a way of its own, without a loop.
-        let (taken, all) = if to_submit == 1 { self.run(1) } else { self.run_many(to_submit) };
-        if !all || (waiting && self.lacks(min_complete)) {
-            return self.enter_slow(taken, to_submit, min_complete, waiting, deadline);
+        if to_submit == 1 {
+            if !self.run(1).1 {
+                return self.enter_slow(0, to_submit, min_complete, waiting, deadline);
+            }
+        } else {
+            let (taken, all) = self.run_many(to_submit);
+            if !all {
+                return self.enter_slow(taken, to_submit, min_complete, waiting, deadline);
+            }
+        }
+        // What is posted here cannot have been reaped yet, so as many as were
+        // submitted need no look.
+        if waiting && !(1..=to_submit).contains(&min_complete) && self.lacks(min_complete) {
+            return self.enter_slow(to_submit, to_submit, min_complete, waiting, deadline);
         }
         self.sq.commit();
         self.cq.post();

@@ -341,6 +341,7 @@ impl<'m> RingRef<'m> {
     }
 
     /// CQEs that the application has not taken yet, as anybody may ask.
+    #[inline]
     pub fn cq_ready(&self) -> u32 {
         // Acquire: pairs with the engine's Release of the CQ tail, so that a
         // waiter that counts an entry may read it.
@@ -351,6 +352,7 @@ impl<'m> RingRef<'m> {
     }
 
     /// SQEs that the engine has not taken yet, as anybody may ask.
+    #[inline]
     pub fn sq_ready(&self) -> u32 {
         // Acquire, Relaxed: as above, the sides exchanged.
         let tail = self.sq_tail.load(Ordering::Acquire);
