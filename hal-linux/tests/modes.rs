@@ -90,14 +90,14 @@ fn a_polled_ring_needs_no_call_while_awake() {
     let begun = Instant::now();
     // The thread may not have run yet; while it is awake, pushing is enough.
     while ring.completion().next().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", ring.dump());
         if ring.submission().need_wakeup() {
             ring.submit().unwrap();
         }
     }
     // It falls asleep, says so, and is woken.
     while !ring.submission().need_wakeup() {
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", ring.dump());
         std::thread::sleep(Duration::from_millis(10));
     }
     push(&mut ring, &[opcode::Nop::new().build().user_data(2)]);
@@ -160,6 +160,8 @@ fn waits_end_with_the_time_or_a_signal() {
         // What was submitted is answered, and the time that was up is not.
         push(ring, &[opcode::Nop::new().build()]);
         assert_eq!(ring.submitter().submit_with_args(2, &args).unwrap(), 1);
+        // With a CQE to read, a wait that ends early is no error either.
+        reap(ring, 1);
 
         // SAFETY: no memory is passed.
         let me = unsafe { libc::pthread_self() };
@@ -171,9 +173,12 @@ fn waits_end_with_the_time_or_a_signal() {
                     unsafe { libc::pthread_kill(me, libc::SIGUSR1) };
                 }
             });
-            let error = ring.submit_and_wait(2).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EINTR));
+            // Without submitting, for then the count would be the answer.
+            let flags = annulus::uapi::IORING_ENTER_GETEVENTS;
+            // SAFETY: a NOP was pushed.
+            let waited = unsafe { ring.submitter().enter(0, 1, flags, None) };
             stop.send(()).unwrap();
+            assert_eq!(waited.unwrap_err().raw_os_error(), Some(libc::EINTR));
         });
     });
 }
@@ -293,10 +298,10 @@ fn a_cq_that_overflows_loses_nothing() {
         let mut pushed = 0u64;
         let mut full = false;
         let begun = Instant::now();
-        while next < 2000 {
+        while next < 300 {
             assert!(begun.elapsed() < Duration::from_secs(20), "{}", ring.dump());
             // Reap only when nothing more can be had.
-            while !full && pushed < 2000 {
+            while !full && pushed < 300 {
                 let entry = opcode::Nop::new().build().user_data(pushed);
                 // SAFETY: a NOP names nothing.
                 match unsafe { ring.submission().push(&entry) } {

@@ -144,10 +144,10 @@ impl Workers {
     /// Queues the job of slot `index`; the record is the workers' now.
     pub fn push(&mut self, class: Class, index: usize) {
         // SAFETY: filled by the engine just now, and still its own.
-        if let Some(bucket) = unsafe { self.shared.job(index) }.bucket {
-            if !self.shared.order.enter(bucket, index) {
-                return;
-            }
+        let bucket = unsafe { self.shared.job(index) }.bucket;
+        if bucket.is_some_and(|bucket| !self.shared.order.enter(bucket, index)) {
+            // Whoever is at the file now hands it out.
+            return;
         }
         if self.shared.pool.push(class, index as u32) {
             self.pushed = true;

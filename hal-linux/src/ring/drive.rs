@@ -131,10 +131,11 @@ impl Driver {
         deadline: Option<u64>,
     ) -> Result<u32, Errno> {
         match self {
-            // SAFETY: one thread, and the engine calls nothing that comes
-            // back here.
             Driver::Inline(engine) => {
-                unsafe { &mut *engine.get() }.enter(to_submit, min_complete, flags, deadline)
+                // SAFETY: one thread, and the engine calls nothing that comes
+                // back here.
+                let engine = unsafe { &mut *engine.get() };
+                engine.enter(to_submit, min_complete, flags, deadline)
             }
             Driver::SqPoll(_) => remote.enter(to_submit, min_complete, flags, deadline),
             Driver::Served(served, _) => served.enter(to_submit, min_complete, flags, deadline),

@@ -225,6 +225,7 @@ impl Ring {
     ///
     /// # Errors
     /// The ring back, if its owner drives it.
+    #[allow(clippy::result_large_err)] // the ring itself, as it came
     pub fn into_shared(self) -> Result<SharedRing, Ring> {
         match *self.driver {
             Driver::Inline(_) => Err(self),
