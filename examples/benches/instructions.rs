@@ -1,0 +1,278 @@
+//! Instructions per operation, counted by callgrind: unlike times they repeat
+//! to the last digit on any machine with the same compiler and processor
+//! type.
+//!
+//! Every workload runs twice under valgrind, with N and with 2 N rounds; the
+//! difference, divided by N, is what one round takes, set-up and valgrind's
+//! own work excluded.
+//!
+//! `cargo bench --bench instructions` prints the table, and with `-- --write`
+//! puts it into docs/performance.md.
+
+// What is shared with the other benchmark is not all used here.
+#[allow(dead_code)]
+mod support;
+
+use annulus::register::Call;
+use annulus::ring::lane;
+use annulus::types::{Fixed, Iovec};
+use annulus::{config::Config, opcode};
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+use support::{Ends, memory, nop, nop_round, null_ring, push_nops, reap, submit};
+
+/// Rounds of the shorter run.
+const ROUNDS: u32 = 2000;
+const BATCH: usize = 32;
+/// Asks this program, in its second life under valgrind, for a workload.
+const WORKLOAD: &str = "--workload";
+const BEGIN: &str = "<!-- instructions: begin -->";
+const END: &str = "<!-- instructions: end -->";
+
+struct Workload {
+    name: &'static str,
+    what: &'static str,
+    /// Operations a round.
+    ops: usize,
+    run: fn(rounds: u32),
+}
+
+const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "nop-32",
+        what: "NOP, push to reap, batch 32",
+        ops: BATCH,
+        run: nops::<BATCH>,
+    },
+    Workload { name: "nop-1", what: "NOP, push to reap, batch 1", ops: 1, run: nops::<1> },
+    Workload {
+        name: "ring-32",
+        what: "NOP through annulus_linux::Ring, batch 32",
+        ops: BATCH,
+        run: ring_nops::<BATCH>,
+    },
+    Workload {
+        name: "ring-1",
+        what: "NOP through annulus_linux::Ring, batch 1",
+        ops: 1,
+        run: ring_nops::<1>,
+    },
+    Workload { name: "push", what: "push alone, batch 32", ops: BATCH, run: push },
+    Workload { name: "reap", what: "reap alone, batch 32", ops: BATCH, run: reap_only },
+    Workload { name: "lane", what: "SQ lane, push to take, batch 32", ops: BATCH, run: sq_lane },
+    Workload {
+        name: "read-32",
+        what: "READ_FIXED of a registered file, null backend, batch 32",
+        ops: BATCH,
+        run: |rounds| reads::<BATCH>(rounds, Ends::AtOnce),
+    },
+    Workload {
+        name: "read-1",
+        what: "the same, batch 1",
+        ops: 1,
+        run: |rounds| reads::<1>(rounds, Ends::AtOnce),
+    },
+    Workload {
+        name: "return-32",
+        what: "the same, completed over the return list, batch 32",
+        ops: BATCH,
+        run: |rounds| reads::<BATCH>(rounds, Ends::ByCompleter),
+    },
+];
+
+fn nops<const BATCH: usize>(rounds: u32) {
+    let mut ring = null_ring(64, Ends::AtOnce);
+    measured(|| {
+        for _ in 0..rounds {
+            black_box(nop_round::<BATCH>(&mut ring));
+        }
+    });
+}
+
+fn ring_nops<const BATCH: usize>(rounds: u32) {
+    let mut ring = annulus_linux::Ring::new(64).expect("a small ring");
+    measured(|| {
+        for _ in 0..rounds {
+            let mut queue = ring.submission();
+            for i in 0..BATCH {
+                // SAFETY: a NOP points to nothing.
+                unsafe { queue.push(&nop(i as u64)) }.expect("the batch fits");
+            }
+            drop(queue);
+            let taken = ring.submit_and_wait(BATCH).expect("a NOP is taken");
+            assert!(taken == BATCH);
+            let (mut queue, mut sum) = (ring.completion(), 0);
+            for _ in 0..BATCH {
+                let cqe = queue.next().expect("waited for it");
+                assert!(cqe.result() == 0);
+                sum += cqe.user_data();
+            }
+            black_box(sum);
+        }
+    });
+}
+
+fn push(rounds: u32) {
+    let mut ring = null_ring(64, Ends::AtOnce);
+    for _ in 0..rounds {
+        measured(|| push_nops::<BATCH>(&mut ring));
+        submit::<BATCH>(&mut ring);
+        reap::<BATCH>(&mut ring, 0);
+    }
+}
+
+fn reap_only(rounds: u32) {
+    let mut ring = null_ring(64, Ends::AtOnce);
+    for _ in 0..rounds {
+        push_nops::<BATCH>(&mut ring);
+        submit::<BATCH>(&mut ring);
+        black_box(measured(|| reap::<BATCH>(&mut ring, 0)));
+    }
+}
+
+fn sq_lane(rounds: u32) {
+    let config = Config::new(64);
+    let (mut sq, mut end) =
+        lane(&config, memory(config.offsets().total)).expect("a lane of a power of two");
+    measured(|| {
+        for _ in 0..rounds {
+            let mut queue = sq.queue();
+            for i in 0..BATCH {
+                // SAFETY: a NOP points to nothing.
+                unsafe { queue.push(&nop(i as u64)) }.expect("the batch fits");
+            }
+            drop(queue);
+            black_box(end.take().map(|sqe| sqe.user_data).sum::<u64>());
+        }
+    });
+}
+
+fn reads<const BATCH: usize>(rounds: u32, ends: Ends) {
+    let mut buffer = vec![0u8; 4096];
+    let at = buffer.as_mut_ptr();
+    let mut ring = null_ring(64, ends);
+    let iovecs = [Iovec { base: at, len: buffer.len() }];
+    // SAFETY: the buffer outlives the last request, which ends below.
+    let answers = unsafe {
+        [
+            ring.engine.call(Call::RegisterFiles(&[0])),
+            ring.engine.call(Call::RegisterBuffers(&iovecs)),
+        ]
+    };
+    assert_eq!(answers, [Ok(0), Ok(0)]);
+    measured(|| {
+        for _ in 0..rounds {
+            let mut queue = ring.sq.queue();
+            for i in 0..BATCH as u64 {
+                let entry = opcode::ReadFixed::new(Fixed(0), at, 4096, 0)
+                    .offset(i * 4096)
+                    .build()
+                    .user_data(i);
+                // SAFETY: the buffer is there until the end.
+                unsafe { queue.push(&entry) }.expect("the batch fits");
+            }
+            drop(queue);
+            submit::<BATCH>(&mut ring);
+            black_box(reap::<BATCH>(&mut ring, 4096));
+        }
+    });
+}
+
+/// What callgrind counts: the inside of this function, and nothing else.
+#[inline(never)]
+fn measured<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// Instructions that callgrind saw inside [`measured`].
+fn count(workload: &Workload, rounds: u32) -> Result<u64, String> {
+    let this = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg("--toggle-collect=*measured*")
+        .arg(this)
+        .args([WORKLOAD, workload.name, &rounds.to_string()])
+        .output()
+        .map_err(|e| {
+            format!(
+                "cannot run valgrind: {e}\n\
+                 install it (Debian, Ubuntu: apt install valgrind; Fedora: dnf install valgrind; \
+                 Arch: pacman -S valgrind) and run this again"
+            )
+        })?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("valgrind failed at {}:\n{said}", workload.name));
+    }
+    said.lines()
+        .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
+        .filter(|&count| count != 0)
+        .ok_or_else(|| {
+            format!(
+                "valgrind counted nothing at {}: build with symbols (no `strip` in the profile) \
+                 and run this again\n{said}",
+                workload.name
+            )
+        })
+}
+
+fn table() -> Result<String, String> {
+    let mut table = String::from("| work | instructions per operation |\n|---|---:|\n");
+    for workload in WORKLOADS {
+        let once = count(workload, ROUNDS)?;
+        let twice = count(workload, 2 * ROUNDS)?;
+        let ops = f64::from(ROUNDS) * workload.ops as f64;
+        let each = twice.saturating_sub(once) as f64 / ops;
+        table += &format!("| {} | {each:.1} |\n", workload.what);
+    }
+    Ok(table)
+}
+
+/// Replaces what is between the markers in docs/performance.md.
+fn write(table: &str) -> Result<(), String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance.md");
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {path}: {e}"))?;
+    let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some((before, after))
+    });
+    let Some((before, after)) = parts else {
+        return Err(format!("{path} has no lines `{BEGIN}` and `{END}` to write between"));
+    };
+    std::fs::write(path, format!("{before}{BEGIN}\n{table}{END}{after}"))
+        .map_err(|e| format!("cannot write {path}: {e}"))
+}
+
+/// The second life: nothing but the workload.
+fn live_again(name: &str, rounds: &str) -> Result<(), String> {
+    let workload = WORKLOADS.iter().find(|workload| workload.name == name);
+    let (Some(workload), Ok(rounds)) = (workload, rounds.parse()) else {
+        let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        return Err(format!("{WORKLOAD} takes one of {names:?} and a number of rounds"));
+    };
+    (workload.run)(rounds);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [WORKLOAD, name, rounds] => live_again(name, rounds),
+        // `cargo test --benches`: that it runs is enough.
+        _ if !args.iter().any(|arg| arg == "--bench") => {
+            WORKLOADS.iter().for_each(|workload| (workload.run)(2));
+            Ok(())
+        }
+        _ => table().and_then(|table| {
+            println!("\n{table}");
+            if args.iter().any(|arg| arg == "--write") { write(&table) } else { Ok(()) }
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
