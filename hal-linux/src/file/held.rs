@@ -81,11 +81,14 @@ pub struct Batch {
     used: bool,
     /// Where the search for a free entry goes on.
     cursor: usize,
+    /// The file number asked about last, and whether it was opened with
+    /// `O_DIRECT`.
+    direct: Option<(RawFd, bool)>,
 }
 
 impl Batch {
     pub fn new() -> Self {
-        Self { cached: [None; CACHED], used: false, cursor: 0 }
+        Self { cached: [None; CACHED], used: false, cursor: 0, direct: None }
     }
 
     /// Holds the file that number `fd` means now.
@@ -128,6 +131,20 @@ impl Batch {
     pub fn note_blocking_writes(&mut self, number: RawFd) {
         if let Some((cached, file)) = &mut self.cached[number as usize % CACHED] {
             file.blocking_writes = *cached == number;
+        }
+    }
+
+    /// Whether file number `number` goes past the page cache. Asked once a
+    /// batch, for a run of requests on one file.
+    #[inline]
+    pub fn is_direct(&mut self, number: RawFd) -> bool {
+        match self.direct {
+            Some((known, direct)) if known == number => direct,
+            _ => {
+                let direct = sys::status_flags(number) & libc::O_DIRECT != 0;
+                self.direct = Some((number, direct));
+                direct
+            }
         }
     }
 
@@ -178,6 +195,7 @@ impl Batch {
     /// The batch is over: gives its references back.
     #[inline]
     pub fn end(&mut self, held: &Held) {
+        self.direct = None;
         if self.used {
             self.release_all(held);
         }

@@ -16,6 +16,8 @@
 //!   file or an error; bytes moved win over an error after them. A short
 //!   result of a stream is final.
 //! * Offset -1 is the current position; streams ignore the offset.
+//! * A file opened with `O_DIRECT` is not tried: `RWF_NOWAIT` or not, the call
+//!   comes back when the device is done. It goes to a worker at once.
 //! * Not every file can be tried without blocking (`EOPNOTSUPP`); that is not
 //!   the application's business, unless it asked for `RWF_NOWAIT`.
 //!
@@ -57,6 +59,8 @@ use workers::{Shared, Workers};
 pub struct File {
     fd: RawFd,
     kind: Kind,
+    /// Goes past the page cache, as it was when it was registered.
+    direct: bool,
 }
 
 /// What is known of a slot's wait. The engine's alone.
@@ -221,7 +225,8 @@ impl Backend for FileBackend {
         match Kind::of(fd) {
             Ok(kind) => {
                 self.blocking_writes.set(fd, false);
-                Ok(File { fd, kind })
+                let direct = sys::status_flags(fd) & libc::O_DIRECT != 0;
+                Ok(File { fd, kind, direct })
             }
             Err(e) => {
                 sys::close(fd);

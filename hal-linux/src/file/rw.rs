@@ -94,7 +94,7 @@ impl FileBackend {
             // SAFETY: the caller's promise.
             return unsafe { self.start_other(token, request, write) };
         }
-        if write && self.known_to_block(request) {
+        if self.waits_for_device(request) || write && self.known_to_block(request) {
             let rest = Rest { off: request.off as i64, done: 0 };
             // SAFETY: the caller's promise.
             return unsafe { self.punt(token, request, write, rest, libc::EOPNOTSUPP) };
@@ -122,6 +122,24 @@ impl FileBackend {
         // An address that no process can have is for the try to find: the
         // kernel refuses it before it begins. (Half of what 47 bits span.)
         known && flags(request) & NOWAIT == 0 && request.addr >> 46 == 0
+    }
+
+    /// Whether a try, blocking or not, would wait for the device: what goes
+    /// past the page cache does, in a system call. Then the try belongs in a
+    /// worker, or requests would follow each other one by one. Only a request
+    /// that the device can take: the others end without it.
+    #[inline]
+    fn waits_for_device(&mut self, request: &Request<File>) -> bool {
+        // The smallest block of any device.
+        const ALIGNED: u64 = 511;
+        let aligned = (request.addr | request.off | u64::from(request.len)) & ALIGNED == 0;
+        aligned
+            && request.addr >> 46 == 0
+            && flags(request) & NOWAIT == 0
+            && match request.target {
+                Target::Fd(number) => self.batch.is_direct(number),
+                Target::Registered(file) => file.direct,
+            }
     }
 
     fn note_blocking_write(&mut self, target: Target<File>) {
