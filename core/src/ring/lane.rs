@@ -126,9 +126,12 @@ mod tests {
         let (mut sq, mut end) = lane(&config, Memory::new(&mut room.0)).unwrap();
         let mut queue = sq.queue();
         for index in [9, 1] {
-            queue.set_next_index(index);
+            let entry = Sqe { user_data: index.into(), ..Sqe::default() };
             // SAFETY: nobody looks behind these entries.
-            unsafe { queue.push(&Sqe { user_data: index.into(), ..Sqe::default() }) }.unwrap();
+            unsafe {
+                queue.set_next_index(index);
+                queue.push(&entry).unwrap();
+            }
         }
         drop(queue);
         assert!(end.take().map(|sqe| sqe.user_data).eq([1]));

@@ -146,7 +146,13 @@ impl SubmissionQueue<'_, '_> {
     ///
     /// The place keeps its index on the next time round. In a full queue it is
     /// still the engine's, and nothing happens.
-    pub fn set_next_index(&mut self, index: u32) {
+    ///
+    /// # Safety
+    /// Whenever the engine comes to the place, now or on a later round, the
+    /// entry that it names is one for which the promise of
+    /// [`push`](Self::push) holds then, and is not being pushed over: an index
+    /// may name an entry that was carried out long ago.
+    pub unsafe fn set_next_index(&mut self, index: u32) {
         if !self.room(1) {
             return;
         }

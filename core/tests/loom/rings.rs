@@ -68,7 +68,8 @@ pub fn sq_indices() {
         queue.sync();
         // In a full queue the place is still the engine's, which must not see
         // this.
-        queue.set_next_index(7);
+        // SAFETY: as above.
+        unsafe { queue.set_next_index(7) };
         while queue.is_full() {
             thread::yield_now();
             queue.sync();
