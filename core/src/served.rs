@@ -35,9 +35,19 @@ pub struct Served<'m, B: Backend, H: Host> {
 
 // SAFETY: the engine is reached by whoever holds the claim, one at a time;
 // the claim's Acquire and Release order their accesses.
-unsafe impl<B: Backend + Send, H: Host + Sync> Sync for Served<'_, B, H> {}
+unsafe impl<B: Backend + Send, H: Host + Sync> Sync for Served<'_, B, H>
+where
+    B::File: Send,
+    B::Buffer: Send,
+{
+}
 // SAFETY: as above; moving it moves the engine, which nobody drives then.
-unsafe impl<B: Backend + Send, H: Host + Sync> Send for Served<'_, B, H> {}
+unsafe impl<B: Backend + Send, H: Host + Sync> Send for Served<'_, B, H>
+where
+    B::File: Send,
+    B::Buffer: Send,
+{
+}
 
 impl<'m, B: Backend, H: Host> Served<'m, B, H> {
     /// Takes over an engine built with [`Mode::Served`](crate::config::Mode).
@@ -108,7 +118,9 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 engine.turn(false);
                 engine.busy_polling()
             });
-            if !self.release(polls) {
+            // Words that another process writes may promise work for ever.
+            // What is left at the end is the helper's, which ends the engine.
+            if !self.release(polls) || self.remote.stopping() {
                 return;
             }
         }
