@@ -193,7 +193,9 @@ pub trait Backend {
     #[inline]
     fn kick(&mut self) {}
 
-    /// Reports requests found complete by looking.
+    /// Reports requests found complete by looking. A notice of
+    /// [`Completer::ready`](crate::slot::Completer::ready) may have come before
+    /// (it has no effect then), not at the same time from another thread.
     #[inline]
     fn poll(&mut self, done: impl FnMut(Token, i32)) {
         let _ = done;

@@ -171,7 +171,8 @@ impl<'m> Slots<'m> {
                 .map_err(|_| self.refuse())?;
         }
         let message = match notice {
-            Notice::Final(result) => result,
+            // No errno and no count, but it must not be taken for the other.
+            Notice::Final(result) => result.max(READY + 1),
             Notice::Ready => READY,
         };
         slot.message.write(message);

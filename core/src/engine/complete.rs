@@ -158,9 +158,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // is counted, and nobody's request ends by it.
             if slots.is_live(token) {
                 let index = token.index() as u32;
-                slots.retire(index);
                 records[index as usize].res = result;
-                reaped.push(records, index);
+                if slots.peek(token.index()).1 {
+                    // A notice has crossed the end: the slot is on the return
+                    // list, and free when it has come home.
+                    records[index as usize].ended = true;
+                } else {
+                    slots.retire(index);
+                    reaped.push(records, index);
+                }
             }
         });
         let mut any = false;
