@@ -46,7 +46,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// `EOWNERDEAD` after [`shutdown`](Self::shutdown). If nothing was taken:
     /// `EBUSY` if no request can be had (reap, then try
     /// again), `ETIME` if the deadline passed, `EINTR` if the wait was
-    /// interrupted.
+    /// interrupted, these two only if there is no CQE at all.
     #[inline(always)]
     pub fn enter(
         &mut self,
@@ -141,7 +141,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             let host = &self.shared.host;
             if self.backend.polling() {
                 if deadline.is_some_and(|deadline| host.now() >= deadline) {
-                    return Err(Errno::ETIME);
+                    return self.fewer(want, Errno::ETIME);
                 }
                 spin_loop();
                 continue;
@@ -154,15 +154,19 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Parked::Woken => {}
                 why => {
                     self.progress();
-                    if self.cq.unread() >= want {
-                        return Ok(());
-                    }
-                    return Err(match why {
+                    let errno = match why {
                         Parked::TimedOut => Errno::ETIME,
                         _ => Errno::EINTR,
-                    });
+                    };
+                    return self.fewer(want, errno);
                 }
             }
         }
+    }
+
+    /// The answer of a wait for `want` CQEs that has come to its end: as in
+    /// Linux, one CQE is enough for a good one.
+    fn fewer(&self, want: u32, errno: Errno) -> Result<(), Errno> {
+        if self.cq.unread() >= want.min(1) { Ok(()) } else { Err(errno) }
     }
 }

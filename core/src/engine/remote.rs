@@ -96,7 +96,7 @@ impl<'m, H: Host> Remote<'m, H> {
     ///
     /// # Errors
     /// `EOWNERDEAD` if the engine has ended; with `to_submit` 0 also `ETIME`
-    /// and `EINTR` of a wait.
+    /// and `EINTR` of a wait, for CQEs only if there is none.
     pub fn enter(
         &self,
         to_submit: u32,
@@ -125,10 +125,15 @@ impl<'m, H: Host> Remote<'m, H> {
     /// Waits until `want` CQEs are there (at most as many as the CQ holds).
     ///
     /// # Errors
-    /// `ETIME`, `EINTR`, and `EOWNERDEAD` if the engine ended meanwhile.
+    /// `ETIME` and `EINTR` if there is not even one, and `EOWNERDEAD` if the
+    /// engine ended meanwhile.
     pub fn wait_cqes(&self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
         let want = want.min(self.shared.ring.cqes.len() as u32);
-        self.wait(deadline, || self.shared.ring.cq_ready() >= want)
+        match self.wait(deadline, || self.shared.ring.cq_ready() >= want) {
+            // As in Linux, where one CQE is enough for a good answer.
+            Err(Errno::ETIME | Errno::EINTR) if self.shared.ring.cq_ready() != 0 => Ok(()),
+            waited => waited,
+        }
     }
 
     /// Waits until the SQ has room.
