@@ -32,7 +32,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 round = 0;
                 continue;
             }
-            round += 1;
+            // Idle periods may be longer than the counter.
+            round = u32::wrapping_add(round, 1);
             if round % ROUNDS != 1 % ROUNDS || self.busy_polling() {
                 spin_loop();
                 continue;

@@ -27,7 +27,7 @@ use crate::ring::{CqProducer, MadeRoom, RingRef, SqConsumer};
 use crate::slot::Slots;
 use crate::stats::Stats;
 use crate::sync::{AtomicU32, Ordering, fence};
-use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN};
+use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_SQ_TASKRUN};
 use crate::wake::EventCount;
 
 /// A registered buffer.
@@ -291,6 +291,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         }
         if !self.overflow.is_empty() {
             did |= self.flush_overflow();
+        } else if self.shared.overflowing() {
+            // Not by us: in shared memory anybody may have set it, and it
+            // would keep us awake.
+            self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         }
         did
     }
@@ -302,9 +306,12 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if self.shared.mailbox.waiting() {
             did |= self.answer_mail();
         }
-        if submit {
+        // Not while the SQE at the head waits for a completion: it would be
+        // started in vain, round after round.
+        if submit && !self.starved {
             let taken = self.submit(self.sq.entries());
-            did |= taken.progress();
+            // A batch that took nothing may have found completions.
+            did |= taken.progress() || self.cq.uncommitted();
         }
         if did {
             self.publish();
@@ -348,6 +355,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         // it sees the last CQEs too.
         let order = fault::order(Fault::StoppedRelaxed, Ordering::Release);
         self.shared.stopped.store(1, order);
+        if matches!(self.config.mode, Mode::SqPoll { .. }) {
+            // As in Linux: who enters only when told to must learn of the end.
+            self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
+        }
         self.shared.mailbox.close(&self.shared.host);
         self.shared.app_wait.notify(&self.shared.host);
     }

@@ -68,11 +68,17 @@ impl<'m> CqProducer<'m> {
         self.tail != self.full
     }
 
+    /// Whether entries were written that are not visible yet.
+    #[inline(always)]
+    pub fn uncommitted(&self) -> bool {
+        // Relaxed: our own word.
+        self.ring.cq_tail.load(Ordering::Relaxed) != self.tail
+    }
+
     /// Makes the entries written so far visible; true if there were any.
     #[inline(always)]
     pub fn commit(&mut self) -> bool {
-        // Relaxed: our own word.
-        if self.ring.cq_tail.load(Ordering::Relaxed) == self.tail {
+        if !self.uncommitted() {
             return false;
         }
         self.post();
