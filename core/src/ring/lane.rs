@@ -50,8 +50,8 @@ impl<'m> LaneEnd<'m> {
     /// taken is given back to the application on drop.
     #[inline]
     pub fn take<'a>(&'a mut self) -> Taken<'a, 'm> {
-        let left = self.sq.ready();
-        Taken { sq: &mut self.sq, left }
+        let (first, left) = (self.sq.position(), self.sq.ready());
+        Taken { sq: &mut self.sq, first, left }
     }
 }
 
@@ -60,6 +60,7 @@ impl<'m> LaneEnd<'m> {
 /// [`dropped`](super::SubmissionQueue::dropped).
 pub struct Taken<'a, 'm> {
     sq: &'a mut SqConsumer<'m>,
+    first: u32,
     left: u32,
 }
 
@@ -88,7 +89,10 @@ impl Iterator for Taken<'_, '_> {
 impl Drop for Taken<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        self.sq.commit();
+        // Looking in vain disturbs nobody.
+        if self.sq.position() != self.first {
+            self.sq.commit();
+        }
     }
 }
 
