@@ -67,12 +67,13 @@ fn push(sq: &mut SqHalf<'static>, entries: u64, batch: usize) {
 fn take(end: &mut LaneEnd<'static>, entries: u64) -> u64 {
     let mut taken = 0;
     while taken != entries {
-        if end.is_empty() {
-            spin_loop();
-        }
+        let before = taken;
         for entry in end.take().take(BATCH) {
             black_box(&entry);
             taken += 1;
+        }
+        if taken == before {
+            spin_loop();
         }
     }
     taken

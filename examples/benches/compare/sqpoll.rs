@@ -11,43 +11,53 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const BATCH: usize = 32;
+/// NOPs in flight at most: the application goes on while the poller works.
+const DEPTH: usize = 4 * BATCH;
 /// Milliseconds until an idle poller sleeps: long against a round, short
 /// against the wait before a turn.
 const IDLE: u32 = 1;
 
 /// The same words for Annulus and for the kernel's io_uring: every round
-/// pushes a batch, submits it and looks until all of it has come.
+/// pushes a batch and submits it, then reaps until there is room for another.
 macro_rules! rounds {
     ($uring:ident, $cpu:expr, $ring:expr) => {{
         let mut ring = $ring;
-        let mut round = move || {
-            let mut queue = ring.submission();
-            for i in 0..BATCH {
-                let entry = $uring::opcode::Nop::new().build().user_data(i as u64);
-                // SAFETY: a NOP points to nothing.
-                unsafe { queue.push(&entry) }.expect("the batch fits");
-            }
-            drop(queue);
-            let taken = ring.submit().expect("a NOP is taken");
-            assert!(taken == BATCH);
-            let (mut came, mut sum) = (0, 0);
-            while came != BATCH {
-                for cqe in ring.completion() {
-                    assert!(cqe.result() == 0);
-                    sum += cqe.user_data();
-                    came += 1;
+        let mut work = move |rounds: u64| {
+            let mut in_flight = 0;
+            for left in (0..rounds).rev() {
+                let mut queue = ring.submission();
+                for i in 0..BATCH {
+                    let entry = $uring::opcode::Nop::new().build().user_data(i as u64);
+                    // SAFETY: a NOP points to nothing.
+                    unsafe { queue.push(&entry) }.expect("the batch fits");
                 }
-                spin_loop();
+                drop(queue);
+                // Counts what the poller has not taken by now: anything goes.
+                ring.submit().expect("a NOP is taken");
+                in_flight += BATCH;
+                let most = if left == 0 { 0 } else { DEPTH - BATCH };
+                let mut sum = 0;
+                while in_flight > most {
+                    let before = in_flight;
+                    for cqe in ring.completion() {
+                        assert!(cqe.result() == 0);
+                        sum += cqe.user_data();
+                        in_flight -= 1;
+                    }
+                    if in_flight == before {
+                        spin_loop();
+                    }
+                }
+                black_box(sum);
             }
-            black_box(sum);
         };
         move |rounds: u64| -> Duration {
             cpu::on($cpu, || {
                 // The other side's poller goes to sleep, and ours wakes up.
                 sleep(Duration::from_millis(2 * u64::from(IDLE)));
-                round();
+                work(1);
                 let start = Instant::now();
-                (0..rounds).for_each(|_| round());
+                work(rounds);
                 start.elapsed()
             })
         }
@@ -62,12 +72,12 @@ pub fn compare(criterion: &mut Criterion, table: &mut Table) {
     let ours_ring = ours::Ring::builder()
         .setup_sqpoll(IDLE)
         .setup_sqpoll_cpu(poller)
-        .build(64)
+        .build(2 * DEPTH as u32)
         .expect("a small ring");
     let theirs_ring: theirs::IoUring = theirs::IoUring::builder()
         .setup_sqpoll(IDLE)
         .setup_sqpoll_cpu(poller)
-        .build(64)
+        .build(2 * DEPTH as u32)
         .expect("this kernel has io_uring");
     table.compare(
         criterion,
