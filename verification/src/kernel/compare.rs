@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::model::Plan;
-use super::program::{Program, number};
+use super::program::{Program, Step, number};
 use super::run::{Event, Phase, Trace};
 use super::target::Cqe;
 
@@ -18,57 +18,87 @@ pub struct Difference {
     pub step: usize,
     /// What it is.
     pub what: String,
+    /// What it is, without the numbers: two of one kind are likely one fault.
+    pub kind: String,
+}
+
+impl Difference {
+    fn new(step: usize, kind: &str, what: String) -> Self {
+        Self { step, what, kind: kind.into() }
+    }
 }
 
 /// Compares the traces of two runs.
 pub fn compare(program: &Program, plan: &Plan, ours: &Trace, theirs: &Trace) -> Option<Difference> {
     for ((step, a), (_, b)) in ours.events.iter().zip(&theirs.events) {
-        let what = match (a, b) {
-            (Event::Settled(a), Event::Settled(b)) => phases(program, plan, a, b),
-            (Event::Entered(a), _) if a.early => Some("a wait that ended too early".into()),
-            (_, Event::Entered(b)) if b.early => {
-                Some("the reference's wait ended too early".into())
+        let step = *step;
+        match (a, b) {
+            (Event::Settled(a), Event::Settled(b)) => {
+                let Some((kind, what)) = phases(program, plan, a, b) else { continue };
+                return Some(Difference::new(step, &kind, what));
             }
-            (Event::Stuck, _) | (_, Event::Stuck) => Some("the SQ does not empty".into()),
-            _ if a == b => None,
-            _ => Some(format!("{} against {}", event(a), event(b))),
-        };
-        if let Some(what) = what {
-            return Some(Difference { step: *step, what });
+            (Event::Entered(a), Event::Entered(b)) if a.early || b.early => {
+                let who = if a.early { "Annulus" } else { "the reference" };
+                return Some(Difference::new(
+                    step,
+                    "early",
+                    format!("a wait of {who} ended too early"),
+                ));
+            }
+            (Event::Stuck, _) | (_, Event::Stuck) => {
+                let who = if *a == Event::Stuck { "Annulus" } else { "the reference" };
+                return Some(Difference::new(
+                    step,
+                    "stuck",
+                    format!("the SQ of {who} does not empty"),
+                ));
+            }
+            _ if a == b => {}
+            _ => {
+                let kind = format!("step {}", program.steps.get(step).map_or("end", Step::name));
+                return Some(Difference::new(
+                    step,
+                    &kind,
+                    format!("{} against {}", event(a), event(b)),
+                ));
+            }
         }
     }
-    (ours.events.len() != theirs.events.len()).then(|| Difference {
-        step: ours.events.len().min(theirs.events.len()),
-        what: "one run went further".into(),
-    })
+    let step = ours.events.len().min(theirs.events.len());
+    let what = || Difference::new(step, "length", "one run went further".into());
+    (ours.events.len() != theirs.events.len()).then(what)
 }
 
-fn phases(program: &Program, plan: &Plan, ours: &Phase, theirs: &Phase) -> Option<String> {
-    let (a, b) = (by_number(&ours.cqes), by_number(&theirs.cqes));
-    let (a, b) = match (a, b) {
+fn phases(
+    program: &Program,
+    plan: &Plan,
+    ours: &Phase,
+    theirs: &Phase,
+) -> Option<(String, String)> {
+    let (a, b) = match (by_number(&ours.cqes), by_number(&theirs.cqes)) {
         (Ok(a), Ok(b)) => (a, b),
-        (Err(what), _) => return Some(what),
-        (_, Err(what)) => return Some(format!("the reference: {what}")),
+        (Err(what), _) => return Some(("CQE".into(), what)),
+        (_, Err(what)) => return Some(("CQE of the reference".into(), what)),
     };
     for n in a.keys().chain(b.keys()) {
         let (x, y) = (a.get(n), b.get(n));
         if x != y {
             let sqe = program.sqes().nth(*n).map_or(String::new(), |sqe| sqe.to_string());
-            return Some(format!("#{n} ({sqe}): {} against {}", shown(x), shown(y)));
+            let kind = format!("result {} against {}", sort(x), sort(y));
+            return Some((kind, format!("#{n} ({sqe}): {} against {}", shown(x), shown(y))));
         }
     }
-    for (what, x, y) in
-        [("dropped", ours.dropped, theirs.dropped), ("overflow", ours.overflow, theirs.overflow)]
-    {
+    let numbers =
+        [("dropped", ours.dropped, theirs.dropped), ("overflow", ours.overflow, theirs.overflow)];
+    for (what, x, y) in numbers {
         if x != y {
-            return Some(format!("{what}: {x} against {y}"));
+            return Some((what.into(), format!("{what}: {x} against {y}")));
         }
     }
     if ours.lost != theirs.lost || !ours.lost.is_empty() {
-        return Some(format!(
-            "completions that never came: {:?} against {:?}",
-            ours.lost, theirs.lost
-        ));
+        let what =
+            format!("completions that never came: {:?} against {:?}", ours.lost, theirs.lost);
+        return Some(("lost".into(), what));
     }
     let order = |phase: &Phase| -> Vec<usize> {
         let numbers = phase.cqes.iter().filter_map(|cqe| number(cqe.user_data));
@@ -76,9 +106,19 @@ fn phases(program: &Program, plan: &Plan, ours: &Phase, theirs: &Phase) -> Optio
     };
     let (x, y) = (order(ours), order(theirs));
     if x != y {
-        return Some(format!("order of what ends at submission: {x:?} against {y:?}"));
+        let what = format!("order of what ends at submission: {x:?} against {y:?}");
+        return Some(("order".into(), what));
     }
-    (ours.memory != theirs.memory).then(|| "the content of the buffers".into())
+    let memory = || ("memory".into(), "the content of the buffers".into());
+    (ours.memory != theirs.memory).then(memory)
+}
+
+/// The sort of a result.
+fn sort(cqe: Option<&Cqe>) -> String {
+    match cqe {
+        Some(cqe) if cqe.res >= 0 && cqe.flags == 0 => "a count".into(),
+        cqe => shown(cqe),
+    }
 }
 
 fn by_number(cqes: &[Cqe]) -> Result<BTreeMap<usize, Cqe>, String> {

@@ -21,6 +21,7 @@ mod uring;
 mod watchdog;
 mod world;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ pub struct Options {
     /// End at the first difference without making it smaller
     #[arg(long)]
     pub no_shrink: bool,
+    /// Go on after a difference, and list the first of each kind
+    #[arg(long)]
+    pub keep_going: bool,
     /// How many seconds a completion that must come may take
     #[arg(long, default_value_t = 5)]
     pub patience: u64,
@@ -108,6 +112,7 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
         None => (0..options.count).map(|i| options.first + i * options.stride).collect(),
     };
     let mut tally = Tally::default();
+    let mut kinds = BTreeSet::new();
     let dog = watchdog::start(Duration::from_secs(4 * options.patience + 20));
     for index in indices {
         let program = generate::program(&wish, index);
@@ -123,6 +128,12 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
             }
             continue;
         };
+        if options.keep_going {
+            if kinds.insert(difference.kind.clone()) {
+                println!("program {index} step {}: {}", difference.step, difference.what);
+            }
+            continue;
+        }
         if !options.no_shrink {
             report(&mut bench, &wish, index, &program, &difference)?;
         }
@@ -236,7 +247,8 @@ fn report(
     // One that comes and goes cannot be made smaller by trying once.
     let tries = if again == AGAIN { 1 } else { 4 };
     let small = shrink::shrink(program, Duration::from_secs(40), |next| {
-        (0..tries).any(|_| bench.both(next).is_ok_and(|(difference, _)| difference.is_some()))
+        let same = |d: Option<Difference>| d.is_some_and(|d| d.kind == first.kind);
+        (0..tries).any(|_| bench.both(next).is_ok_and(|(difference, _)| same(difference)))
     });
     println!("the smallest program found that differs:\n{small}");
     if let Some(difference) = bench.both(&small)?.0 {

@@ -286,6 +286,28 @@ pub enum Step {
     BuffersEnd,
 }
 
+impl Step {
+    /// Its sort.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::Push(_) => "push",
+            Step::Enter { .. } => "enter",
+            Step::Interrupt => "interrupt",
+            Step::Reap(_) => "reap",
+            Step::Drain => "drain",
+            Step::Settle { .. } => "settle",
+            Step::Feed(..) | Step::Empty(_) => "pipe",
+            Step::Copy(..) | Step::Close(_) | Step::Seek(..) => "descriptor",
+            Step::Files(_) | Step::FilesSparse(_) => "register files",
+            Step::FilesUpdate(..) => "update files",
+            Step::FilesEnd => "unregister files",
+            Step::Buffers(_) | Step::BuffersSparse(_) => "register buffers",
+            Step::BuffersUpdate(..) => "update buffers",
+            Step::BuffersEnd => "unregister buffers",
+        }
+    }
+}
+
 /// Who drives the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

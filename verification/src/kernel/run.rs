@@ -318,6 +318,9 @@ impl<T: Target> Run<'_, T> {
                 if flags != 0 {
                     self.ring.enter(pending, 0, flags, None);
                 }
+                if self.program.setup.pool.is_some() {
+                    self.reap(usize::MAX);
+                }
                 spins += 1;
                 // The polling thread may need this CPU.
                 if spins % 64 == 0 {
