@@ -213,7 +213,7 @@ impl Config {
     /// The `IORING_SETUP_*` bits that describe this configuration.
     pub const fn setup_flags(&self) -> u32 {
         let mut flags = 0;
-        if self.cq_entries != self.sq_entries * 2 {
+        if self.cq_entries != self.sq_entries.saturating_mul(2) {
             flags |= uapi::IORING_SETUP_CQSIZE;
         }
         if !self.index_array {

@@ -79,6 +79,10 @@ faults! {
     ReturnPushTwice: Loom,
     /// A completion does not compare the token's generation.
     StaleTokenAccepted: Loom,
+    /// A slot is opened to its completion after the request has been started.
+    ArmedLate: Loom,
+    /// A request ends when the first of its two references is gone.
+    ReferenceIgnored: Loom,
     /// A request's end does not move its slot's generation.
     RetireKeepsGeneration: Loom,
     /// TASKRUN is shown without Release: its push may be seen later than the flag.
@@ -121,6 +125,8 @@ faults! {
     StarvedForEver: Loom,
     /// A stop does not wake the engine.
     StopNoWake: Loom,
+    /// The engine's end does not wake a waiting application.
+    EndNoWake: Loom,
     /// The engine's end is published without Release.
     StoppedRelaxed: Loom,
     /// The engine's end is read without Acquire.
@@ -173,6 +179,8 @@ faults! {
     EndNotChecked: Loom,
     /// The fallback slot is never given back.
     FallbackLeaked: Loom,
+    /// A CQE that waits for room is not shown.
+    OverflowNotShown: Loom,
     /// A full CQ does not wake the engine when the application makes room.
     RoomNoWake: Loom,
     /// The application looks whether the engine waits for room without a full fence.

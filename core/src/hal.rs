@@ -170,7 +170,9 @@ pub trait Backend {
     /// Gives back a mapping made by [`map`](Backend::map).
     fn unmap(&mut self, buffer: Self::Buffer);
 
-    /// Starts a request without blocking.
+    /// Starts a request without blocking. An array of `iovec`s is the
+    /// application's again when this returns (`IORING_FEAT_SUBMIT_STABLE`):
+    /// what is needed later has to be copied.
     ///
     /// # Safety
     /// The memory that the request names is valid, and for reads not used by

@@ -9,66 +9,25 @@ use crate::errno::Errno;
 use crate::hal::Park;
 use crate::mailbox::Mailbox;
 use crate::register::Call;
-use crate::ring::{CqHalf, CqProducer, RingRef, SqConsumer, SqHalf};
+use crate::ring::{CqHalf, CqProducer, RingRef};
 use crate::slot::{Notice, SharedSlot, Slots, Stale, Token};
-use crate::sqe::Sqe;
 use core::ptr::NonNull;
 
 pub use crate::wake::{EventCount, Key, wait_until};
 
-/// A ring without an engine: the application's halves and the engine's.
-pub struct Ring {
-    /// Application.
-    pub sq: SqHalf<'static>,
-    /// Engine.
-    pub taker: SqTaker,
-    /// Engine.
-    pub writer: CqWriter,
-    /// Application.
-    pub cq: CqHalf<'static>,
-}
-
-/// The engine's half of the SQ.
-pub struct SqTaker(SqConsumer<'static>);
-
-/// The engine's half of the CQ.
-pub struct CqWriter(CqProducer<'static>);
-
-/// Makes a ring in `memory`.
+/// A completion queue without an engine.
 ///
 /// # Safety
 /// As for `RingRef::init`, with the offsets of `config`.
-pub unsafe fn ring(config: &Config, memory: NonNull<u8>) -> Ring {
+pub unsafe fn cq(config: &Config, memory: NonNull<u8>) -> (CqWriter, CqHalf<'static>) {
+    let (sq_entries, cq_entries) = (config.sq_entries, config.cq_entries);
     // SAFETY: the caller's promise.
-    let ring =
-        unsafe { RingRef::init(memory, &config.offsets(), config.sq_entries, config.cq_entries) };
-    Ring {
-        sq: SqHalf::new(ring),
-        taker: SqTaker(SqConsumer::new(ring)),
-        writer: CqWriter(CqProducer::new(ring)),
-        cq: CqHalf::new(ring, None),
-    }
+    let ring = unsafe { RingRef::init(memory, &config.offsets(), sq_entries, cq_entries) };
+    (CqWriter(CqProducer::new(ring)), CqHalf::new(ring, None))
 }
 
-impl SqTaker {
-    /// Takes what is there; None for a place that names no entry.
-    pub fn take_all(&mut self, mut each: impl FnMut(Option<Sqe>)) -> u32 {
-        let ready = self.0.ready();
-        for _ in 0..ready {
-            let position = self.0.position();
-            self.0.seek(position.wrapping_add(1));
-            let entry = self.0.entry(position);
-            if entry.is_none() {
-                self.0.count_dropped();
-            }
-            each(entry.map(|cell| cell.read()));
-        }
-        if ready != 0 {
-            self.0.commit();
-        }
-        ready
-    }
-}
+/// The engine's half of the CQ.
+pub struct CqWriter(CqProducer<'static>);
 
 impl CqWriter {
     /// Writes an entry if there is room, and publishes it.

@@ -153,6 +153,9 @@ pub struct Parts<'m, B: Backend, H: Host> {
 
 /// Makes a ring in `memory`.
 ///
+/// The host lies in `memory` and is not dropped: one that owns something is
+/// given by reference (`&H` is a host, too).
+///
 /// `backend` gets the [`Completer`] by which other threads bring completions
 /// home.
 ///
@@ -171,7 +174,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
     let ring = match rings {
         RingMemory::Inside => {
             memory.check("the ring's memory", need.total())?;
-            let inside = memory.carve(need.rings, || MaybeUninit::<u8>::uninit());
+            let inside = memory.carve(need.rings, MaybeUninit::<u8>::uninit);
             Memory::new(inside)
         }
         RingMemory::At(at) => {

@@ -30,7 +30,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         record.res = cqe.res;
         record.cflags = cqe.flags;
         self.stats.overflows += 1;
-        if self.overflow.is_empty() {
+        if self.overflow.is_empty() && !fault::on(Fault::OverflowNotShown) {
             self.shared.set_flag(IORING_SQ_CQ_OVERFLOW);
         }
         self.overflow.push(self.pool.records, index);
@@ -60,7 +60,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let record = &mut self.pool.records[index as usize];
         debug_assert!(record.refs & reference != 0, "a reference dropped twice");
         record.refs &= !reference;
-        if record.refs == 0 {
+        if record.refs == 0 || fault::on(Fault::ReferenceIgnored) {
             let cqe = Cqe { user_data: record.user_data, res: record.res, flags: record.cflags };
             let (file, buffer) = (record.file, record.buffer);
             self.let_go(file, buffer);
@@ -71,15 +71,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Ends a request's hold on its registered file and buffer.
     #[inline]
     pub(super) fn let_go(&mut self, file: u32, buffer: u32) {
-        if file != NONE {
-            if let Some(file) = self.files.release(file) {
-                self.backend.close(file);
-            }
+        if file != NONE
+            && let Some(file) = self.files.release(file)
+        {
+            self.backend.close(file);
         }
-        if buffer != NONE {
-            if let Some(buffer) = self.buffers.release(buffer) {
-                self.backend.unmap(buffer.handle);
-            }
+        if buffer != NONE
+            && let Some(buffer) = self.buffers.release(buffer)
+        {
+            self.backend.unmap(buffer.handle);
         }
     }
 

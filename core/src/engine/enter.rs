@@ -147,7 +147,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 continue;
             }
             let key = self.shared.engine_wait.prepare();
-            if self.must_not_sleep() && !fault::on(Fault::WaitNoRecheck) {
+            // CQEs that wait for room while `want` are not there: somebody has
+            // just made room.
+            let again = self.must_not_sleep() || !self.overflow.is_empty();
+            if again && !fault::on(Fault::WaitNoRecheck) {
                 continue;
             }
             match self.shared.engine_wait.wait(host, key, deadline) {

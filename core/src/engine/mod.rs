@@ -360,7 +360,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
         }
         self.shared.mailbox.close(&self.shared.host);
-        self.shared.app_wait.notify(&self.shared.host);
+        if !fault::on(Fault::EndNoWake) {
+            self.shared.app_wait.notify(&self.shared.host);
+        }
     }
 }
 

@@ -37,8 +37,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 self.files.close(|file| backend.close(file));
                 Ok(0)
             }
-            // SAFETY (these two): the caller's promise.
+            // SAFETY: the caller's promise.
             Call::RegisterBuffers(iovecs) => unsafe { self.register_buffers(iovecs) },
+            // SAFETY: the caller's promise.
             Call::UpdateBuffers { offset, buffers } => unsafe {
                 self.update_buffers(offset, buffers)
             },

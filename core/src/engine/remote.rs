@@ -111,7 +111,11 @@ impl<'m, H: Host> Remote<'m, H> {
             self.shared.wake_engine();
         }
         if flags.contains(EnterFlags::SQ_WAIT) {
-            self.wait_sq_room(deadline)?;
+            // A wait that ends early answers as one that did not, as in
+            // Linux: the caller looks whether there is room.
+            if let Err(Errno::EOWNERDEAD) = self.wait_sq_room(None) {
+                return Err(Errno::EOWNERDEAD);
+            }
         }
         if flags.contains(EnterFlags::GETEVENTS) {
             match self.wait_cqes(min_complete, deadline) {
@@ -160,12 +164,16 @@ impl<'m, H: Host> Remote<'m, H> {
     /// Puts a call to the engine and waits for the answer.
     ///
     /// # Errors
-    /// The call's; `ENXIO` if the engine has ended.
+    /// The call's; `ENXIO` if the engine has ended; `EINVAL` for an inline
+    /// ring, whose owner has [`Engine::call`](super::Engine::call).
     ///
     /// # Safety
     /// As for [`Engine::call`](super::Engine::call). Not from the thread
     /// that drives the engine: it would wait for itself.
     pub unsafe fn call(&self, call: Call<'_>) -> Result<u32, Errno> {
+        if self.shared.mode == Mode::Inline {
+            return Err(Errno::EINVAL);
+        }
         self.shared.mailbox.call(&self.shared.host, call, || {
             if !fault::on(Fault::MailNoWake) {
                 self.shared.wake_engine();

@@ -4,6 +4,7 @@ use super::Engine;
 use crate::config::{Mode, Policy};
 use crate::cqe::Cqe;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::files::NONE;
 use crate::hal::{Backend, Host, Request, Start, Target};
 use crate::op::{self, Kind};
@@ -94,7 +95,6 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// anew and makes all its checks on the copy.
     #[inline(always)]
     pub(super) fn run(&mut self, want: u32) -> (u32, bool) {
-        debug_assert!(self.whole(want));
         // No CQE passes one that waits for room.
         debug_assert!(self.overflow.is_empty());
         let entries = self.sq.entries_by_place();
@@ -227,10 +227,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             Ok(target) => target,
             Err(errno) => return self.end(index, sqe, held, errno.to_result()),
         };
-        if kind == Kind::Fixed {
-            if let Err(errno) = self.fixed_range(sqe, &mut held) {
-                return self.end(index, sqe, held, errno.to_result());
-            }
+        if kind == Kind::Fixed
+            && let Err(errno) = self.fixed_range(sqe, &mut held)
+        {
+            return self.end(index, sqe, held, errno.to_result());
         }
         let request = Request {
             opcode: sqe.opcode,
@@ -252,12 +252,17 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         // Before `start`: the completion may come from another thread before
         // `start` returns. It waits on the return list until we look there,
         // and the submission's reference is ours until then.
-        let token = self.shared.slots.arm(index);
+        let slots = &self.shared.slots;
+        let late = fault::on(Fault::ArmedLate);
+        let token = if late { slots.token(index) } else { slots.arm(index) };
         // SAFETY: whoever pushed the SQE promised that its memory stays
         // valid until the CQE (SubmissionQueue::push), and a registered
         // range lies inside memory that its registrar keeps valid.
         match unsafe { self.backend.start(token, &request) } {
             Start::Pending => {
+                if late {
+                    slots.arm(index);
+                }
                 self.pending += 1;
                 self.drop_reference(index, SUBMISSION);
                 Issue::Taken

@@ -305,7 +305,7 @@ impl<'m> RingRef<'m> {
         sq_entries: u32,
         cq_entries: u32,
     ) -> Self {
-        // SAFETY (all below): inside the memory and aligned by the
+        // SAFETY: every part is inside the memory and aligned by the
         // construction of Offsets; valid for 'm by the caller's promise.
         unsafe {
             let word = |offset: usize| base.add(offset).cast::<AtomicU32>().as_ref();
@@ -343,19 +343,18 @@ impl<'m> RingRef<'m> {
     /// CQEs that the application has not taken yet, as anybody may ask.
     #[inline]
     pub fn cq_ready(&self) -> u32 {
-        // Acquire: pairs with the engine's Release of the CQ tail, so that a
-        // waiter that counts an entry may read it.
-        let tail = self.cq_tail.load(Ordering::Acquire);
-        // Relaxed: only the application moves the head; a stale one counts
-        // too many to a thread that does not own the half.
+        // Relaxed, both: only a number is wanted. Whoever then reads an entry
+        // does so through CqHalf, which acquires a tail no older than this.
+        // A stale head counts too many to a thread that does not own the half.
+        let tail = self.cq_tail.load(Ordering::Relaxed);
         tail.wrapping_sub(self.cq_head.load(Ordering::Relaxed))
     }
 
     /// SQEs that the engine has not taken yet, as anybody may ask.
     #[inline]
     pub fn sq_ready(&self) -> u32 {
-        // Acquire, Relaxed: as above, the sides exchanged.
-        let tail = self.sq_tail.load(Ordering::Acquire);
+        // Relaxed, both: as above, the sides exchanged.
+        let tail = self.sq_tail.load(Ordering::Relaxed);
         tail.wrapping_sub(self.sq_head.load(Ordering::Relaxed))
     }
 }

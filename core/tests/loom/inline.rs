@@ -1,6 +1,8 @@
 //! A ring driven by the application's own thread, completed by others.
 
-use crate::script::{Hands, Rig, Threads, by_threads, nop, push, read, reap, rig, rig_device, rig_resumed};
+use crate::script::{
+    Hands, Rig, Threads, by_threads, nop, push, read, reap, rig, rig_device, rig_resumed,
+};
 use annulus::config::Config;
 use annulus::engine::EnterFlags;
 use annulus::errno::Errno;

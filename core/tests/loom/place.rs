@@ -40,18 +40,27 @@ impl Drop for Arena {
     }
 }
 
+/// Looks in one sleep that watches its word, before it insists on fairness.
+const FAIR: u32 = 3;
+
 /// How many words of a model are slept on.
 const BEDS: usize = 4;
 
 /// A futex: who finds the word changed does not sleep, and a wake-up wakes
 /// who sleeps on the same word, nobody else. There is no other way to wake, so
 /// that a lost wake-up is a deadlock.
+///
+/// Its lock orders what the waker did before what the sleeper does next, and
+/// the contract of `Park` promises no such thing. [`Place::unordered`] sleeps
+/// by watching the word, and orders nothing.
 pub struct Place {
     /// Which word each bed is for.
     words: Mutex<[usize; BEDS]>,
     beds: [Condvar; BEDS],
     /// Whether a sleep with a deadline runs out at once.
     hasty: bool,
+    /// Whether sleepers watch their word.
+    unordered: bool,
     now: AtomicU64,
 }
 
@@ -61,6 +70,7 @@ impl Place {
             words: Mutex::new([0; BEDS]),
             beds: std::array::from_fn(|_| Condvar::new()),
             hasty: false,
+            unordered: false,
             now: AtomicU64::new(0),
         }
     }
@@ -68,6 +78,11 @@ impl Place {
     /// A place where every deadline has passed.
     pub fn hasty() -> Self {
         Self { hasty: true, ..Self::new() }
+    }
+
+    /// A place that orders nothing.
+    pub fn unordered() -> Self {
+        Self { unordered: true, ..Self::new() }
     }
 }
 
@@ -80,6 +95,21 @@ fn bed(words: &mut [usize; BEDS], word: &AtomicU32) -> usize {
 
 impl Park for Place {
     fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        if self.unordered {
+            let mut looks = 0;
+            while word.load(annulus::sync::Ordering::Relaxed) == expected {
+                looks += 1;
+                if looks == FAIR {
+                    // From here on who has yielded least goes first, and no
+                    // other order is tried: two sleepers that watch would
+                    // otherwise take turns for ever, while the one that could
+                    // wake them is never chosen.
+                    loom::skip_branch();
+                }
+                loom::thread::yield_now();
+            }
+            return Parked::Woken;
+        }
         let mut words = self.words.lock().unwrap();
         // Relaxed, as the contract says: the lock makes it one step with the
         // sleep towards an unpark.
@@ -95,6 +125,9 @@ impl Park for Place {
     }
 
     fn unpark(&self, word: &AtomicU32) {
+        if self.unordered {
+            return;
+        }
         let mut words = self.words.lock().unwrap();
         let bed = bed(&mut words, word);
         self.beds[bed].notify_all();

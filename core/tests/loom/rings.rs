@@ -3,25 +3,26 @@
 use crate::place::Arena;
 use annulus::config::Config;
 use annulus::cqe::Cqe;
-use annulus::model::{self, Ring};
+use annulus::model;
+use annulus::ring::{LaneEnd, SqHalf, SubmissionQueue, lane};
 use annulus::sqe::Sqe;
 use loom::thread;
 
-fn ring(config: Config) -> (Arena, Ring) {
+const TWO: Config = Config::new(2).cq_entries(2);
+
+fn sq_of(config: Config) -> (Arena, SqHalf<'static>, LaneEnd<'static>) {
     let arena = Arena::new(config.offsets().total);
-    // SAFETY: large enough, aligned, and given back after the threads ended.
-    let ring = unsafe { model::ring(&config, arena.base()) };
-    (arena, ring)
+    let (sq, end) = lane(&config, arena.memory()).unwrap();
+    (arena, sq, end)
 }
 
 fn sqe(n: u64) -> Sqe {
     Sqe { user_data: n, len: n as u32, ..Sqe::default() }
 }
 
-/// One SQE at a time through a ring of two, so that an entry is used again.
+/// One SQE at a time through a queue of two, so that an entry is used again.
 fn sq(array: bool) {
-    let (arena, Ring { mut sq, mut taker, .. }) =
-        ring(Config::new(2).cq_entries(2).index_array(array));
+    let (arena, mut sq, mut end) = sq_of(TWO.index_array(array));
     let producer = thread::spawn(move || {
         for n in 1..=3 {
             // SAFETY: nothing is pointed to.
@@ -32,22 +33,25 @@ fn sq(array: bool) {
     });
     let mut next = 1;
     while next <= 3 {
-        let taken = taker.take_all(|entry| {
-            assert_eq!(entry, Some(sqe(next)), "an entry as it was pushed");
-            next += 1;
-        });
-        if taken == 0 {
+        if end.is_empty() {
             thread::yield_now();
+            continue;
+        }
+        for entry in end.take() {
+            assert_eq!(entry, sqe(next), "an entry as it was pushed");
+            next += 1;
         }
     }
     producer.join().unwrap();
     drop(arena);
 }
 
+/// Without an index array.
 pub fn sq_ring() {
     sq(false);
 }
 
+/// With an index array that nobody touches.
 pub fn sq_ring_array() {
     sq(true);
 }
@@ -55,10 +59,10 @@ pub fn sq_ring_array() {
 /// An application that uses the index array itself: two entries in reverse,
 /// then a place that names no entry.
 pub fn sq_indices() {
-    let (arena, Ring { mut sq, mut taker, .. }) = ring(Config::new(2).cq_entries(2));
+    let (arena, mut sq, mut end) = sq_of(TWO);
     let producer = thread::spawn(move || {
         // SAFETY: nothing is pointed to.
-        let push = |queue: &mut annulus::squeue::SubmissionQueue<'_, '_>, n, index| unsafe {
+        let push = |queue: &mut SubmissionQueue<'_, '_>, n, index| unsafe {
             queue.set_next_index(index);
             queue.push(&sqe(n))
         };
@@ -75,18 +79,23 @@ pub fn sq_indices() {
             queue.sync();
         }
         push(&mut queue, 3, 7).unwrap();
-        drop(queue);
-        sq
-    });
-    let mut seen = Vec::new();
-    while seen.len() < 3 {
-        if taker.take_all(|entry| seen.push(entry.map(|sqe| sqe.user_data))) == 0 {
+        queue.sync();
+        while queue.dropped() == 0 {
             thread::yield_now();
         }
+    });
+    let mut seen = Vec::new();
+    let mut taken = 0;
+    while taken < 3 {
+        if end.is_empty() {
+            thread::yield_now();
+            continue;
+        }
+        taken += end.len();
+        seen.extend(end.take().map(|sqe| sqe.user_data));
     }
-    assert_eq!(seen, [Some(2), Some(1), None]);
-    let mut sq = producer.join().unwrap();
-    assert_eq!(sq.queue().dropped(), 1);
+    assert_eq!(seen, [2, 1]);
+    producer.join().unwrap();
     drop(arena);
 }
 
@@ -94,9 +103,11 @@ fn cqe(n: u64) -> Cqe {
     Cqe { user_data: n, res: n as i32, flags: 0 }
 }
 
-/// Three CQEs through a ring of two: full, and the head gives room.
+/// Three CQEs through a queue of two: full, and the head gives room.
 pub fn cq_ring() {
-    let (arena, Ring { mut writer, mut cq, .. }) = ring(Config::new(2).cq_entries(2));
+    let arena = Arena::new(TWO.offsets().total);
+    // SAFETY: large enough, aligned, and given back after the threads ended.
+    let (mut writer, mut cq) = unsafe { model::cq(&TWO, arena.base()) };
     let engine = thread::spawn(move || {
         for n in 1..=3 {
             while !writer.post(cqe(n)) {

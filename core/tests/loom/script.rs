@@ -144,13 +144,14 @@ pub struct Rig {
 
 fn make(
     config: Config,
+    place: Place,
     start: Starter,
     resume: Box<dyn FnMut(Token) -> Start>,
     device: Option<Rc<Device>>,
 ) -> Rig {
     let arena = Arena::new(Footprint::of::<Script, Place>(&config).total());
     let script = |hands| Script { hands, start, resume, polled: vec![], ended: false, device };
-    let parts = build(&config, arena.memory(), RingMemory::Inside, Place::new(), script);
+    let parts = build(&config, arena.memory(), RingMemory::Inside, place, script);
     Rig { parts: parts.expect("a good configuration"), arena }
 }
 
@@ -162,7 +163,16 @@ pub fn rig(
     config: Config,
     start: impl FnMut(Hands, Token, &Request<()>) -> Start + 'static,
 ) -> Rig {
-    make(config, Box::new(start), Box::new(no_resume), None)
+    rig_on(Place::new(), config, start)
+}
+
+/// [`rig`], somewhere else.
+pub fn rig_on(
+    place: Place,
+    config: Config,
+    start: impl FnMut(Hands, Token, &Request<()>) -> Start + 'static,
+) -> Rig {
+    make(config, place, Box::new(start), Box::new(no_resume), None)
 }
 
 /// [`rig`], for requests that READY notices come for.
@@ -171,7 +181,7 @@ pub fn rig_resumed(
     start: impl FnMut(Hands, Token, &Request<()>) -> Start + 'static,
     resume: impl FnMut(Token) -> Start + 'static,
 ) -> Rig {
-    make(config, Box::new(start), Box::new(resume), None)
+    make(config, Place::new(), Box::new(start), Box::new(resume), None)
 }
 
 /// [`rig`], whose requests a device does on a thread of its own.
@@ -185,7 +195,7 @@ pub fn rig_device(config: Config, threads: &Threads) -> Rig {
             Start::Pending
         }
     };
-    make(config, Box::new(start), Box::new(no_resume), Some(device))
+    make(config, Place::new(), Box::new(start), Box::new(no_resume), Some(device))
 }
 
 /// A starter that completes each request on a thread of its own.

@@ -2,7 +2,9 @@
 //! is nothing (the idle period is none, in a model).
 
 use crate::place::Place;
-use crate::script::{Hands, Rig, Script, Threads, by_threads, nop, push, read, reap, rig, rig_device};
+use crate::script::{
+    Hands, Rig, Script, Threads, by_threads, nop, push, read, reap, rig, rig_device, rig_on,
+};
 use annulus::config::{Config, Mode};
 use annulus::engine::{Engine, EnterFlags, Remote};
 use annulus::errno::Errno;
@@ -49,9 +51,18 @@ pub fn sqpoll_submit() {
 /// A completion wakes the sleeping engine, and what was written before it the
 /// application reads after the CQE.
 pub fn sqpoll_return() {
+    returned(Place::new());
+}
+
+/// The same, where sleep and wake-up order nothing by themselves.
+pub fn sqpoll_unordered() {
+    returned(Place::unordered());
+}
+
+fn returned(place: Place) {
     let threads = Threads::default();
     let data = Arc::new(UnsafeCell::new(0));
-    let Rig { parts, arena } = rig(SMALL, {
+    let Rig { parts, arena } = rig_on(place, SMALL, {
         let (threads, data) = (threads.clone(), data.clone());
         move |hands: Hands, token: Token, request: &Request<()>| {
             let (data, result) = (data.clone(), request.len as i32);
@@ -118,7 +129,10 @@ pub fn sqpoll_mail() {
     let call = |call| unsafe { remote.call(call) };
     assert_eq!(call(Call::RegisterFilesSparse(1)), Ok(0));
     remote.stop();
-    assert_eq!(call(Call::RegisterFilesSparse(1)).map_err(|e| e == Errno::ENXIO || e == Errno::EBUSY), Err(true));
+    assert_eq!(
+        call(Call::RegisterFilesSparse(1)).map_err(|e| e == Errno::ENXIO || e == Errno::EBUSY),
+        Err(true)
+    );
     engine.join().unwrap();
     drop(arena);
 }

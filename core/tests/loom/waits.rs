@@ -16,9 +16,9 @@ struct Room {
 }
 
 impl Room {
-    fn new() -> Arc<Self> {
+    fn new(place: Place) -> Arc<Self> {
         let flags = [AtomicU32::new(0), AtomicU32::new(0)];
-        Arc::new(Self { place: Place::new(), events: EventCount::new(), flags })
+        Arc::new(Self { place, events: EventCount::new(), flags })
     }
 
     /// Relaxed: it is the event count that must order this.
@@ -38,7 +38,16 @@ impl Room {
 
 /// Two wakers, each with news of its own, and one sleeper that needs both.
 pub fn two_wakers() {
-    let room = Room::new();
+    wakers(Place::new());
+}
+
+/// The same, where sleep and wake-up order nothing by themselves.
+pub fn two_wakers_unordered() {
+    wakers(Place::unordered());
+}
+
+fn wakers(place: Place) {
+    let room = Room::new(place);
     let wakers = [0, 1].map(|flag| {
         let room = room.clone();
         thread::spawn(move || room.publish(flag))
@@ -49,7 +58,7 @@ pub fn two_wakers() {
 
 /// Two sleepers, each waiting for something else, and one waker.
 pub fn two_sleepers() {
-    let room = Room::new();
+    let room = Room::new(Place::new());
     let sleepers = [0, 1].map(|flag| {
         let room = room.clone();
         thread::spawn(move || room.wait(|| room.shows(flag)))
@@ -67,12 +76,8 @@ struct Office {
 }
 
 impl Office {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            place: Place::new(),
-            engine: EventCount::new(),
-            post: Post::default(),
-        })
+    fn new(place: Place) -> Arc<Self> {
+        Arc::new(Self { place, engine: EventCount::new(), post: Post::default() })
     }
 
     fn call(&self, number: u32) -> Result<u32, Errno> {
@@ -92,7 +97,16 @@ impl Office {
 
 /// Two callers; each gets the answer to its own call.
 pub fn mailbox() {
-    let office = Office::new();
+    two_calls(Place::new());
+}
+
+/// The same, where sleep and wake-up order nothing by themselves.
+pub fn mailbox_unordered() {
+    two_calls(Place::unordered());
+}
+
+fn two_calls(place: Place) {
+    let office = Office::new(place);
     let callers = [1, 2].map(|number| {
         let office = office.clone();
         thread::spawn(move || assert_eq!(office.call(number), Ok(number + 100)))
@@ -105,7 +119,7 @@ pub fn mailbox() {
 /// The mailbox closes between two callers: one may still get an answer,
 /// whoever does not hears that there is nobody.
 pub fn mailbox_close() {
-    let office = Office::new();
+    let office = Office::new(Place::new());
     let callers = [1, 2].map(|number| {
         let office = office.clone();
         thread::spawn(move || {
