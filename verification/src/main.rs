@@ -3,58 +3,131 @@
 mod kernel;
 mod rungs;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Runs the rungs that show Annulus to be right, and sets up what they need.
-#[derive(Parser)]
-#[command(name = "cargo verify", bin_name = "cargo verify", args_conflicts_with_subcommands = true)]
+use rungs::{LATER, RUNGS, Rung, Wishes, run};
+
+/// Shows that Annulus is right, rung by rung
+#[derive(Debug, Parser)]
+#[command(name = "cargo verify", args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// Rungs to run; all if none is named
-    rungs: Vec<String>,
-    /// The long version of each
-    #[arg(long)]
-    deep: bool,
-    /// Name the rungs, and those that do not exist yet
-    #[arg(long)]
-    list: bool,
-    /// Every rung's time budget, times this
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
-    budget_scale: f64,
     #[command(subcommand)]
     command: Option<Command>,
+    /// Rungs to run, all of them if none is named (see --list)
+    rungs: Vec<String>,
+    /// The long version
+    #[arg(long)]
+    deep: bool,
+    /// Say which rungs there are
+    #[arg(long)]
+    list: bool,
+    /// Multiply every time budget by this, for slow machines
+    #[arg(long, default_value_t = 1.0, value_parser = scale)]
+    budget_scale: f64,
+    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL`
+    #[arg(last = true)]
+    rest: Vec<String>,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Generated programs on the kernel's io_uring and on Annulus
+    /// Run programs in this process
+    #[command(hide = true)]
     Programs(kernel::Options),
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+fn scale(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
-        _ => Err("a number above 0, such as 1.5".into()),
+        Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
+        _ => Err("a number above 0 and at most 100".into()),
     }
 }
 
-fn main() -> std::io::Result<ExitCode> {
+fn list() {
+    for rung in RUNGS {
+        let minutes = rung.budget.0.as_secs() / 60;
+        println!("{:<8} {} (at most {minutes} min)", rung.name, rung.shows);
+    }
+    for (name, what) in LATER {
+        println!("{name:<8} not built yet: {what}");
+    }
+}
+
+/// The rungs of these names.
+fn chosen(names: &[String]) -> Result<Vec<&'static Rung>, String> {
+    if names.is_empty() {
+        return Ok(RUNGS.iter().collect());
+    }
+    let mut rungs = Vec::new();
+    for name in names {
+        if let Some(rung) = RUNGS.iter().find(|rung| rung.name == name) {
+            rungs.push(rung);
+        } else if let Some((name, what)) = LATER.iter().find(|(later, _)| later == name) {
+            return Err(format!("the rung {name} is not built yet: {what}"));
+        } else {
+            let known: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
+            return Err(format!("there is no rung {name}; there are {}", known.join(", ")));
+        }
+    }
+    Ok(rungs)
+}
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::Programs(options)) = &cli.command {
-        return kernel::main(options);
+        return kernel::main(options).unwrap_or_else(|e| {
+            eprintln!("{e}");
+            ExitCode::from(2)
+        });
     }
     if cli.list {
-        rungs::list();
-        return Ok(ExitCode::SUCCESS);
+        list();
+        return ExitCode::SUCCESS;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .ok_or_else(|| std::io::Error::other("the workspace has no folder"))?
-        .to_owned();
-    std::env::set_current_dir(&root)?;
-    let work = root.join("target/verify");
-    let context = rungs::Context { deep: cli.deep, scale: cli.budget_scale, root, work };
-    Ok(rungs::run(&cli.rungs, &context))
+    let rungs = match chosen(&cli.rungs) {
+        Ok(rungs) if cli.rest.is_empty() || rungs.len() == 1 => rungs,
+        Ok(_) => {
+            eprintln!("what stands behind -- is for one rung: name it");
+            return ExitCode::from(2);
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    if cli.rungs.is_empty() {
+        for (name, what) in LATER {
+            println!("the rung {name} is not built yet ({what}): it is not counted");
+        }
+    }
+    let wishes = Wishes {
+        deep: cli.deep,
+        budget_scale: cli.budget_scale,
+        rest: cli.rest,
+        ci: std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
+    };
+    run::all(&rungs, &wishes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from(["verify", "kernel", "--", "--seed", "4"]);
+        assert_eq!((cli.rungs.len(), cli.rest.len()), (1, 2));
+        assert!(Cli::parse_from(["verify", "programs", "--count", "3"]).command.is_some());
+    }
+
+    #[test]
+    fn a_rung_that_is_not_there_is_an_error() {
+        assert!(chosen(&["guest".into()]).is_err_and(|why| why.contains("not built yet")));
+        assert!(chosen(&["gest".into()]).is_err_and(|why| why.contains("test, loom, miri, kernel")));
+        assert!(chosen(&[]).is_ok_and(|rungs| rungs.len() == RUNGS.len()));
+    }
 }

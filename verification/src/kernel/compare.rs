@@ -198,5 +198,8 @@ pub fn show(trace: &Trace) -> String {
             e => writeln!(text, "{step:5}  {}", event(e)),
         };
     }
+    if let Some(dump) = &trace.dump {
+        let _ = writeln!(text, "when something did not come: {dump}");
+    }
     text
 }

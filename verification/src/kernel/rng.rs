@@ -14,8 +14,8 @@ impl Rng {
 
     /// The sequence of the `index`-th thing made from `seed`.
     pub fn nth(seed: u64, index: u64) -> Self {
-        let mut first = Self(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        Self(first.next())
+        let mut first = Self::new(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        Self::new(first.next())
     }
 
     /// The next 64 bits.

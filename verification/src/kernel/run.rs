@@ -73,6 +73,8 @@ pub struct Phase {
 pub struct Trace {
     /// Each with the step it belongs to.
     pub events: Vec<(usize, Event)>,
+    /// What the ring said of itself when something did not come.
+    pub dump: Option<String>,
 }
 
 impl Trace {
@@ -103,7 +105,7 @@ pub fn run<T: Target>(
         Ok(ring) => ring,
         Err(errno) => {
             events.push((0, Event::Setup(Err(errno))));
-            return Ok(Trace { events });
+            return Ok(Trace { events, dump: None });
         }
     };
     events.push((0, Event::Setup(Ok(ring.sizes()))));
@@ -121,15 +123,16 @@ pub fn run<T: Target>(
         reaped: 0,
         seen: BTreeSet::new(),
         events,
+        dump: None,
     };
     for (i, step) in program.steps.iter().enumerate() {
         run.step = i;
         run.take(step);
     }
-    let (mut world, mut events) = (run.world, run.events);
+    let (mut world, mut events, dump) = (run.world, run.events, run.dump);
     events.push((program.steps.len(), Event::Remains(world.remains())));
     drop(run.ring);
-    Ok(Trace { events })
+    Ok(Trace { events, dump })
 }
 
 struct Run<'a, T> {
@@ -151,11 +154,19 @@ struct Run<'a, T> {
     /// SQEs whose CQE was taken.
     seen: BTreeSet<usize>,
     events: Vec<(usize, Event)>,
+    dump: Option<String>,
 }
 
 impl<T: Target> Run<'_, T> {
     fn say(&mut self, event: Event) {
         self.events.push((self.step, event));
+    }
+
+    /// Keeps what the ring looks like, the first time that something is wrong.
+    fn keep_dump(&mut self) {
+        if self.dump.is_none() {
+            self.dump = Some(self.ring.dump());
+        }
     }
 
     fn polled(&self) -> bool {
@@ -181,7 +192,10 @@ impl<T: Target> Run<'_, T> {
             Step::Drain => match self.drain() {
                 Some(_) if self.polled() || self.program.setup.pool.is_some() => return,
                 Some(answers) => Event::Drained(answers),
-                None => Event::Stuck,
+                None => {
+                    self.keep_dump();
+                    Event::Stuck
+                }
             },
             Step::Settle { peek } => Event::Settled(self.settle(*peek)),
             Step::Feed(slot, bytes) => Event::Answer(self.world.feed(*slot, *bytes)),
@@ -360,9 +374,13 @@ impl<T: Target> Run<'_, T> {
             }
         }
         let due: Vec<usize> = self.pushed.iter().copied().filter(|&n| self.ends(n, true)).collect();
+        let lost: BTreeSet<usize> = due.into_iter().filter(|n| !self.seen.contains(n)).collect();
+        if !lost.is_empty() {
+            self.keep_dump();
+        }
         Phase {
             cqes: std::mem::take(&mut self.cqes),
-            lost: due.into_iter().filter(|n| !self.seen.contains(n)).collect(),
+            lost,
             dropped: self.ring.dropped(),
             overflow: self.ring.overflow(),
             memory: self.world.memory(),

@@ -1,29 +1,77 @@
-//! The rung *kernel*: generated programs on this machine's io_uring and on
-//! Annulus.
+//! The rung `kernel`.
 
-use std::process::Command;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::Context;
-use super::setup::Need;
-use super::step::{Show, Step};
+use super::exec::Cmd;
+use super::{Found, Step, Wishes, fault_programs, programs, target_dir};
 
-pub const NEEDS: &[Need] = &[Need::IoUring];
+/// Programs in CI, and with `--deep`.
+const PROGRAMS: (u64, u64) = (12_000, 200_000);
+/// Programs that the kernel runs twice.
+const SELF: u64 = 300;
+/// Of a hundred operations, how many must move data.
+const MOVING: f64 = 60.0;
+/// The seed, unless another is asked for.
+const SEED: u64 = 1;
 
-pub fn steps(context: &Context) -> Vec<Step> {
-    let count = if context.deep { 200_000 } else { 4_000 };
-    let exe = std::env::current_exe();
-    ["inline", "sqpoll", "served"]
-        .into_iter()
-        .map(|mode| match &exe {
-            Ok(exe) => {
-                let mut command = Command::new(exe);
-                command.args(["programs", "--mode", mode, "--count", &count.to_string()]);
-                Step::run(format!("{count} programs, {mode}"), command).show(Show::All)
-            }
-            Err(e) => {
-                let why = e.to_string();
-                Step::check(format!("{count} programs, {mode}"), move || Err(why))
-            }
-        })
-        .collect()
+pub fn steps(wishes: &Wishes) -> Vec<Step> {
+    if !wishes.rest.is_empty() {
+        let rest = wishes.rest.clone();
+        return vec![Step::check("programs as asked for", move |left| asked(&rest, left))];
+    }
+    let count = if wishes.deep { PROGRAMS.1 } else { PROGRAMS.0 };
+    let mut steps = vec![
+        Step::check(format!("{SELF} programs: the kernel against itself"), |left| {
+            let args = ["--kernel-only", "--seed", "7"].map(String::from);
+            programs::spread(&exe()?, &args, SELF, jobs(), left).map(|_| String::new())
+        }),
+        Step::check(format!("{count} programs, seed {SEED}: Annulus against the kernel"), move |left| {
+            compare(count, left)
+        }),
+    ];
+    steps.extend(fault_programs::steps(wishes));
+    steps
+}
+
+/// As many processes as CPUs: a program uses one and a half.
+fn jobs() -> u64 {
+    std::thread::available_parallelism().map_or(1, |n| n.get() as u64).clamp(1, 8)
+}
+
+pub fn exe() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|e| e.to_string())
+}
+
+fn compare(count: u64, left: Duration) -> Found {
+    let args = ["--seed".to_owned(), SEED.to_string()];
+    let tally = programs::spread(&exe()?, &args, count, jobs(), left)?;
+    let table = tally.show();
+    if tally.programs() < count {
+        return Err(format!("{table}only {} of {count} programs ran", tally.programs()));
+    }
+    if tally.percent() < MOVING {
+        return Err(format!("{table}fewer than {MOVING} % of the operations moved data"));
+    }
+    Ok(table)
+}
+
+/// `cargo verify kernel -- --seed N --program K` and the like.
+fn asked(rest: &[String], left: Duration) -> Found {
+    let has = |name: &str| rest.iter().any(|arg| arg == name);
+    let cmd = if has("--fault") {
+        fault_programs::build(&target_dir("verify").join("faults.log"), left)?;
+        Cmd::new(fault_programs::exe(), &["programs"])
+    } else {
+        Cmd::new(exe()?, &["programs"])
+    };
+    let child = cmd.args(rest).start().map_err(|e| e.to_string())?;
+    match programs::outcome(child, left) {
+        programs::Outcome::Same(value) => {
+            let mut tally = crate::kernel::Tally::default();
+            tally.merge(&value);
+            Ok(tally.show())
+        }
+        programs::Outcome::Different { what, report, .. } => Err(format!("{report}\n{what}")),
+    }
 }

@@ -1,18 +1,25 @@
-//! The rung *loom*: the models of core, and their seeded faults.
+//! The rung `loom`.
 
-use super::Context;
-use super::step::{Show, Step};
+use super::exec::Cmd;
+use super::{Step, Wishes, target_dir};
 
-pub fn steps(context: &Context) -> Vec<Step> {
-    let mut step = Step::cargo(
-        "models, and the faults they must catch",
-        "test -p annulus --release --test loom",
-    )
-    .env("RUSTFLAGS", "--cfg loom")
-    .env("CARGO_TARGET_DIR", context.work.join("loom"))
-    .show(Show::Lines(&["model ", "fault ", "caught", "test result"]));
-    if context.deep {
-        step = step.env("LOOM_MAX_PREEMPTIONS", "4");
+pub fn steps(wishes: &Wishes) -> Vec<Step> {
+    let args = ["test", "-p", "annulus", "--release", "--test", "loom"];
+    let loom = |cmd: Cmd| {
+        let flags = format!("{} --cfg loom", std::env::var("RUSTFLAGS").unwrap_or_default());
+        cmd.env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", target_dir("loom"))
+    };
+    let build = loom(Cmd::cargo(&args).args(["--no-run"]));
+    let mut run = loom(Cmd::cargo(&args));
+    if !wishes.rest.is_empty() {
+        run = run.args(["--"]).args(&wishes.rest);
     }
-    vec![step]
+    if wishes.deep {
+        // The models' own bounds are what they need to catch their faults.
+        run = run.env("LOOM_MAX_PREEMPTIONS", "4");
+    }
+    vec![
+        Step::command("build with loom", build),
+        Step::command("models and seeded faults", run.show("model").show("fault").show("caught")),
+    ]
 }

@@ -1,37 +1,27 @@
-//! The rung *miri*: core's tests in Rust's interpreter, on the host's
-//! architecture, on a 32-bit one and on a big-endian one.
+//! The rung `miri`.
 
-use super::Context;
-use super::setup::Need;
-use super::step::{Show, Step};
+use super::exec::Cmd;
+use super::{Step, Wishes, target_dir};
 
-pub const NEEDS: &[Need] = &[
-    Need::Component { toolchain: "nightly", name: "miri" },
-    Need::Component { toolchain: "nightly", name: "rust-src" },
-];
+/// The machine's own kind, a 32-bit one, and a big-endian one.
+const TARGETS: &[&str] =
+    &["x86_64-unknown-linux-gnu", "i686-unknown-linux-gnu", "s390x-unknown-linux-gnu"];
 
-const TARGETS: [&str; 3] =
-    ["x86_64-unknown-linux-gnu", "i686-unknown-linux-gnu", "s390x-unknown-linux-gnu"];
-
-pub fn steps(context: &Context) -> Vec<Step> {
-    let seeds = if context.deep { "-Zmiri-many-seeds=0..16" } else { "" };
-    TARGETS
-        .iter()
-        .map(|target| {
-            Step::cargo(
-                format!("core under Miri on {target}"),
-                &format!("+nightly miri test -p annulus --lib --tests --target {target}"),
-            )
-            // The rigs' memory is leaked on purpose: a ring's `'static`.
-            .env(
-                "MIRIFLAGS",
-                format!(
-                    "-Zmiri-strict-provenance -Zmiri-ignore-leaks -Zmiri-disable-isolation {seeds}"
-                ),
-            )
-            .env("PROPTEST_CASES", "8")
-            .env("CARGO_TARGET_DIR", context.work.join("miri"))
-            .show(Show::Lines(&["test result"]))
-        })
-        .collect()
+pub fn steps(wishes: &Wishes) -> Vec<Step> {
+    let cases = if wishes.deep { "64" } else { "4" };
+    let miri = |args: &[&str], target: &str| {
+        Cmd::nightly(args)
+            .args(["--target", target])
+            .env("CARGO_TARGET_DIR", target_dir("miri"))
+            .env("PROPTEST_CASES", cases)
+            // Clocks and threads are the tests'; nothing else of the system is used.
+            .env("MIRIFLAGS", "-Zmiri-strict-provenance -Zmiri-disable-isolation")
+    };
+    let mut steps = Vec::new();
+    for target in TARGETS {
+        steps.push(Step::command(format!("set-up for {target}"), miri(&["miri", "setup"], target)));
+        let test = miri(&["miri", "test", "-p", "annulus", "--lib", "--tests"], target);
+        steps.push(Step::command(format!("core on {target}"), test.show("test result: ok")));
+    }
+    steps
 }

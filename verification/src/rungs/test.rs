@@ -1,116 +1,107 @@
-//! The rung *test*: everything that runs on a stable toolchain, and the
-//! builds that show what core does without.
+//! The rung `test`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Context;
-use super::setup::Need;
-use super::step::{Show, Step};
+use super::exec::Cmd;
+use super::fixtures;
+use super::{Found, Step, Wishes, root, target_dir};
 
-const TARGETS: [&str; 4] = [
+/// Places without an operating system.
+pub const TARGETS: &[&str] = &[
     "x86_64-unknown-none",
     "aarch64-unknown-none",
     "riscv64gc-unknown-none-elf",
     "thumbv7em-none-eabihf",
 ];
 
-pub const NEEDS: &[Need] = &[
-    Need::Target(TARGETS[0]),
-    Need::Target(TARGETS[1]),
-    Need::Target(TARGETS[2]),
-    Need::Target(TARGETS[3]),
-    Need::Program { name: "valgrind", package: "valgrind" },
-];
-
-/// Lines of a source file that can be read in one go.
+/// Lines of a source file that ask to be split.
 const LONG: usize = 400;
 
-pub fn steps(context: &Context) -> Vec<Step> {
-    let results = Show::Lines(&["test result"]);
+pub fn steps(_: &Wishes) -> Vec<Step> {
     let mut steps = vec![
-        Step::cargo("format", "fmt --all --check"),
-        Step::cargo("lints", "clippy --workspace --all-targets -- -D warnings"),
-        Step::cargo("tests and doc tests", "test --workspace").show(results),
-        Step::cargo("documentation", "doc --workspace --no-deps")
-            .env("RUSTDOCFLAGS", "-D warnings"),
+        Step::check("the toolchain is the oldest supported one", |_| msrv()),
+        Step::command("formatting", Cmd::cargo(&["fmt", "--all", "--check"])),
+        Step::command(
+            "lints",
+            Cmd::cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
+        ),
+        Step::command("tests", Cmd::cargo(&["test", "--workspace"]).show("test result: ok")),
     ];
+    if has_features() {
+        let cmd = Cmd::cargo(&["test", "--workspace", "--all-features"]);
+        steps.push(Step::command("tests with every feature", cmd));
+    }
+    steps.push(Step::command(
+        "documentation",
+        Cmd::cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    ));
     for target in TARGETS {
-        steps.push(Step::cargo(
-            format!("core and hal-baremetal for {target}"),
-            &format!("build -p annulus -p annulus-baremetal --target {target}"),
-        ));
-    }
-    steps.push(no_alloc(context));
-    // The first of the two commands, as a new user types it.
-    steps.push(Step::cargo("build of the main job", "build --release"));
-    let mut main_job = std::process::Command::new("timeout");
-    main_job.args(["20", "cargo", "run", "--release"]);
-    steps
-        .push(Step::run("the main job, in under 20 seconds", main_job).show(Show::Lines(&["is "])));
-    steps.push(Step::cargo("benches build", "bench --no-run"));
-    steps.push(
-        Step::cargo("instruction counts", "bench --bench instructions").show(Show::Lines(&["|"])),
-    );
-    let root = context.root.clone();
-    steps.push(Step::check("lengths of the source files", move || lengths(&root)));
-    steps
-}
-
-/// A program with core in it and nothing else: it links only if core needs
-/// neither std nor a global allocator.
-fn no_alloc(context: &Context) -> Step {
-    let dir = context.work.join("no-alloc");
-    let core = context.root.join("core");
-    let manifest = format!(
-        "[package]\nname = \"no-alloc\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
-         [dependencies]\nannulus = {{ path = {core:?} }}\n\
-         [profile.dev]\npanic = \"abort\"\n[workspace]\n"
-    );
-    let made = fs::create_dir_all(dir.join("src"))
-        .and_then(|()| fs::write(dir.join("Cargo.toml"), manifest))
-        .and_then(|()| fs::write(dir.join("src/main.rs"), include_str!("no_alloc.rs.txt")))
-        // The versions that the workspace is built with, offline or not.
-        .and_then(|()| {
-            fs::copy(context.root.join("Cargo.lock"), dir.join("Cargo.lock")).map(|_| ())
-        });
-    if let Err(e) = made {
-        return Step::check("a ring links without an allocator", move || Err(e.to_string()));
-    }
-    Step::cargo(
-        "a ring links without an allocator",
-        &format!("build --manifest-path {}/Cargo.toml --target x86_64-unknown-none", dir.display()),
-    )
-    .env("CARGO_TARGET_DIR", dir.join("target"))
-}
-
-fn lengths(root: &Path) -> Result<String, String> {
-    let mut long = Vec::new();
-    let mut count = 0;
-    let mut folders: Vec<_> = ["core", "hal-linux", "hal-baremetal", "verification", "examples"]
-        .iter()
-        .map(|folder| root.join(folder))
-        .collect();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(|e| e.to_string())?.flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                count += 1;
-                let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
-                let lines = text.lines().count();
-                if lines > LONG {
-                    let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-                    long.push(format!("{name} ({lines})"));
-                }
-            }
+        let args = ["build", "-p", "annulus", "-p", "annulus-baremetal", "--target", target];
+        let bare = Cmd::cargo(&args).args(["--no-default-features"]);
+        steps.push(Step::command(format!("no_std: {target}"), bare));
+        if has_features() {
+            steps.push(Step::command(format!("no_std: {target}, features"), Cmd::cargo(&args)));
         }
     }
-    // A warning, not a failure: a table may be longer.
-    Ok(if long.is_empty() {
-        format!("{count} files, none over {LONG} lines")
-    } else {
-        format!("{count} files; over {LONG} lines: {}", long.join(", "))
-    })
+    steps.push(Step::check("no alloc: core links without an allocator", fixtures::no_alloc));
+    steps.push(Step::check("length of files", |_| Ok(long_files())));
+    steps
+}
+
+/// Whether a package has any feature to be left out.
+fn has_features() -> bool {
+    let metadata = Cmd::cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]).ask();
+    let parsed = metadata.ok().and_then(|text| serde_json::from_str(&text).ok());
+    let Some(serde_json::Value::Object(parsed)) = parsed else { return true };
+    let packages = parsed.get("packages").and_then(|p| p.as_array());
+    packages.into_iter().flatten().any(|p| p["features"].as_object().is_some_and(|f| !f.is_empty()))
+}
+
+/// `rust-version` is what is tested with.
+fn msrv() -> Found {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).map_err(|e| e.to_string())?;
+    let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version"));
+    let wanted = line.map(|rest| rest.trim_matches([' ', '=', '"'].as_slice()).to_owned());
+    let wanted = wanted.ok_or("Cargo.toml has no rust-version")?;
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Cmd::new(rustc, &["--version"]).ask()?;
+    let version = said.split(' ').nth(1).unwrap_or_default();
+    if version == wanted || version.starts_with(&format!("{wanted}.")) {
+        return Ok(String::new());
+    }
+    Err(format!(
+        "rust-version is {wanted}, and this is {said}: run with `cargo +{wanted} verify`, or raise it"
+    ))
+}
+
+/// Warns of files that have grown long.
+fn long_files() -> String {
+    let mut files = Vec::new();
+    for package in ["core", "hal-linux", "hal-baremetal", "verification", "examples"] {
+        sources(&root().join(package), &mut files);
+    }
+    let mut text = String::new();
+    for file in files {
+        let lines = fs::read_to_string(&file).map_or(0, |content| content.lines().count());
+        if lines > LONG {
+            let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
+            text += &format!("    warning: {name} has {lines} lines, more than {LONG}\n");
+        }
+    }
+    text
+}
+
+fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() && path != target_dir("") && !path.ends_with("target") {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
 }

@@ -1,0 +1,88 @@
+//! Seeded engine faults: with each switched on, the comparison must find a
+//! difference.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use annulus::fault::{Fault, Kind};
+
+use super::exec::Cmd;
+use super::programs::{Outcome, outcome};
+use super::{Found, Step, Wishes, target_dir};
+
+/// Within so many programs each fault must show.
+const WITHIN: u64 = 3_000;
+/// At least so many faults there must be.
+const FAULTS: usize = 20;
+
+/// Where the build with the faults goes.
+fn dir() -> PathBuf {
+    target_dir("faults")
+}
+
+/// The program that has the faults.
+pub fn exe() -> PathBuf {
+    dir().join("release/annulus-verification")
+}
+
+/// Builds it.
+pub fn build(log: &Path, left: Duration) -> Found {
+    let flags = format!("{} --cfg annulus_faults", std::env::var("RUSTFLAGS").unwrap_or_default());
+    Cmd::cargo(&["build", "--release", "-p", "annulus-verification"])
+        .env("RUSTFLAGS", flags.trim())
+        .env("CARGO_TARGET_DIR", dir())
+        .run(log, left)
+}
+
+pub fn steps(_: &Wishes) -> Vec<Step> {
+    let faults: Vec<Fault> =
+        Fault::ALL.iter().copied().filter(|fault| fault.kind() == Kind::Engine).collect();
+    let (count, names) = (faults.len(), faults.clone());
+    let mut steps = vec![
+        Step::check("build with seeded engine faults", |left| {
+            let logs = target_dir("verify");
+            std::fs::create_dir_all(&logs).map_err(|e| e.to_string())?;
+            build(&logs.join("faults.log"), left)
+        }),
+        Step::check(format!("there are {count} seeded engine faults"), move |_| match count {
+            0..FAULTS => Err(format!("there must be {FAULTS}")),
+            _ => Ok(String::new()),
+        }),
+        Step::check("without a fault that build finds nothing", |left| {
+            let child = start(None, 90)?;
+            match outcome(child, left) {
+                Outcome::Same(_) => Ok(String::new()),
+                Outcome::Different { what, report, .. } => Err(format!("{report}\n{what}")),
+            }
+        }),
+    ];
+    for fault in names {
+        let name = format!("fault {} is caught", fault.name());
+        steps.push(Step::check(name, move |left| caught(fault, left)));
+    }
+    steps
+}
+
+fn start(fault: Option<Fault>, count: u64) -> Result<std::process::Child, String> {
+    let count = count.to_string();
+    let mut cmd = Cmd::new(exe(), &["programs", "--no-shrink", "--seed", "5", "--count", &count]);
+    if let Some(fault) = fault {
+        cmd = cmd.args(["--fault", fault.name(), "--patience", "1"]);
+    }
+    cmd.start().map_err(|e| format!("{}: {e}", cmd.line()))
+}
+
+fn caught(fault: Fault, left: Duration) -> Found {
+    let child = start(Some(fault), WITHIN)?;
+    match outcome(child, left) {
+        Outcome::Different { program: Some(k), what, .. } => {
+            Ok(format!("    {}\n    caught at program {k}: {what}", fault.describe()))
+        }
+        Outcome::Different { program: None, what, report } => Err(format!("{report}\n{what}")),
+        Outcome::Same(_) => Err(format!(
+            "{}\n    NOT CAUGHT by {WITHIN} programs: the generator does not reach it, or it \
+             changes nothing",
+            fault.describe()
+        )),
+    }
+}
