@@ -118,7 +118,7 @@ pub enum Start {
     Done(i32),
     /// Under way, and the only answer once somebody else has the token. It
     /// will come back, once, by
-    /// [`Completer::complete`](crate::slot::Completer::complete) or
+    /// [`Completer::complete`](crate::engine::Completer::complete) or
     /// [`Backend::poll`].
     Pending,
     /// The SQE itself cannot be taken (an `iovec` array that is not there, a
@@ -180,7 +180,7 @@ pub trait Backend {
     unsafe fn start(&mut self, token: Token, request: &Request<Self::File>) -> Start;
 
     /// Goes on with a pending request after
-    /// [`Completer::ready`](crate::slot::Completer::ready).
+    /// [`Completer::ready`](crate::engine::Completer::ready).
     /// Answers [`Start::Done`] or [`Start::Pending`]. One more notice may
     /// cross a `Done`; it has no effect.
     ///
@@ -196,7 +196,7 @@ pub trait Backend {
     fn kick(&mut self) {}
 
     /// Reports requests found complete by looking. A notice of
-    /// [`Completer::ready`](crate::slot::Completer::ready) may have come before
+    /// [`Completer::ready`](crate::engine::Completer::ready) may have come before
     /// (it has no effect then), not at the same time from another thread.
     #[inline]
     fn poll(&mut self, done: impl FnMut(Token, i32)) {

@@ -2,7 +2,7 @@
 //!
 //! It takes SQEs, starts them on its [`Backend`], and is the only producer
 //! of CQEs. Whatever another thread has to say reaches it by a lane of
-//! [`Shared`]; who drives it is chosen at set-up ([`crate::config::Mode`]).
+//! `Shared`; who drives it is chosen at set-up ([`crate::config::Mode`]).
 
 mod build;
 mod complete;
@@ -136,7 +136,7 @@ impl<H: Host + Sync> MadeRoom for Shared<'_, H> {
 
 /// The owner of a ring. See the module's text.
 ///
-/// Made by [`build`]. Inline, the application keeps it next to its halves
+/// Made by [`build()`]. Inline, the application keeps it next to its halves
 /// and calls [`enter`](Engine::enter); under SQPOLL it moves to the polling
 /// thread ([`poll_loop`](Engine::poll_loop)); served, into a
 /// [`Served`](crate::served::Served).
