@@ -34,7 +34,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             // Idle periods may be longer than the counter.
             round = u32::wrapping_add(round, 1);
-            if round % ROUNDS != 1 % ROUNDS || self.busy_polling() {
+            if !round.wrapping_sub(1).is_multiple_of(ROUNDS) || self.busy_polling() {
                 spin_loop();
                 continue;
             }

@@ -19,6 +19,9 @@ const MODEL: &str = "ANNULUS_MODEL";
 const FAULT: &str = "ANNULUS_FAULT";
 /// No run comes near it; one that does is an error, not a catch.
 const LIMIT: Duration = Duration::from_secs(400);
+/// The same when a longer run is asked for.
+const LONG_LIMIT: Duration = Duration::from_secs(8 * 3600);
+const PREEMPTIONS: &str = "LOOM_MAX_PREEMPTIONS";
 
 static ITERATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -92,7 +95,7 @@ pub fn main() -> ExitCode {
 
 /// A model's bound, or what LOOM_MAX_PREEMPTIONS asks for.
 fn bound(model: &Model) -> Option<usize> {
-    let asked = std::env::var("LOOM_MAX_PREEMPTIONS").ok();
+    let asked = std::env::var(PREEMPTIONS).ok();
     asked.map_or(model.bound, |n| Some(n.parse().expect("LOOM_MAX_PREEMPTIONS is a number")))
 }
 
@@ -147,11 +150,12 @@ fn run(model: &Model, fault: Option<Fault>) -> Run {
     }
     let mut child = command.spawn().expect("this program can be started");
     let mut timed_out = false;
+    let limit = if std::env::var_os(PREEMPTIONS).is_some() { LONG_LIMIT } else { LIMIT };
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             break status;
         }
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > limit {
             timed_out = true;
             child.kill().expect("a child can be ended");
         }
@@ -161,7 +165,7 @@ fn run(model: &Model, fault: Option<Fault>) -> Run {
     child.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
     let (iterations, message) = said.trim().split_once(' ').unwrap_or(("0", "said nothing"));
     let failure = match (timed_out, status.success()) {
-        (true, _) => Some(format!("no end after {} s", LIMIT.as_secs())),
+        (true, _) => Some(format!("no end after {} s", limit.as_secs())),
         (false, true) => None,
         (false, false) => Some(message.to_owned()),
     };
@@ -176,8 +180,12 @@ fn child(name: &str) -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         let text = info.payload_as_str().unwrap_or("?");
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("?").trim();
-        // The threads' states after it are of no use without locations.
-        let first = if first.starts_with("deadlock") { "deadlock" } else { first };
+        // What loom adds is of no use here.
+        let first = match first {
+            _ if first.starts_with("deadlock") => "deadlock",
+            _ if first.starts_with("Model exceeded") => "no end",
+            _ => first.trim_start_matches("Causality violation: "),
+        };
         let mut first: String = first.chars().take(90).collect();
         if let (true, Some(at)) = (std::env::var_os("ANNULUS_WHERE").is_some(), info.location()) {
             first = format!("{first} ({at})");
@@ -193,7 +201,7 @@ fn child(name: &str) -> ExitCode {
     let parent = parent_id();
     builder.check(move || {
         let iteration = ITERATIONS.fetch_add(1, Ordering::Relaxed);
-        if iteration % 10_000 == 0 && parent_id() != parent {
+        if iteration.is_multiple_of(10_000) && parent_id() != parent {
             // Whoever wanted to know is gone.
             std::process::exit(1);
         }

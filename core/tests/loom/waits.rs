@@ -97,22 +97,22 @@ impl Office {
 
 /// Two callers; each gets the answer to its own call.
 pub fn mailbox() {
-    two_calls(Place::new());
+    calls(Place::new(), &[1, 2]);
 }
 
-/// The same, where sleep and wake-up order nothing by themselves.
+/// One caller, where sleep and wake-up order nothing by themselves.
 pub fn mailbox_unordered() {
-    two_calls(Place::unordered());
+    calls(Place::unordered(), &[1]);
 }
 
-fn two_calls(place: Place) {
+fn calls(place: Place, numbers: &'static [u32]) {
     let office = Office::new(place);
-    let callers = [1, 2].map(|number| {
+    let call = |&number: &u32| {
         let office = office.clone();
         thread::spawn(move || assert_eq!(office.call(number), Ok(number + 100)))
-    });
-    office.answer();
-    office.answer();
+    };
+    let callers: Vec<_> = numbers.iter().map(call).collect();
+    numbers.iter().for_each(|_| office.answer());
     callers.into_iter().for_each(|caller| caller.join().unwrap());
 }
 
