@@ -127,7 +127,9 @@ mod tests {
     #[test]
     fn a_rung_that_is_not_there_is_an_error() {
         assert!(chosen(&["guest".into()]).is_err_and(|why| why.contains("not built yet")));
-        assert!(chosen(&["gest".into()]).is_err_and(|why| why.contains("test, loom, miri, kernel")));
+        assert!(
+            chosen(&["gest".into()]).is_err_and(|why| why.contains("test, loom, miri, kernel"))
+        );
         assert!(chosen(&[]).is_ok_and(|rungs| rungs.len() == RUNGS.len()));
     }
 }

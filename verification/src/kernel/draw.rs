@@ -66,17 +66,16 @@ impl Draw<'_> {
     fn file(&mut self, sqe: &mut Sqe) -> Option<Desc> {
         use Slot::*;
         let write = op::writes(sqe.op);
-        if self.rng.chance(45) {
-            if let Some(table) = &self.model.files {
-                let suits =
-                    |d: &Option<Desc>| d.is_some_and(|d| if write { d.write } else { d.read });
-                let places: Vec<usize> = (0..table.len()).filter(|&i| suits(&table[i])).collect();
-                if !places.is_empty() {
-                    let place = *self.rng.pick(&places);
-                    sqe.flags |= FIXED_FILE;
-                    sqe.fd = Fd::Raw(place as i32);
-                    return table[place];
-                }
+        if self.rng.chance(45)
+            && let Some(table) = &self.model.files
+        {
+            let suits = |d: &Option<Desc>| d.is_some_and(|d| if write { d.write } else { d.read });
+            let places: Vec<usize> = (0..table.len()).filter(|&i| suits(&table[i])).collect();
+            if !places.is_empty() {
+                let place = *self.rng.pick(&places);
+                sqe.flags |= FIXED_FILE;
+                sqe.fd = Fd::Raw(place as i32);
+                return table[place];
             }
         }
         let slots: &[Slot] = match write {
@@ -326,10 +325,10 @@ impl Draw<'_> {
                 sqe.data = Data::Flat(*self.rng.pick(&[Mem::Null, Mem::Unmapped]));
             }
             _ => {
-                if let Data::Vector(list) = &mut sqe.data {
-                    if let Some((_, len)) = list.last_mut() {
-                        *len = *self.rng.pick(&[u64::MAX, 1 << 63]);
-                    }
+                if let Data::Vector(list) = &mut sqe.data
+                    && let Some((_, len)) = list.last_mut()
+                {
+                    *len = *self.rng.pick(&[u64::MAX, 1 << 63]);
                 }
             }
         }

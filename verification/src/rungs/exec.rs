@@ -147,7 +147,11 @@ pub fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<std::proces
             end(child);
             return Ok(None);
         }
-        std::thread::sleep(Duration::from_millis(if start.elapsed().as_secs() < 2 { 5 } else { 50 }));
+        std::thread::sleep(Duration::from_millis(if start.elapsed().as_secs() < 2 {
+            5
+        } else {
+            50
+        }));
     }
 }
 

@@ -26,9 +26,10 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             let args = ["--kernel-only", "--seed", "7"].map(String::from);
             programs::spread(&exe()?, &args, SELF, jobs(), left).map(|_| String::new())
         }),
-        Step::check(format!("{count} programs, seed {SEED}: Annulus against the kernel"), move |left| {
-            compare(count, left)
-        }),
+        Step::check(
+            format!("{count} programs, seed {SEED}: Annulus against the kernel"),
+            move |left| compare(count, left),
+        ),
     ];
     steps.extend(fault_programs::steps(wishes));
     steps

@@ -116,7 +116,10 @@ pub const RUNGS: &[Rung] = &[
 
 /// Rungs of the design that are not built yet, and the issue that brings them.
 pub const LATER: &[(&str, &str)] = &[
-    ("guest", "virtual machines with emulated devices: issues 3 (NVMe through VFIO) and 4 (bare metal)"),
+    (
+        "guest",
+        "virtual machines with emulated devices: issues 3 (NVMe through VFIO) and 4 (bare metal)",
+    ),
     ("fuzz", "hostile SQEs and devices: issue 6 (proof, hostile inputs, long runs)"),
 ];
 
@@ -128,6 +131,7 @@ pub fn root() -> PathBuf {
 
 /// Where builds go; a part of its own for each kind of build flags.
 pub fn target_dir(part: &str) -> PathBuf {
-    let base = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let base =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     if part.is_empty() { base } else { base.join(part) }
 }

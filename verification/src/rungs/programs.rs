@@ -65,8 +65,15 @@ pub fn spread(
     let mut children = Vec::new();
     for job in 0..jobs {
         let share = (count + jobs - 1 - job) / jobs;
-        let own = ["--first", &job.to_string(), "--stride", &jobs.to_string(), "--count", &share.to_string()]
-            .map(String::from);
+        let own = [
+            "--first",
+            &job.to_string(),
+            "--stride",
+            &jobs.to_string(),
+            "--count",
+            &share.to_string(),
+        ]
+        .map(String::from);
         let cmd = Cmd::new(exe, &["programs"]).args(args).args(own);
         children.push(cmd.start().map_err(|e| format!("{}: {e}", cmd.line()))?);
     }

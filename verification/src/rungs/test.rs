@@ -24,9 +24,20 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
         Step::command("formatting", Cmd::cargo(&["fmt", "--all", "--check"])),
         Step::command(
             "lints",
-            Cmd::cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
+            Cmd::cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--",
+                "-D",
+                "warnings",
+            ]),
         ),
-        Step::command("tests", Cmd::cargo(&["test", "--workspace"]).show("test result: ok")),
+        Step::command(
+            "tests",
+            Cmd::cargo(&["test", "--workspace", "--no-fail-fast"]).show("test result: ok"),
+        ),
     ];
     if has_features() {
         let cmd = Cmd::cargo(&["test", "--workspace", "--all-features"]);
@@ -52,7 +63,8 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
 
 /// Whether a package has any feature to be left out.
 fn has_features() -> bool {
-    let metadata = Cmd::cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]).ask();
+    let metadata =
+        Cmd::cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]).ask();
     let parsed = metadata.ok().and_then(|text| serde_json::from_str(&text).ok());
     let Some(serde_json::Value::Object(parsed)) = parsed else { return true };
     let packages = parsed.get("packages").and_then(|p| p.as_array());

@@ -34,22 +34,20 @@ impl Model {
                     self.files = Some(all);
                 }
             }
-            Step::FilesSparse(n) => {
-                if self.files.is_none() && *n > 0 {
-                    self.files = Some(vec![None; *n as usize]);
-                }
+            Step::FilesSparse(n) if self.files.is_none() && *n > 0 => {
+                self.files = Some(vec![None; *n as usize]);
             }
             Step::FilesUpdate(off, fds) => self.update_files(*off as usize, fds),
             Step::FilesEnd => self.files = None,
-            Step::Buffers(bufs) => {
-                if self.buffers.is_none() && !bufs.is_empty() && bufs.iter().all(check::buffer_ok) {
-                    self.buffers = Some(bufs.iter().map(entry).collect());
-                }
+            Step::Buffers(bufs)
+                if self.buffers.is_none()
+                    && !bufs.is_empty()
+                    && bufs.iter().all(check::buffer_ok) =>
+            {
+                self.buffers = Some(bufs.iter().map(entry).collect());
             }
-            Step::BuffersSparse(n) => {
-                if self.buffers.is_none() && *n > 0 {
-                    self.buffers = Some(vec![None; *n as usize]);
-                }
+            Step::BuffersSparse(n) if self.buffers.is_none() && *n > 0 => {
+                self.buffers = Some(vec![None; *n as usize]);
             }
             Step::BuffersUpdate(off, bufs) => {
                 if let Some(table) = &mut self.buffers {
