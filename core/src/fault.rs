@@ -185,6 +185,73 @@ faults! {
     RoomNoWake: Loom,
     /// The application looks whether the engine waits for room without a full fence.
     RoomNoFence: Loom,
+
+    /// SUBMIT_ALL is ignored: a batch ends after a failing SQE.
+    SubmitAllIgnored: Engine,
+    /// A batch goes on after a failing SQE without SUBMIT_ALL.
+    FailureDoesNotStop: Engine,
+    /// A failing SQE is not counted in the answer of enter.
+    FailureNotCounted: Engine,
+    /// A place whose index is bad is counted as an SQE.
+    BadIndexCounted: Engine,
+    /// A place whose index is bad is not counted in `dropped`.
+    BadIndexNotDropped: Engine,
+    /// A batch goes on after a place whose index is bad.
+    BadIndexContinues: Engine,
+    /// A range of a registered buffer may end one byte outside.
+    RangeOnePast: Engine,
+    /// The start of a range of a registered buffer is not checked.
+    RangeStartUnchecked: Engine,
+    /// READ_FIXED and WRITE_FIXED take any range if the index is good.
+    RangeUnchecked: Engine,
+    /// The buffer index of a fixed operation is off by one.
+    BufferIndexOffByOne: Engine,
+    /// An empty or missing place of the file table means the file of that number.
+    EmptyPlaceIsNumber: Engine,
+    /// IOSQE_FIXED_FILE is ignored.
+    FixedFileIgnored: Engine,
+    /// The flags of FSYNC are not looked at.
+    FsyncFlagsUnchecked: Engine,
+    /// A personality is not looked at.
+    PersonalityUnchecked: Engine,
+    /// Unknown SQE flags are not looked at.
+    SqeFlagsUnchecked: Engine,
+    /// An unknown opcode succeeds.
+    UnknownOpcodeSucceeds: Engine,
+    /// A NOP does not answer the result it was given.
+    NopInjectIgnored: Engine,
+    /// An error that ends a request in the engine is answered as 0.
+    ErrorsBecomeZero: Engine,
+    /// A result that comes from elsewhere is one too small.
+    LateResultOffByOne: Engine,
+    /// A CQE that comes from elsewhere has the user data of the slot's index.
+    LateUserDataLost: Engine,
+    /// A CQE of a request that was started has a flag that means nothing.
+    CqeFlagsGarbage: Engine,
+    /// The first CQE that waits for room is lost.
+    OverflowLosesOne: Engine,
+    /// A CQE passes those that wait for room.
+    OverflowOvertaken: Engine,
+    /// CQ_OVERFLOW stays after everything was posted.
+    OverflowFlagStays: Engine,
+    /// A second registration succeeds and changes nothing.
+    RegisterTwiceSucceeds: Engine,
+    /// A registration that fails keeps the files it had taken.
+    FailedRegistrationStays: Engine,
+    /// Unregistering files leaves the table.
+    UnregisterDoesNothing: Engine,
+    /// An update with -1 leaves the file.
+    UpdateDoesNotEmpty: Engine,
+    /// An update with -2 empties the place.
+    UpdateSkipEmpties: Engine,
+    /// An update counts the place that failed.
+    UpdateCountsFailed: Engine,
+    /// GETEVENTS does not wait.
+    WaitForgotten: Engine,
+    /// A wait that timed out says that it did not.
+    TimeoutForgotten: Engine,
+    /// The last SQE of a batch is left in the SQ.
+    LastSqeLeft: Engine,
 }
 
 #[cfg(any(loom, annulus_faults))]

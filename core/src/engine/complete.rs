@@ -16,7 +16,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// record, or keeps both until there is room.
     #[inline(always)]
     pub(super) fn complete_now(&mut self, index: u32, cqe: Cqe) {
-        if self.overflow.is_empty() && self.cq.push(cqe) {
+        let passes = self.overflow.is_empty() || fault::on(Fault::OverflowOvertaken);
+        if passes && self.cq.push(cqe) {
             self.pool.put(index);
         } else {
             self.wait_for_room(index, cqe);
@@ -42,7 +43,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         while let Some(index) = self.overflow.first() {
             let record = &self.pool.records[index as usize];
             let cqe = Cqe { user_data: record.user_data, res: record.res, flags: record.cflags };
-            if !self.cq.push(cqe) {
+            let lost = !any && fault::on(Fault::OverflowLosesOne);
+            if !lost && !self.cq.push(cqe) {
                 return any;
             }
             any = true;
@@ -50,7 +52,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.overflow.pop(self.pool.records);
             self.pool.put(index);
         }
-        self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
+        if !fault::on(Fault::OverflowFlagStays) {
+            self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
+        }
         any
     }
 
@@ -88,7 +92,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.pending -= 1;
         self.starved &= fault::on(Fault::StarvedForEver);
         let record = &mut self.pool.records[index as usize];
-        record.res = result;
+        record.res = result - i32::from(result > 0 && fault::on(Fault::LateResultOffByOne));
+        if fault::on(Fault::LateUserDataLost) {
+            record.user_data = u64::from(index);
+        }
         debug_assert!(record.refs & SUBMISSION == 0, "nothing comes home during a start");
         self.drop_reference(index, COMPLETION);
     }

@@ -3,6 +3,7 @@
 use super::{BufferEntry, Engine};
 use crate::config::MAX_BUFFERS;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host};
 use crate::op;
 use crate::register::Call;
@@ -32,6 +33,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Call::UnregisterFiles => {
                 if !self.files.registered() {
                     return Err(Errno::ENXIO);
+                }
+                if fault::on(Fault::UnregisterDoesNothing) {
+                    return Ok(0);
                 }
                 let backend = &mut self.backend;
                 self.files.close(|file| backend.close(file));
@@ -94,6 +98,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     fn register_files(&mut self, fds: &[i32]) -> Result<u32, Errno> {
+        if self.files.registered() && fault::on(Fault::RegisterTwiceSucceeds) {
+            return Ok(0);
+        }
         self.open_files(u32::try_from(fds.len()).map_err(|_| Errno::EMFILE)?)?;
         for (place, &fd) in fds.iter().enumerate() {
             if fd == -1 {
@@ -104,7 +111,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 // As if nothing had been asked (the fault of the seed's time:
                 // a table freed here and once more at teardown).
                 let backend = &mut self.backend;
-                self.files.close(|file| backend.close(file));
+                if !fault::on(Fault::FailedRegistrationStays) {
+                    self.files.close(|file| backend.close(file));
+                }
                 return Err(errno);
             }
         }
@@ -114,19 +123,22 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     fn update_files(&mut self, offset: u32, fds: &[i32]) -> Result<u32, Errno> {
         let count = update_range(self.files.len(), offset, fds.len())?;
         for (done, &fd) in fds.iter().enumerate() {
-            if fd == IORING_REGISTER_FILES_SKIP {
+            if fd == IORING_REGISTER_FILES_SKIP && !fault::on(Fault::UpdateSkipEmpties)
+                || fd == -1 && fault::on(Fault::UpdateDoesNotEmpty)
+            {
                 continue;
             }
             let place = offset + done as u32;
             if let Some(file) = self.files.clear(place) {
                 self.backend.close(file);
             }
-            if fd == -1 {
+            if fd == -1 || fd == IORING_REGISTER_FILES_SKIP {
                 continue;
             }
             let put = self.backend.open(fd).and_then(|file| self.files.put(place, file));
             if let Err(errno) = put {
-                return if done == 0 { Err(errno) } else { Ok(done as u32) };
+                let counted = done as u32 + u32::from(fault::on(Fault::UpdateCountsFailed));
+                return if counted == 0 { Err(errno) } else { Ok(counted) };
             }
         }
         Ok(count)

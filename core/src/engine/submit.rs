@@ -68,6 +68,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// The rest of a batch of which [`run`](Self::run) has taken a part.
     pub(super) fn submit_rest(&mut self, to_submit: u32, taken: u32) -> Batch {
         let want = taken + (to_submit - taken).min(self.sq.ready());
+        let want =
+            if fault::on(Fault::LastSqeLeft) { want.saturating_sub(1).max(taken) } else { want };
         let batch = if taken == want {
             Batch { taken, end: End::All }
         } else {
@@ -163,9 +165,15 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     fn step(&mut self, batch: &mut Batch) -> Kind {
         let position = self.sq.position();
         let Some(cell) = self.sq.entry(position) else {
-            self.sq.count_dropped();
+            if !fault::on(Fault::BadIndexNotDropped) {
+                self.sq.count_dropped();
+            }
             self.sq.seek(position.wrapping_add(1));
-            batch.end = End::Dropped;
+            let counted = fault::on(Fault::BadIndexCounted) || fault::on(Fault::BadIndexContinues);
+            batch.taken += u32::from(counted);
+            if !fault::on(Fault::BadIndexContinues) {
+                batch.end = End::Dropped;
+            }
             return Kind::None;
         };
         let Some(index) = self.pool.take().or_else(|| self.take_slow()) else {
@@ -180,8 +188,12 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         }
         self.sq.seek(position.wrapping_add(1));
         batch.taken += 1;
-        if matches!(issue, Issue::Failed) && !self.config.submit_all {
-            batch.end = End::Failed;
+        if matches!(issue, Issue::Failed) {
+            let stop = !self.config.submit_all && !fault::on(Fault::FailureDoesNotStop);
+            if stop || fault::on(Fault::SubmitAllIgnored) {
+                batch.end = End::Failed;
+                batch.taken -= u32::from(fault::on(Fault::FailureNotCounted));
+            }
         }
         kind
     }
@@ -207,6 +219,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
     /// Checks one SQE and starts it in record `index`.
     fn issue(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Issue {
+        if kind == Kind::None && fault::on(Fault::UnknownOpcodeSucceeds) {
+            self.complete_now(index, Cqe { user_data: sqe.user_data, res: 0, flags: 0 });
+            return Issue::Taken;
+        }
         if let Err(errno) = prepare(kind, sqe) {
             return self.fail(index, sqe, errno.to_result());
         }
@@ -291,7 +307,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
     /// The file an SQE means, held for the request if it is registered.
     fn target(&mut self, sqe: &Sqe, held: &mut Held) -> Result<Target<B::File>, Errno> {
-        if sqe.flags & IOSQE_FIXED_FILE != 0 {
+        let fixed = sqe.flags & IOSQE_FIXED_FILE != 0 && !fault::on(Fault::FixedFileIgnored);
+        let place = !fault::on(Fault::EmptyPlaceIsNumber) || self.files.has(sqe.fd as u32);
+        if fixed && place {
             let (node, file) = self.files.hold(sqe.fd as u32).ok_or(Errno::EBADF)?;
             held.file = node;
             return Ok(Target::Registered(file));
@@ -305,12 +323,17 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
     /// Checks the range of a registered buffer and holds the buffer.
     fn fixed_range(&mut self, sqe: &Sqe, held: &mut Held) -> Result<(), Errno> {
-        let (node, buffer) = self.buffers.hold(u32::from(sqe.buf_index)).ok_or(Errno::EFAULT)?;
+        let index = u32::from(sqe.buf_index) + u32::from(fault::on(Fault::BufferIndexOffByOne));
+        let (node, buffer) = self.buffers.hold(index).ok_or(Errno::EFAULT)?;
         held.buffer = node;
+        if fault::on(Fault::RangeUnchecked) {
+            return Ok(());
+        }
         let start = sqe.addr;
         let end = start.checked_add(u64::from(sqe.len)).ok_or(Errno::EFAULT)?;
         let first = buffer.addr as u64;
-        if start < first || end > first + buffer.len as u64 {
+        let last = first + buffer.len as u64 + u64::from(fault::on(Fault::RangeOnePast));
+        if start < first && !fault::on(Fault::RangeStartUnchecked) || end > last {
             return Err(Errno::EFAULT);
         }
         Ok(())
@@ -320,7 +343,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     #[inline]
     fn end(&mut self, index: u32, sqe: &Sqe, held: Held, result: i32) -> Issue {
         self.let_go(held.file, held.buffer);
-        self.complete_now(index, Cqe { user_data: sqe.user_data, res: result, flags: 0 });
+        let res = if fault::on(Fault::ErrorsBecomeZero) { result.max(0) } else { result };
+        let flags = u32::from(fault::on(Fault::CqeFlagsGarbage)) << 5;
+        self.complete_now(index, Cqe { user_data: sqe.user_data, res, flags });
         Issue::Taken
     }
 
@@ -335,7 +360,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
 /// What a NOP answers.
 fn nop_result(sqe: &Sqe) -> i32 {
-    if sqe.op_flags & IORING_NOP_INJECT_RESULT != 0 { sqe.len as i32 } else { 0 }
+    let inject = sqe.op_flags & IORING_NOP_INJECT_RESULT != 0;
+    if inject && !fault::on(Fault::NopInjectIgnored) { sqe.len as i32 } else { 0 }
 }
 
 /// Whether an SQE is a NOP of the usual kind: nothing to refuse, nothing to
@@ -358,7 +384,9 @@ const FLAGS: u8 = IOSQE_FIXED_FILE | IOSQE_ASYNC;
 /// The checks that need nothing but the SQE. An error here ends a batch.
 #[inline(always)]
 fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
-    if sqe.flags & !FLAGS != 0 || sqe.ioprio != 0 || sqe.personality != 0 {
+    let flags = sqe.flags & !FLAGS != 0 && !fault::on(Fault::SqeFlagsUnchecked);
+    let personality = sqe.personality != 0 && !fault::on(Fault::PersonalityUnchecked);
+    if flags || sqe.ioprio != 0 || personality {
         return Err(Errno::EINVAL);
     }
     match kind {
@@ -381,11 +409,12 @@ fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
             fits(sqe.addr)?;
         }
         Kind::Fsync => {
+            let flags = sqe.op_flags & !IORING_FSYNC_DATASYNC != 0;
             if sqe.addr != 0
                 || sqe.buf_index != 0
                 || sqe.splice_fd_in != 0
                 || (sqe.off as i64) < 0
-                || sqe.op_flags & !IORING_FSYNC_DATASYNC != 0
+                || flags && !fault::on(Fault::FsyncFlagsUnchecked)
             {
                 return Err(Errno::EINVAL);
             }
