@@ -14,13 +14,17 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             .args(["--target", target])
             .env("CARGO_TARGET_DIR", target_dir("miri"))
             .env("PROPTEST_CASES", cases)
-            // Clocks and threads are the tests'; nothing else of the system is used.
-            .env("MIRIFLAGS", "-Zmiri-strict-provenance -Zmiri-disable-isolation")
+            // Clocks are the tests'. So is the memory that is leaked: they lend
+            // it to a ring for ever, and core itself has none to leak.
+            .env(
+                "MIRIFLAGS",
+                "-Zmiri-strict-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks",
+            )
     };
     let mut steps = Vec::new();
     for target in TARGETS {
         steps.push(Step::command(format!("set-up for {target}"), miri(&["miri", "setup"], target)));
-        let test = miri(&["miri", "test", "-p", "annulus", "--lib", "--tests"], target);
+        let test = miri(&["miri", "test", "-p", "annulus", "--lib", "--tests", "--no-fail-fast"], target);
         steps.push(Step::command(format!("core on {target}"), test.show("test result: ok")));
     }
     steps
