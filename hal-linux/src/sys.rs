@@ -124,6 +124,12 @@ pub fn status(fd: RawFd) -> Result<libc::stat, i32> {
     }
 }
 
+/// Whether a number is an open file.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
 /// `O_*` status flags of an open file; 0 if there is none.
 pub fn status_flags(fd: RawFd) -> c_int {
     // SAFETY: no memory is passed.

@@ -246,6 +246,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if kind == Kind::Fixed
             && let Err(errno) = self.fixed_range(sqe, &mut held)
         {
+            let errno = match target {
+                Target::Fd(fd) if !self.backend.is_open(fd) => Errno::EBADF,
+                _ => errno,
+            };
             return self.end(index, sqe, held, errno.to_result());
         }
         let request = Request {

@@ -219,6 +219,10 @@ impl Backend for FileBackend {
         uapi::IORING_FEAT_RW_CUR_POS | uapi::IORING_FEAT_FAST_POLL
     }
 
+    fn is_open(&mut self, fd: i32) -> bool {
+        sys::is_open(fd)
+    }
+
     fn open(&mut self, fd: i32) -> Result<File, Errno> {
         let errno = |e: i32| Errno::from_raw(-e);
         let fd = sys::duplicate(fd).map_err(errno)?;

@@ -163,7 +163,8 @@ impl FileBackend {
         if off < -1 || flags(request) & uapi::RWF_HIPRI != 0 {
             return self.refuse(request, write);
         }
-        if request.flags & IOSQE_ASYNC != 0 {
+        // A transfer of nothing blocks nowhere, and its flags are checked here.
+        if request.flags & IOSQE_ASYNC != 0 && request.len != 0 {
             return match self.start_async(token, request, write) {
                 Some(start) => start,
                 // SAFETY: the caller's promise.
@@ -218,6 +219,11 @@ impl FileBackend {
         match -n {
             libc::EAGAIN if nowait => Start::Done(n),
             libc::EOPNOTSUPP if nowait => Start::Done(self.no_nowait(request, write)),
+            // Flags that no file takes, not a file that cannot be tried.
+            libc::EOPNOTSUPP if zero_length(flags(request)) != 0 => {
+                Start::Done(zero_length(flags(request)))
+            }
+            libc::EOPNOTSUPP if !write && flags(request) & uapi::RWF_ATOMIC != 0 => Start::Done(n),
             libc::EAGAIN | libc::EOPNOTSUPP => {
                 let rest = Rest { off, done: 0 };
                 // SAFETY: the caller's promise.
@@ -227,8 +233,18 @@ impl FileBackend {
                 }
                 start
             }
-            // A stream given an offset: io_uring ignores it.
+            // A stream given an offset: io_uring ignores it, once it has seen
+            // that the range does not pass the end of all files.
             libc::ESPIPE if off != -1 => {
+                if vectored(request)
+                    && let Err(e) = self.prepared(request)
+                {
+                    return Start::Refused(e);
+                }
+                // SAFETY: an array was looked at by the kernel just now.
+                if off.checked_add(unsafe { total(request) } as i64).is_none() {
+                    return Start::Done(-libc::EINVAL);
+                }
                 // SAFETY: the caller's promise.
                 unsafe { self.first_try(token, request, write, -1) }
             }
