@@ -206,10 +206,6 @@ faults! {
     RangeUnchecked: Engine,
     /// The buffer index of a fixed operation is off by one.
     BufferIndexOffByOne: Engine,
-    /// An empty or missing place of the file table means the file of that number.
-    EmptyPlaceIsNumber: Engine,
-    /// IOSQE_FIXED_FILE is ignored.
-    FixedFileIgnored: Engine,
     /// The flags of FSYNC are not looked at.
     FsyncFlagsUnchecked: Engine,
     /// A personality is not looked at.

@@ -73,11 +73,6 @@ impl<'m, T: Copy> Table<'m, T> {
         self.len = len;
     }
 
-    /// Whether a place names a resource.
-    pub fn has(&self, place: u32) -> bool {
-        place < self.len && self.places[place as usize] != NONE
-    }
-
     /// The node at a place, held for one more request.
     #[inline]
     pub fn hold(&mut self, place: u32) -> Option<(u32, T)> {

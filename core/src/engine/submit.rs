@@ -311,9 +311,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
     /// The file an SQE means, held for the request if it is registered.
     fn target(&mut self, sqe: &Sqe, held: &mut Held) -> Result<Target<B::File>, Errno> {
-        let fixed = sqe.flags & IOSQE_FIXED_FILE != 0 && !fault::on(Fault::FixedFileIgnored);
-        let place = !fault::on(Fault::EmptyPlaceIsNumber) || self.files.has(sqe.fd as u32);
-        if fixed && place {
+        if sqe.flags & IOSQE_FIXED_FILE != 0 {
             let (node, file) = self.files.hold(sqe.fd as u32).ok_or(Errno::EBADF)?;
             held.file = node;
             return Ok(Target::Registered(file));
