@@ -93,10 +93,11 @@ pub fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A model's bound, or what LOOM_MAX_PREEMPTIONS asks for.
+/// A model's bound, raised to what LOOM_MAX_PREEMPTIONS asks for.
 fn bound(model: &Model) -> Option<usize> {
     let asked = std::env::var(PREEMPTIONS).ok();
-    asked.map_or(model.bound, |n| Some(n.parse().expect("LOOM_MAX_PREEMPTIONS is a number")))
+    let least = asked.map_or(0, |n| n.parse().expect("LOOM_MAX_PREEMPTIONS is a number"));
+    model.bound.map(|bound| bound.max(least))
 }
 
 /// One process's outcome.

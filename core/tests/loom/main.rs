@@ -28,8 +28,8 @@
 //!   see every value that the memory model allows. A race between two
 //!   accesses needs one preemption, an announce-and-look-again protocol two;
 //!   every fault of the list is found within its model's bound, most of them in
-//!   the first few executions. `LOOM_MAX_PREEMPTIONS=4` asks for more, and
-//!   takes much longer.
+//!   the first few executions. `LOOM_MAX_PREEMPTIONS` raises the bounds
+//!   that are lower.
 //! * **Polling.** The poller's idle period is none in a model, and it looks at
 //!   the clock in each round: it sleeps as often as it can. Where threads of
 //!   a model spin, loom lets each see something newer after it has yielded.
