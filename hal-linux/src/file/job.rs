@@ -4,15 +4,21 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 use annulus::hal::Token;
+use annulus::uapi;
 use libc::iovec;
 
 use super::blocks::Blocks;
 use super::held::Held;
 use super::order::Bucket;
+use super::rw;
 use crate::sys;
 
 /// iovecs that fit into a record.
 pub const INLINE: usize = 8;
+
+/// `RWF_*` flags that mean nothing to a file without a cache or an end.
+const HARMLESS: i32 =
+    uapi::RWF_DSYNC | uapi::RWF_SYNC | uapi::RWF_APPEND | uapi::RWF_NOAPPEND | uapi::RWF_NOSIGNAL;
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +171,19 @@ impl Job {
         let iovecs = self.iovecs(blocks).wrapping_add(self.first);
         let count = self.count - self.first;
         // SAFETY: the caller's promise.
-        unsafe { sys::transfer(write, self.fd, iovecs, count, self.off, self.flags | extra_flags) }
+        let call = |flags| unsafe {
+            sys::transfer(write, self.fd, iovecs, count, self.off, flags | extra_flags)
+        };
+        match call(self.flags) {
+            // Some devices take no flag by system call, though one that means
+            // nothing to them is none of io_uring's concern.
+            n if n == -libc::EOPNOTSUPP && extra_flags == 0 => match rw::zero_length(self.flags) {
+                0 if self.flags != 0 && self.flags & !HARMLESS == 0 => call(0),
+                0 => n,
+                e => e,
+            },
+            n => n,
+        }
     }
 
     /// Carries the job out, blocking, to its end.

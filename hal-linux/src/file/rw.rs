@@ -381,7 +381,7 @@ impl FileBackend {
 }
 
 /// What a transfer of no bytes answers: its flags are still checked.
-fn zero_length(flags: i32) -> i32 {
+pub(super) fn zero_length(flags: i32) -> i32 {
     let both = uapi::RWF_APPEND | uapi::RWF_NOAPPEND;
     if flags & !KNOWN != 0 {
         -libc::EOPNOTSUPP

@@ -79,7 +79,10 @@ impl Model {
         } else {
             let append = check::appends(sqe, desc);
             if !check::memory_ok(sqe) || (!append && !current && end > 1 << 43) {
-                // It fails, and nothing is changed.
+                // It fails, or is short where a part of its memory is good:
+                // how much it changes is the kernel's affair.
+                claims.push(claim(Thing::Inode(i), ALL, true));
+                inode.holey = true;
                 return false;
             }
             let range = match (whole || append, end > inode.size) {
