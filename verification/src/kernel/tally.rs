@@ -22,6 +22,8 @@ pub struct Tally {
     pub operations: u64,
     /// Programs in which most operations moved data.
     pub moving: u64,
+    /// Programs whose order differed once and not again.
+    pub unsteady: u64,
 }
 
 impl Tally {
@@ -73,6 +75,7 @@ impl Tally {
             "moved": self.moved,
             "operations": self.operations,
             "moving": self.moving,
+            "unsteady": self.unsteady,
         })
     }
 
@@ -91,6 +94,7 @@ impl Tally {
         self.moved += number("moved");
         self.operations += number("operations");
         self.moving += number("moving");
+        self.unsteady += number("unsteady");
     }
 
     /// The table operation × outcome, for people.
@@ -113,6 +117,10 @@ impl Tally {
         }
         for (mode, n) in &self.modes {
             text += &format!("{n:>8} programs {mode}\n");
+        }
+        if self.unsteady > 0 {
+            text +=
+                &format!("{:>8} programs whose order differed once and not again\n", self.unsteady);
         }
         text + &format!(
             "{:>8} operations, {:.1} % of them moved data; in {} of {} programs most did\n",

@@ -16,7 +16,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     }
     if wishes.deep {
         // The models' own bounds are what they need to catch their faults.
-        run = run.env("LOOM_MAX_PREEMPTIONS", "4");
+        run = run.env("LOOM_MAX_PREEMPTIONS", "3");
     }
     vec![
         Step::command("build with loom", build),

@@ -24,7 +24,8 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let mut steps = Vec::new();
     for target in TARGETS {
         steps.push(Step::command(format!("set-up for {target}"), miri(&["miri", "setup"], target)));
-        let test = miri(&["miri", "test", "-p", "annulus", "--lib", "--tests", "--no-fail-fast"], target);
+        let test =
+            miri(&["miri", "test", "-p", "annulus", "--lib", "--tests", "--no-fail-fast"], target);
         steps.push(Step::command(format!("core on {target}"), test.show("test result: ok")));
     }
     steps
