@@ -226,18 +226,12 @@ faults! {
     CqeFlagsGarbage: Engine,
     /// The first CQE that waits for room is lost.
     OverflowLosesOne: Engine,
-    /// A CQE passes those that wait for room.
-    OverflowOvertaken: Engine,
-    /// CQ_OVERFLOW stays after everything was posted.
-    OverflowFlagStays: Engine,
     /// A second registration succeeds and changes nothing.
     RegisterTwiceSucceeds: Engine,
     /// A registration that fails keeps the files it had taken.
     FailedRegistrationStays: Engine,
     /// Unregistering files leaves the table.
     UnregisterDoesNothing: Engine,
-    /// An update with -1 leaves the file.
-    UpdateDoesNotEmpty: Engine,
     /// An update with -2 empties the place.
     UpdateSkipEmpties: Engine,
     /// An update counts the place that failed.

@@ -420,7 +420,7 @@ fn row_registered_files_update_with_requests_in_flight() {
 #[test]
 fn row_registered_buffers_any_sub_range_and_nothing_outside() {
     let mut rig = rig(Config::new(8).buffers(2).submit_all(true));
-    let base = 0x10_0000 as *mut u8;
+    let base = std::ptr::without_provenance_mut::<u8>(0x10_0000);
     let iovec = Iovec::new(base, 4096);
     // SAFETY: the test backend touches no memory.
     assert_eq!(
@@ -428,7 +428,7 @@ fn row_registered_buffers_any_sub_range_and_nothing_outside() {
         Err(Errno::EFAULT)
     );
     assert_eq!(rig.log.lock().unwrap().unmapped, 1, "the first was given back");
-    let bad = Iovec::new(0xbad0 as *mut u8, 16);
+    let bad = Iovec::new(std::ptr::without_provenance_mut(0xbad0), 16);
     assert_eq!(call(&mut rig, Call::RegisterBuffers(&[iovec, bad])), Err(Errno::EFAULT));
     assert_eq!(call(&mut rig, Call::RegisterBuffers(&[iovec; 3])), Err(Errno::ENOMEM));
     assert_eq!(call(&mut rig, Call::RegisterBuffers(&[iovec])), Ok(0));

@@ -16,8 +16,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// record, or keeps both until there is room.
     #[inline(always)]
     pub(super) fn complete_now(&mut self, index: u32, cqe: Cqe) {
-        let passes = self.overflow.is_empty() || fault::on(Fault::OverflowOvertaken);
-        if passes && self.cq.push(cqe) {
+        if self.overflow.is_empty() && self.cq.push(cqe) {
             self.pool.put(index);
         } else {
             self.wait_for_room(index, cqe);
@@ -52,9 +51,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.overflow.pop(self.pool.records);
             self.pool.put(index);
         }
-        if !fault::on(Fault::OverflowFlagStays) {
-            self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
-        }
+        self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         any
     }
 

@@ -123,9 +123,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     fn update_files(&mut self, offset: u32, fds: &[i32]) -> Result<u32, Errno> {
         let count = update_range(self.files.len(), offset, fds.len())?;
         for (done, &fd) in fds.iter().enumerate() {
-            if fd == IORING_REGISTER_FILES_SKIP && !fault::on(Fault::UpdateSkipEmpties)
-                || fd == -1 && fault::on(Fault::UpdateDoesNotEmpty)
-            {
+            if fd == IORING_REGISTER_FILES_SKIP && !fault::on(Fault::UpdateSkipEmpties) {
                 continue;
             }
             let place = offset + done as u32;
