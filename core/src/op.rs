@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     /// A range of a registered buffer.
     Fixed,
     Fsync,
+    /// A range, its length in `addr` and the mode in `len`.
+    Fallocate,
 }
 
 /// What the engine knows of an opcode.
@@ -28,7 +30,7 @@ const fn row(opcode: u8, kind: Kind) -> Row {
     Row { opcode, kind }
 }
 
-const BUILT: [Row; 8] = [
+const BUILT: [Row; 9] = [
     row(uapi::IORING_OP_NOP, Kind::Nop),
     row(uapi::IORING_OP_READ, Kind::ReadWrite),
     row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
@@ -37,6 +39,7 @@ const BUILT: [Row; 8] = [
     row(uapi::IORING_OP_READ_FIXED, Kind::Fixed),
     row(uapi::IORING_OP_WRITE_FIXED, Kind::Fixed),
     row(uapi::IORING_OP_FSYNC, Kind::Fsync),
+    row(uapi::IORING_OP_FALLOCATE, Kind::Fallocate),
 ];
 
 const fn table() -> [Row; IORING_OP_LAST as usize] {

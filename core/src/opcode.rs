@@ -203,6 +203,42 @@ impl Fsync {
     }
 }
 
+/// Changes the allocation of a range of a file or device, as `fallocate(2)` does.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a builder does nothing until its entry is pushed to a ring"]
+pub struct Fallocate(Entry);
+
+impl Fallocate {
+    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
+    pub const CODE: u8 = uapi::IORING_OP_FALLOCATE;
+
+    /// `len` bytes of this file, from [`offset`](Self::offset) on.
+    #[inline]
+    pub fn new(fd: impl UseFd, len: u64) -> Fallocate {
+        Fallocate(Entry { opcode: Fallocate::CODE, addr: len, ..Entry::default() }.file(fd))
+    }
+
+    /// Where the range starts, in bytes; 0 unless set.
+    #[inline]
+    pub const fn offset(mut self, offset: u64) -> Fallocate {
+        self.0.off = offset;
+        self
+    }
+
+    /// `FALLOC_FL_*`, in [`uapi`]; 0 unless set.
+    #[inline]
+    pub const fn mode(mut self, mode: i32) -> Fallocate {
+        self.0.len = mode as u32;
+        self
+    }
+
+    /// The entry.
+    #[inline]
+    pub fn build(self) -> Entry {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,7 +41,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             let now = self.shared.host.now();
             let since = *idle_since.get_or_insert(now);
             if now.saturating_sub(since) >= idle {
-                self.sleep();
+                self.doze();
                 idle_since = None;
                 round = 0;
             }
@@ -49,7 +49,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.shutdown();
     }
 
-    fn sleep(&mut self) {
+    fn doze(&mut self) {
         if !fault::on(Fault::NeedWakeupLate) {
             self.shared.set_flag(IORING_SQ_NEED_WAKEUP);
         }
@@ -64,7 +64,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let news = self.has_sqes() || self.shared.has_news() || polling;
         if !news || fault::on(Fault::PollerNoRecheck) {
             self.count_sleep();
-            self.shared.engine_wait.wait(&self.shared.host, key, None);
+            self.sleep(key, None);
         }
         self.shared.clear_flag(IORING_SQ_NEED_WAKEUP);
     }

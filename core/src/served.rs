@@ -16,7 +16,7 @@
 use crate::engine::{Engine, EnterFlags, Remote};
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
-use crate::hal::{Backend, Host};
+use crate::hal::{Backend, Driver, Host};
 use crate::register::Call;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence, spin_loop};
 use crate::wake::{EventCount, wait_until};
@@ -29,6 +29,8 @@ pub struct Served<'m, B: Backend, H: Host> {
     claim: AtomicU32,
     /// Threads that must have the claim sleep here.
     freed: EventCount,
+    /// 1: the helper sleeps no longer than the backend's next deadline.
+    timed: AtomicU32,
     engine: UnsafeCell<Engine<'m, B, H>>,
     remote: Remote<'m, H>,
 }
@@ -55,6 +57,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         Self {
             claim: AtomicU32::new(FREE),
             freed: EventCount::new(),
+            timed: AtomicU32::new(0),
             engine: UnsafeCell::new(engine),
             remote,
         }
@@ -82,9 +85,17 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
             self.freed.notify_after_fence(self.remote.host());
         }
         if polls && !fault::on(Fault::PollsNoWake) {
-            self.remote.engine_wait().notify_after_fence(self.remote.host());
+            self.remote.engine_wait().notify_after_fence(&Driver(self.remote.host()));
         }
         !fault::on(Fault::ClaimNoRecheck) && self.remote.has_work()
+    }
+
+    /// Whether requests are in flight that are the helper's business: found by
+    /// polling only, or with a deadline while it sleeps without one.
+    fn helper_needed(&self, engine: &mut Engine<'m, B, H>) -> bool {
+        engine.busy_polling()
+            // Relaxed: the helper looks for itself after it was woken in vain.
+            || engine.deadline().is_some() && self.timed.load(Ordering::Relaxed) == 0
     }
 
     /// Runs `f` on the engine, waiting for the claim.
@@ -94,7 +105,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         let (result, polls) = self.engine.with_mut(|engine| {
             // SAFETY: the claim is ours.
             let engine = unsafe { &mut *engine };
-            (f(engine), engine.busy_polling())
+            (f(engine), self.helper_needed(engine))
         });
         if self.release(polls) {
             self.serve();
@@ -116,7 +127,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 // SAFETY: the claim is ours.
                 let engine = unsafe { &mut *engine };
                 engine.turn(false);
-                engine.busy_polling()
+                self.helper_needed(engine)
             });
             // Words that another process writes may promise work for ever.
             // What is left at the end is the helper's, which ends the engine.
@@ -129,15 +140,21 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
     /// The helper thread's work: serves whenever woken, until
     /// [`Remote::stop`]; then ends the engine.
     pub fn help(&self) {
-        let host = self.remote.host();
+        let host = Driver(self.remote.host());
         while !self.remote.stopping() {
             self.serve();
             let key = self.remote.engine_wait().prepare();
             let stopping = self.remote.stopping() && !fault::on(Fault::HelperStopMissed);
-            if self.idle() && !stopping {
-                self.remote.engine_wait().wait(host, key, None);
+            let mut deadline = None;
+            if self.idle(&mut deadline) && !stopping {
+                self.remote.engine_wait().wait(&host, key, deadline);
             } else {
                 spin_loop();
+            }
+            if deadline.is_some() {
+                // Relaxed: a hint that saves wake-ups.
+                self.timed.store(0, Ordering::Relaxed);
+                self.with(Engine::look);
             }
         }
         self.with(|engine| engine.shutdown());
@@ -145,7 +162,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
 
     /// Whether nothing is left for the helper to do, after it has announced
     /// its sleep.
-    fn idle(&self) -> bool {
+    fn idle(&self, deadline: &mut Option<u64>) -> bool {
         if fault::on(Fault::HelperNoRecheck) {
             return true;
         }
@@ -155,8 +172,16 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
             // whoever brought the work sees us sleeping.
             return true;
         }
-        // SAFETY: the claim is ours.
-        let polls = self.engine.with(|engine| unsafe { &*engine }.busy_polling());
+        let polls = self.engine.with_mut(|engine| {
+            // SAFETY: the claim is ours.
+            let engine = unsafe { &mut *engine };
+            *deadline = engine.deadline();
+            engine.busy_polling()
+        });
+        if deadline.is_some() {
+            // Relaxed: as where it is cleared.
+            self.timed.store(1, Ordering::Relaxed);
+        }
         // Not asking to be woken: we are awake.
         let work = self.release(false);
         !polls && !work

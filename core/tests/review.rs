@@ -244,7 +244,7 @@ impl<H: Host> Backend for Polled<'_, H> {
 
     fn unmap(&mut self, (): ()) {}
 
-    unsafe fn start(&mut self, token: Token, _: &Request<Mine>) -> Start {
+    unsafe fn start(&mut self, token: Token, _: &Request<Mine, ()>) -> Start {
         let mut found = self.found.lock().unwrap();
         if found.full {
             return Start::NoRoom;

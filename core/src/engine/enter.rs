@@ -153,7 +153,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if again && !fault::on(Fault::WaitNoRecheck) {
                 continue;
             }
-            match self.shared.engine_wait.wait(host, key, deadline) {
+            match self.sleep(key, deadline) {
                 Parked::Woken => {}
                 why => {
                     self.progress();

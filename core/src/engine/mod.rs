@@ -20,7 +20,7 @@ pub use remote::{Completer, Remote};
 use crate::config::{Config, Mode};
 use crate::fault::{self, Fault};
 use crate::files::Table;
-use crate::hal::{Backend, Host};
+use crate::hal::{Backend, Driver, Host, Parked};
 use crate::mailbox::Mailbox;
 use crate::request::{Fifo, Pool};
 use crate::ring::{CqProducer, MadeRoom, RingRef, SqConsumer};
@@ -28,7 +28,7 @@ use crate::slot::Slots;
 use crate::stats::Stats;
 use crate::sync::{AtomicU32, Ordering, fence};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_SQ_TASKRUN};
-use crate::wake::EventCount;
+use crate::wake::{EventCount, Key};
 
 /// A registered buffer.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl<H: Host> Shared<'_, H> {
     /// Wakes a sleeping engine, after something was published for it.
     #[inline]
     pub fn wake_engine(&self) {
-        self.engine_wait.notify(&self.host);
+        self.engine_wait.notify(&Driver(&self.host));
     }
 
     /// Whether there is something for a sleeping driver of the engine besides
@@ -129,7 +129,7 @@ impl<H: Host + Sync> MadeRoom for Shared<'_, H> {
             fence(Ordering::SeqCst);
         }
         if self.overflowing() && !fault::on(Fault::RoomNoWake) {
-            self.engine_wait.notify_after_fence(&self.host);
+            self.engine_wait.notify_after_fence(&Driver(&self.host));
         }
     }
 }
@@ -214,6 +214,37 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// waits for a completion: only that can change it.
     pub(crate) fn has_sqes(&self) -> bool {
         !self.starved && self.sq.ready() != 0
+    }
+
+    /// When the backend wants to be looked at, whatever happens.
+    pub(crate) fn deadline(&mut self) -> Option<u64> {
+        self.backend.deadline()
+    }
+
+    /// Looks for completions though nothing told of any.
+    pub(crate) fn look(&mut self) {
+        if self.poll_backend() {
+            self.publish();
+        }
+    }
+
+    /// Sleeps until notified, until `deadline`, or until the backend has to
+    /// look after its requests, which it does before this comes back.
+    pub(crate) fn sleep(&mut self, key: Key, deadline: Option<u64>) -> Parked {
+        let own = self.backend.deadline();
+        let first = match (own, deadline) {
+            (Some(own), Some(given)) => Some(own.min(given)),
+            (own, given) => own.or(given),
+        };
+        let host = Driver(&self.shared.host);
+        let parked = self.shared.engine_wait.wait(&host, key, first);
+        if own.is_some() {
+            self.poll_backend();
+            if parked == Parked::TimedOut && first != deadline {
+                return Parked::Woken;
+            }
+        }
+        parked
     }
 
     pub(crate) fn count_sleep(&mut self) {
@@ -340,7 +371,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             }
             let key = self.shared.engine_wait.prepare();
             if fault::on(Fault::ShutdownNoRecheck) || !self.must_not_sleep() {
-                self.shared.engine_wait.wait(&self.shared.host, key, None);
+                self.sleep(key, None);
             }
         }
         while let Some(index) = self.overflow.pop(self.pool.records) {

@@ -239,24 +239,29 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             return self.fail(index, sqe, Errno::EINVAL.to_result());
         }
         let mut held = Held { file: NONE, buffer: NONE };
+        let mut buffer = None;
         let target = match self.target(sqe, &mut held) {
             Ok(target) => target,
             Err(errno) => return self.end(index, sqe, held, errno.to_result()),
         };
-        if kind == Kind::Fixed
-            && let Err(errno) = self.fixed_range(sqe, &mut held)
-        {
-            let errno = match target {
-                Target::Fd(fd) if !self.backend.is_open(fd) => Errno::EBADF,
-                _ => errno,
-            };
-            return self.end(index, sqe, held, errno.to_result());
+        if kind == Kind::Fixed {
+            match self.fixed_range(sqe, &mut held) {
+                Ok(handle) => buffer = Some(handle),
+                Err(errno) => {
+                    let errno = match target {
+                        Target::Fd(fd) if !self.backend.is_open(fd) => Errno::EBADF,
+                        _ => errno,
+                    };
+                    return self.end(index, sqe, held, errno.to_result());
+                }
+            }
         }
         let request = Request {
             opcode: sqe.opcode,
             flags: sqe.flags,
             fallback: index == self.pool.fallback(),
             target,
+            buffer,
             addr: sqe.addr,
             len: sqe.len,
             off: sqe.off,
@@ -324,12 +329,12 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     }
 
     /// Checks the range of a registered buffer and holds the buffer.
-    fn fixed_range(&mut self, sqe: &Sqe, held: &mut Held) -> Result<(), Errno> {
+    fn fixed_range(&mut self, sqe: &Sqe, held: &mut Held) -> Result<B::Buffer, Errno> {
         let index = u32::from(sqe.buf_index) + u32::from(fault::on(Fault::BufferIndexOffByOne));
         let (node, buffer) = self.buffers.hold(index).ok_or(Errno::EFAULT)?;
         held.buffer = node;
         if fault::on(Fault::RangeUnchecked) {
-            return Ok(());
+            return Ok(buffer.handle);
         }
         let start = sqe.addr;
         let end = start.checked_add(u64::from(sqe.len)).ok_or(Errno::EFAULT)?;
@@ -338,7 +343,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if start < first && !fault::on(Fault::RangeStartUnchecked) || end > last {
             return Err(Errno::EFAULT);
         }
-        Ok(())
+        Ok(buffer.handle)
     }
 
     /// A request that ended while it was started.
@@ -418,6 +423,11 @@ fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
                 || (sqe.off as i64) < 0
                 || flags && !fault::on(Fault::FsyncFlagsUnchecked)
             {
+                return Err(Errno::EINVAL);
+            }
+        }
+        Kind::Fallocate => {
+            if sqe.buf_index != 0 || sqe.op_flags != 0 || sqe.splice_fd_in != 0 {
                 return Err(Errno::EINVAL);
             }
         }

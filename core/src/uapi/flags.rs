@@ -182,6 +182,17 @@ pub const RWF_DONTCACHE: i32 = 1 << 7;
 /// A broken pipe raises no signal.
 pub const RWF_NOSIGNAL: i32 = 1 << 8;
 
+// Modes of `fallocate`: `sqe.len`
+
+/// The size of the file stays as it is.
+pub const FALLOC_FL_KEEP_SIZE: i32 = 1 << 0;
+/// The range is given back, and reads as zeroes.
+pub const FALLOC_FL_PUNCH_HOLE: i32 = 1 << 1;
+/// With a punched hole: what the range reads as afterwards is left open.
+pub const FALLOC_FL_NO_HIDE_STALE: i32 = 1 << 2;
+/// The range reads as zeroes, and stays allocated.
+pub const FALLOC_FL_ZERO_RANGE: i32 = 1 << 4;
+
 // Other operations
 
 /// `sqe.file_index`: the ring picks a free place in the file table.

@@ -81,7 +81,7 @@ impl Host for Place {
 #[derive(Default)]
 pub struct Log {
     /// Requests left pending, oldest first.
-    pub pending: Vec<(Token, Request<u32>)>,
+    pub pending: Vec<(Token, Request<u32, usize>)>,
     pub open: Vec<u32>,
     pub closed: Vec<u32>,
     pub mapped: u32,
@@ -148,7 +148,7 @@ impl Backend for Disk<'_> {
         self.log.lock().unwrap().unmapped += 1;
     }
 
-    unsafe fn start(&mut self, token: Token, request: &Request<u32>) -> Start {
+    unsafe fn start(&mut self, token: Token, request: &Request<u32, usize>) -> Start {
         let mut log = self.log.lock().unwrap();
         if log.no_room > 0 {
             log.no_room -= 1;

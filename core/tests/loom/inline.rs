@@ -20,7 +20,7 @@ pub fn inline_wait() {
     let data = Arc::new(UnsafeCell::new(0));
     let Rig { mut parts, arena } = rig(Config::new(1).cq_entries(1), {
         let (threads, data) = (threads.clone(), data.clone());
-        move |hands: Hands, token: Token, request: &Request<()>| {
+        move |hands: Hands, token: Token, request: &Request<(), ()>| {
             let (data, result) = (data.clone(), request.len as i32);
             threads.spawn(move || {
                 // SAFETY: the application reads it after the CQE only.
@@ -83,7 +83,7 @@ pub fn slot_life() {
     let mut early = true;
     let Rig { mut parts, arena } = rig(Config::new(1).cq_entries(1), {
         let threads = threads.clone();
-        move |hands: Hands, token: Token, request: &Request<()>| {
+        move |hands: Hands, token: Token, request: &Request<(), ()>| {
             let result = request.len as i32;
             let twice = move || {
                 hands.complete(token, result).unwrap();
@@ -114,7 +114,7 @@ pub fn resumed() {
     let armed = Arc::new(AtomicU32::new(0));
     let start = {
         let (threads, armed) = (threads.clone(), armed.clone());
-        move |hands: Hands, token: Token, _: &Request<()>| {
+        move |hands: Hands, token: Token, _: &Request<(), ()>| {
             let armed = armed.clone();
             threads.spawn(move || {
                 hands.ready(token).unwrap();
@@ -144,7 +144,7 @@ pub fn resumed() {
 pub fn fallback() {
     const REQUESTS: u64 = 3;
     let (to, tokens) = mpsc::channel::<(Token, i32)>();
-    let start = move |_: Hands, token: Token, request: &Request<()>| {
+    let start = move |_: Hands, token: Token, request: &Request<(), ()>| {
         to.send((token, request.len as i32)).unwrap();
         Start::Pending
     };
@@ -231,7 +231,7 @@ pub fn crossing() {
     let threads = Threads::default();
     let start = {
         let threads = threads.clone();
-        move |hands: Hands, token: Token, request: &Request<()>| {
+        move |hands: Hands, token: Token, request: &Request<(), ()>| {
             let result = request.len as i32;
             threads.spawn(move || match result {
                 1 => {

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// What a model does when the engine starts a request.
-type Starter = Box<dyn FnMut(Hands, Token, &Request<()>) -> Start>;
+type Starter = Box<dyn FnMut(Hands, Token, &Request<(), ()>) -> Start>;
 
 /// A way for completions, for threads of the model.
 pub type Hands = Completer<'static, Place>;
@@ -86,7 +86,7 @@ impl Backend for Script {
 
     fn unmap(&mut self, _: ()) {}
 
-    unsafe fn start(&mut self, token: Token, request: &Request<()>) -> Start {
+    unsafe fn start(&mut self, token: Token, request: &Request<(), ()>) -> Start {
         assert!(!self.ended, "nothing is started after the end");
         if request.op_flags == POLLED {
             self.polled.push((token, request.len as i32));
@@ -161,7 +161,7 @@ fn no_resume(_: Token) -> Start {
 
 pub fn rig(
     config: Config,
-    start: impl FnMut(Hands, Token, &Request<()>) -> Start + 'static,
+    start: impl FnMut(Hands, Token, &Request<(), ()>) -> Start + 'static,
 ) -> Rig {
     rig_on(Place::new(), config, start)
 }
@@ -170,7 +170,7 @@ pub fn rig(
 pub fn rig_on(
     place: Place,
     config: Config,
-    start: impl FnMut(Hands, Token, &Request<()>) -> Start + 'static,
+    start: impl FnMut(Hands, Token, &Request<(), ()>) -> Start + 'static,
 ) -> Rig {
     make(config, place, Box::new(start), Box::new(no_resume), None)
 }
@@ -178,7 +178,7 @@ pub fn rig_on(
 /// [`rig`], for requests that READY notices come for.
 pub fn rig_resumed(
     config: Config,
-    start: impl FnMut(Hands, Token, &Request<()>) -> Start + 'static,
+    start: impl FnMut(Hands, Token, &Request<(), ()>) -> Start + 'static,
     resume: impl FnMut(Token) -> Start + 'static,
 ) -> Rig {
     make(config, Place::new(), Box::new(start), Box::new(resume), None)
@@ -189,7 +189,7 @@ pub fn rig_device(config: Config, threads: &Threads) -> Rig {
     let (threads, device) = (threads.clone(), Device::new());
     let start = {
         let device = device.clone();
-        move |hands: Hands, token: Token, request: &Request<()>| {
+        move |hands: Hands, token: Token, request: &Request<(), ()>| {
             let (device, result) = (device.clone(), request.len as i32);
             threads.spawn(move || device.interrupt(hands, token, result));
             Start::Pending
@@ -199,7 +199,9 @@ pub fn rig_device(config: Config, threads: &Threads) -> Rig {
 }
 
 /// A starter that completes each request on a thread of its own.
-pub fn by_threads(threads: &Threads) -> impl FnMut(Hands, Token, &Request<()>) -> Start + 'static {
+pub fn by_threads(
+    threads: &Threads,
+) -> impl FnMut(Hands, Token, &Request<(), ()>) -> Start + 'static {
     let threads = threads.clone();
     move |hands, token, request| {
         let result = request.len as i32;

@@ -17,7 +17,7 @@ const NO_WAIT: EnterFlags = EnterFlags::empty();
 
 type Shared = Arc<Served<'static, Script, Place>>;
 
-fn no_requests(_: Hands, _: Token, _: &Request<()>) -> Start {
+fn no_requests(_: Hands, _: Token, _: &Request<(), ()>) -> Start {
     unreachable!("only NOPs in this model")
 }
 

@@ -17,7 +17,7 @@ use loom::thread::{self, JoinHandle};
 
 const SMALL: Config = Config::new(1).cq_entries(1).mode(Mode::SqPoll { idle_ms: 0 });
 
-fn no_requests(_: Hands, _: Token, _: &Request<()>) -> Start {
+fn no_requests(_: Hands, _: Token, _: &Request<(), ()>) -> Start {
     unreachable!("only NOPs in this model")
 }
 
@@ -64,7 +64,7 @@ fn returned(place: Place) {
     let data = Arc::new(UnsafeCell::new(0));
     let Rig { parts, arena } = rig_on(place, SMALL, {
         let (threads, data) = (threads.clone(), data.clone());
-        move |hands: Hands, token: Token, request: &Request<()>| {
+        move |hands: Hands, token: Token, request: &Request<(), ()>| {
             let (data, result) = (data.clone(), request.len as i32);
             threads.spawn(move || {
                 // SAFETY: the application reads it after the CQE only.
@@ -160,7 +160,7 @@ pub fn sqpoll_starved() {
     let mut first = None;
     let Rig { parts, arena } = rig(SMALL.cq_entries(4), {
         let threads = threads.clone();
-        move |hands: Hands, token: Token, _: &Request<()>| {
+        move |hands: Hands, token: Token, _: &Request<(), ()>| {
             match first {
                 None => first = Some(token),
                 Some(first) => threads.spawn(move || {

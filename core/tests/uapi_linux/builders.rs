@@ -82,6 +82,21 @@ proptest! {
     }
 
     #[test]
+    fn allocations(fd: i32, len: u64, off: u64, mode: i32) {
+        same!(
+            fd,
+            |ours, theirs| opcode::Fallocate::new(ours, len).offset(off).mode(mode),
+            reference::Fallocate::new(theirs, len).offset(off).mode(mode)
+        );
+        same!(
+            fd,
+            |ours, theirs| opcode::Fallocate::new(ours, len),
+            reference::Fallocate::new(theirs, len)
+        );
+        prop_assert_eq!(opcode::Fallocate::CODE, reference::Fallocate::CODE);
+    }
+
+    #[test]
     fn entry_setters(fd: i32, user_data: u64, first: u8, second: u8, personality: u16, clear: bool) {
         let ours = |bits| sqe::Flags::from_bits_truncate(bits);
         let theirs = |bits| squeue::Flags::from_bits_truncate(bits);

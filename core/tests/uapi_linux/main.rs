@@ -176,7 +176,11 @@ fn rows() -> Vec<Row> {
             IORING_REGISTER_QUERY = 35, IORING_REGISTER_LAST = 36, RWF_NOAPPEND = 0x20,
             RWF_ATOMIC = 0x40, RWF_DONTCACHE = 0x80, RWF_NOSIGNAL = 0x100,
             IORING_ZCRX_AREA_MASK = 0xffff_0000_0000_0000,
-            IORING_FILE_INDEX_ALLOC = i128::from(kernel::IORING_FILE_INDEX_ALLOC as u32)
+            IORING_FILE_INDEX_ALLOC = i128::from(kernel::IORING_FILE_INDEX_ALLOC as u32),
+            FALLOC_FL_KEEP_SIZE = i128::from(general::FALLOC_FL_KEEP_SIZE),
+            FALLOC_FL_PUNCH_HOLE = i128::from(general::FALLOC_FL_PUNCH_HOLE),
+            FALLOC_FL_NO_HIDE_STALE = i128::from(general::FALLOC_FL_NO_HIDE_STALE),
+            FALLOC_FL_ZERO_RANGE = i128::from(general::FALLOC_FL_ZERO_RANGE)
         },
     ];
     groups.concat()

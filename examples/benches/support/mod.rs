@@ -73,7 +73,7 @@ impl Backend for Null<'_> {
     fn unmap(&mut self, (): ()) {}
 
     #[inline]
-    unsafe fn start(&mut self, token: Token, request: &Request<i32>) -> Start {
+    unsafe fn start(&mut self, token: Token, request: &Request<i32, ()>) -> Start {
         let result = request.len as i32;
         match self.ends {
             Ends::AtOnce => Start::Done(result),

@@ -165,7 +165,7 @@ impl FileBackend {
     ///
     /// There is no call for a range of a file's data and its metadata. The
     /// whole file is more than was asked for, and keeps the promise.
-    fn fsync(&mut self, token: Token, request: &Request<File>) -> Start {
+    fn fsync(&mut self, token: Token, request: &Request<File, ()>) -> Start {
         let data_only = request.op_flags & uapi::IORING_FSYNC_DATASYNC != 0;
         let (fd, _, file) = match self.file(request.target) {
             Ok(file) => file,
@@ -262,7 +262,7 @@ impl Backend for FileBackend {
     fn unmap(&mut self, (): ()) {}
 
     #[inline]
-    unsafe fn start(&mut self, token: Token, request: &Request<File>) -> Start {
+    unsafe fn start(&mut self, token: Token, request: &Request<File, ()>) -> Start {
         match request.opcode {
             // SAFETY: the caller's promise, in each.
             uapi::IORING_OP_READ | uapi::IORING_OP_READ_FIXED => unsafe {

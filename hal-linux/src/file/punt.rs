@@ -37,7 +37,7 @@ impl FileBackend {
     pub(super) unsafe fn punt(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
         rest: Rest,
         why: i32,
@@ -93,7 +93,7 @@ impl FileBackend {
     fn fill(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
         rest: Rest,
     ) -> Result<bool, i32> {
@@ -141,7 +141,7 @@ impl FileBackend {
     pub(super) fn start_async(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
     ) -> Option<Start> {
         if let Err(e) = self.prepared(request) {
@@ -251,7 +251,7 @@ impl FileBackend {
 
 /// The file cannot be held (`e`). Storage is done here and now, late but
 /// right; a stream would block for ever.
-fn without_descriptor(request: &Request<File>, write: bool, rest: Rest, e: i32) -> i32 {
+fn without_descriptor(request: &Request<File, ()>, write: bool, rest: Rest, e: i32) -> i32 {
     let fd = number(request.target);
     if rest.done > 0 {
         return rest.done as i32;

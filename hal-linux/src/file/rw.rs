@@ -31,11 +31,11 @@ pub(super) fn number(target: Target<File>) -> i32 {
     }
 }
 
-pub(super) fn vectored(request: &Request<File>) -> bool {
+pub(super) fn vectored(request: &Request<File, ()>) -> bool {
     matches!(request.opcode, uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV)
 }
 
-pub(super) fn flags(request: &Request<File>) -> i32 {
+pub(super) fn flags(request: &Request<File, ()>) -> i32 {
     request.op_flags as i32
 }
 
@@ -43,7 +43,7 @@ pub(super) fn flags(request: &Request<File>) -> i32 {
 ///
 /// # Safety
 /// If vectored, the kernel has just read the array: it is there.
-unsafe fn total(request: &Request<File>) -> usize {
+unsafe fn total(request: &Request<File, ()>) -> usize {
     if !vectored(request) {
         return (request.len as usize).min(sys::MAX_RW);
     }
@@ -60,7 +60,7 @@ unsafe fn total(request: &Request<File>) -> usize {
 
 /// The application's memory, as it named it.
 pub(super) fn with_iovecs<R>(
-    request: &Request<File>,
+    request: &Request<File, ()>,
     f: impl FnOnce(*const iovec, usize) -> R,
 ) -> R {
     if vectored(request) {
@@ -83,7 +83,7 @@ impl FileBackend {
     pub(super) unsafe fn start_buffer(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
     ) -> Start {
         let plain = request.flags & IOSQE_ASYNC == 0
@@ -114,7 +114,7 @@ impl FileBackend {
     /// Whether a try is known to be in vain: buffered writes on many file
     /// systems. A wrong answer would be slow, not wrong.
     #[inline]
-    fn known_to_block(&self, request: &Request<File>) -> bool {
+    fn known_to_block(&self, request: &Request<File, ()>) -> bool {
         let known = match request.target {
             Target::Fd(number) => self.batch.blocks_writes(number),
             Target::Registered(file) => self.blocking_writes.has(file.fd),
@@ -129,7 +129,7 @@ impl FileBackend {
     /// worker, or requests would follow each other one by one. Only a request
     /// that the device can take: the others end without it.
     #[inline]
-    fn waits_for_device(&mut self, request: &Request<File>) -> bool {
+    fn waits_for_device(&mut self, request: &Request<File, ()>) -> bool {
         // The smallest block of any device.
         const ALIGNED: u64 = 511;
         let aligned = (request.addr | request.off | u64::from(request.len)) & ALIGNED == 0;
@@ -156,7 +156,7 @@ impl FileBackend {
     pub(super) unsafe fn start_other(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
     ) -> Start {
         let off = request.off as i64;
@@ -180,7 +180,7 @@ impl FileBackend {
     unsafe fn first_try(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
         off: i64,
     ) -> Start {
@@ -210,7 +210,7 @@ impl FileBackend {
     unsafe fn after_try(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
         n: i32,
         off: i64,
@@ -271,7 +271,7 @@ impl FileBackend {
     unsafe fn short(
         &mut self,
         token: Token,
-        request: &Request<File>,
+        request: &Request<File, ()>,
         write: bool,
         moved: usize,
         off: i64,
@@ -329,7 +329,7 @@ impl FileBackend {
     ///
     /// `/dev/null` takes a write of any length and touches no memory, so it
     /// shows exactly the kernel's checks of the iovecs and addresses.
-    pub(super) fn prepared(&mut self, request: &Request<File>) -> Result<(), i32> {
+    pub(super) fn prepared(&mut self, request: &Request<File, ()>) -> Result<(), i32> {
         if matches!(request.opcode, uapi::IORING_OP_READ_FIXED | uapi::IORING_OP_WRITE_FIXED) {
             return Ok(());
         }
@@ -346,7 +346,7 @@ impl FileBackend {
 
     /// A negative offset, or polled completion on a ring without it:
     /// `-EINVAL`, after the errors that the kernel finds first.
-    fn refuse(&mut self, request: &Request<File>, write: bool) -> Start {
+    fn refuse(&mut self, request: &Request<File, ()>, write: bool) -> Start {
         if let Err(e) = self.prepared(request) {
             return Start::Refused(e);
         }
@@ -364,7 +364,7 @@ impl FileBackend {
 
     /// RWF_NOWAIT where the try said EOPNOTSUPP: `-EAGAIN` if only this write
     /// cannot be done without blocking, otherwise as it is.
-    fn no_nowait(&mut self, request: &Request<File>, write: bool) -> i32 {
+    fn no_nowait(&mut self, request: &Request<File, ()>, write: bool) -> i32 {
         let fd = number(request.target);
         let storage = Kind::of(fd).is_ok_and(|kind| !kind.is_stream());
         if !write || !storage || flags(request) & !KNOWN != 0 {
@@ -402,7 +402,7 @@ fn appends(fd: i32, flags: i32) -> bool {
 ///
 /// # Safety
 /// As for `Backend::start`; the kernel has read the iovec array.
-unsafe fn look_further(request: &Request<File>, fd: i32, off: i64, moved: usize) -> i32 {
+unsafe fn look_further(request: &Request<File, ()>, fd: i32, off: i64, moved: usize) -> i32 {
     let at = if off >= 0 { off + moved as i64 } else { -1 };
     with_iovecs(request, |iovecs, count| {
         let mut skip = moved;

@@ -3,6 +3,8 @@
 //! Everything here is instance-based and dispatched statically; two rings in
 //! one process may run on two different places.
 
+pub mod device;
+
 use crate::errno::Errno;
 pub use crate::slot::Token;
 use crate::sync::AtomicU32;
@@ -51,6 +53,32 @@ pub trait Host: Park + Clock {
     /// A place rings the application's bell here (an eventfd, an interrupt).
     #[inline]
     fn cqes_posted(&self) {}
+
+    /// [`park`](Park::park) of whoever drives an engine. A place whose devices
+    /// tell of completions in a way of their own (an interrupt's eventfd)
+    /// waits for those as well.
+    fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        self.park(word, expected, deadline)
+    }
+
+    /// [`unpark`](Park::unpark) of whoever drives an engine, so of
+    /// [`sleep`](Host::sleep).
+    fn rouse(&self, word: &AtomicU32) {
+        self.unpark(word);
+    }
+}
+
+/// A host as whoever drives an engine sleeps in it.
+pub(crate) struct Driver<'a, H>(pub &'a H);
+
+impl<H: Host> Park for Driver<'_, H> {
+    fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        self.0.sleep(word, expected, deadline)
+    }
+
+    fn unpark(&self, word: &AtomicU32) {
+        self.0.rouse(word);
+    }
 }
 
 impl<H: Clock> Clock for &H {
@@ -74,6 +102,14 @@ impl<H: Host> Host for &H {
     fn cqes_posted(&self) {
         (**self).cqes_posted();
     }
+
+    fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        (**self).sleep(word, expected, deadline)
+    }
+
+    fn rouse(&self, word: &AtomicU32) {
+        (**self).rouse(word);
+    }
 }
 
 /// Which file a request means.
@@ -91,7 +127,7 @@ pub enum Target<F> {
 /// Ranges of registered buffers, flags and fields that must be zero have been
 /// checked when a backend sees it; addresses of unregistered memory have not.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<F> {
+pub struct Request<F, M> {
     /// `IORING_OP_*`.
     pub opcode: u8,
     /// `IOSQE_*`.
@@ -101,9 +137,14 @@ pub struct Request<F> {
     pub fallback: bool,
     /// The file.
     pub target: Target<F>,
-    /// Buffer address, or the address of an array of `iovec`.
+    /// The registered buffer that `addr` and `len` lie in. The engine holds it
+    /// until the request ends.
+    pub buffer: Option<M>,
+    /// Buffer address, or the address of an array of `iovec`; for FALLOCATE
+    /// the bytes of the range.
     pub addr: u64,
-    /// Bytes, or the number of `iovec`s; for FSYNC the bytes of the range.
+    /// Bytes, or the number of `iovec`s; for FSYNC the bytes of the range; for
+    /// FALLOCATE the mode.
     pub len: u32,
     /// File offset in bytes; `u64::MAX` is the current position.
     pub off: u64,
@@ -184,7 +225,7 @@ pub trait Backend {
     /// # Safety
     /// The memory that the request names is valid, and for reads not used by
     /// anybody else, until the request has ended.
-    unsafe fn start(&mut self, token: Token, request: &Request<Self::File>) -> Start;
+    unsafe fn start(&mut self, token: Token, request: &Request<Self::File, Self::Buffer>) -> Start;
 
     /// Goes on with a pending request after
     /// [`Completer::ready`](crate::engine::Completer::ready).
@@ -219,6 +260,14 @@ pub trait Backend {
     #[inline]
     fn polling(&self) -> bool {
         false
+    }
+
+    /// When the engine must look again, on [`Clock::now`]'s scale, though
+    /// nothing wakes it: it calls [`poll`](Backend::poll) then. Asked only
+    /// before a sleep, so that deadlines cost a running ring nothing.
+    #[inline]
+    fn deadline(&mut self) -> Option<u64> {
+        None
     }
 
     /// Ends everything that has not begun to run with `-ECANCELED`, through
