@@ -1,0 +1,113 @@
+//! The scenarios. How to add one stands in the [library's text](crate).
+
+mod machine;
+mod power_cut;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use crate::control::Host;
+use crate::pci::Function;
+
+/// Where a scenario's process leaves what it has to say.
+pub const RESULT: &str = "/run/result";
+
+/// A scenario.
+pub struct Scenario {
+    /// Its name, without spaces.
+    pub name: &'static str,
+    /// It: what it found out, or why it failed.
+    pub run: fn(&mut Context) -> Result<String, String>,
+}
+
+/// What a scenario gets.
+#[derive(Debug)]
+pub struct Context {
+    /// The host, to be asked for things.
+    pub host: Host,
+    /// What stands behind the scenario's name in the plan.
+    pub args: Vec<String>,
+}
+
+impl Context {
+    /// Controller `n`, bound to vfio-pci.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be bound.
+    pub fn vfio(&self, n: u8) -> Result<Function, String> {
+        let function = Function::controller(n)?;
+        function.bind("vfio-pci")?;
+        Ok(function)
+    }
+
+    /// Controller `n`, bound to the kernel's driver.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be bound.
+    pub fn kernel(&self, n: u8) -> Result<Function, String> {
+        let function = Function::controller(n)?;
+        function.bind("nvme")?;
+        Ok(function)
+    }
+
+    /// The value of the argument `NAME=VALUE`.
+    #[must_use]
+    pub fn arg(&self, name: &str) -> Option<&str> {
+        self.args.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// All scenarios.
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "sees-controllers", run: machine::sees_controllers },
+    Scenario { name: "kernel-drives", run: machine::kernel_drives },
+    Scenario { name: "vfio-binds", run: machine::vfio_binds },
+    Scenario { name: "group-is-viable", run: machine::group_is_viable },
+    Scenario { name: "binds-back", run: machine::binds_back },
+    Scenario { name: "kernel-meets-failing-medium", run: machine::kernel_meets_failing_medium },
+    Scenario { name: "kernel-waits-for-stalled-medium", run: machine::kernel_waits },
+    Scenario { name: "host-unplugs", run: machine::host_unplugs },
+    Scenario { name: "power-cut-workload-of-the-kernel", run: power_cut::kernel },
+];
+
+/// The process of a scenario.
+pub fn main(name: &str, args: Vec<String>) -> ExitCode {
+    let result = run(name, args);
+    let (code, text) = match &result {
+        Ok(text) => (ExitCode::SUCCESS, text),
+        Err(why) => (ExitCode::from(1), why),
+    };
+    match std::fs::write(RESULT, text) {
+        Ok(()) => code,
+        Err(e) => {
+            println!("{RESULT}: {e}\n{text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(name: &str, args: Vec<String>) -> Result<String, String> {
+    let scenario = ALL.iter().find(|scenario| scenario.name == name);
+    let scenario = scenario.ok_or("this guest has no such scenario")?;
+    let host = Host::open().map_err(|e| format!("the control channel: {e}"))?;
+    let mut context = Context { host, args };
+    // What a panic says is on the console; its words are wanted here too.
+    catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut context))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words_and_different() {
+        for (n, scenario) in ALL.iter().enumerate() {
+            assert!(!scenario.name.is_empty() && !scenario.name.contains([' ', '=']));
+            assert!(ALL[..n].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
+        }
+    }
+}
