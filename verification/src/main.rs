@@ -26,7 +26,7 @@ struct Cli {
     /// Multiply every time budget by this, for slow machines
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     budget_scale: f64,
-    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL`
+    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL`, `guest -- SCENARIO`
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -126,9 +126,10 @@ mod tests {
 
     #[test]
     fn a_rung_that_is_not_there_is_an_error() {
-        assert!(chosen(&["guest".into()]).is_err_and(|why| why.contains("not built yet")));
+        assert!(chosen(&["fuzz".into()]).is_err_and(|why| why.contains("not built yet")));
         assert!(
-            chosen(&["gest".into()]).is_err_and(|why| why.contains("test, loom, miri, kernel"))
+            chosen(&["gest".into()])
+                .is_err_and(|why| why.contains("test, loom, miri, kernel, guest"))
         );
         assert!(chosen(&[]).is_ok_and(|rungs| rungs.len() == RUNGS.len()));
     }

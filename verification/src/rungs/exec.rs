@@ -177,7 +177,8 @@ fn shown(log: &Path, show: &[&str]) -> String {
     text.collect()
 }
 
-fn tail(log: &Path) -> String {
+/// The last lines of a log.
+pub fn tail(log: &Path) -> String {
     const LAST: usize = 120;
     let lines = lines(log);
     let from = lines.len().saturating_sub(LAST);

@@ -13,6 +13,8 @@ pub enum Need {
     Nightly(&'static [&'static str]),
     /// The machine's own io_uring.
     IoUring,
+    /// Programs, each with the Debian package that it comes from.
+    Programs(&'static [(&'static str, &'static str)]),
 }
 
 impl Need {
@@ -38,6 +40,7 @@ impl Need {
                 components("nightly".into(), wanted)
             }
             Need::IoUring => io_uring().map(|()| None),
+            Need::Programs(programs) => packages(programs),
         }
     }
 }
@@ -63,6 +66,35 @@ fn install(wanted: &[&str], there: &str, how: &[&str]) -> Result<Option<String>,
     }
     Cmd::new("rustup", how).args(missing.iter().copied()).ask()?;
     Ok(Some(format!("installed {}", missing.join(", "))))
+}
+
+/// Installs the packages of the programs that are not there.
+fn packages(programs: &[(&str, &str)]) -> Result<Option<String>, String> {
+    let missing = || {
+        let packages = programs.iter().filter(|(program, _)| !installed(program));
+        packages.map(|(_, package)| *package).collect::<Vec<_>>()
+    };
+    let wanted = missing();
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let names = wanted.join(" ");
+    let apt = |args: &[&str]| Cmd::new("apt-get", args).env("DEBIAN_FRONTEND", "noninteractive");
+    let install = apt(&["install", "--yes", "--no-install-recommends"]).args(&wanted);
+    // The lists of packages may be old, or not there at all.
+    let installed = install.ask().or_else(|_| apt(&["update"]).ask().and_then(|_| install.ask()));
+    let why = match installed {
+        Ok(_) if missing().is_empty() => return Ok(Some(format!("installed {names}"))),
+        Ok(_) => "its programs are not where PATH leads".to_owned(),
+        Err(why) => why,
+    };
+    Err(format!("{names} cannot be installed by apt-get; install it by hand: {why}"))
+}
+
+/// Whether a program can be run by its name.
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 fn io_uring() -> Result<(), String> {

@@ -1,0 +1,187 @@
+//! What a guest is booted from: Debian's kernel, and an initramfs with its
+//! modules and our program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use annulus_guest::init;
+
+use super::cpio::Archive;
+use crate::rungs::exec::Cmd;
+use crate::rungs::{Found, target_dir};
+
+/// Where programs without shared libraries are built for.
+pub const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// The package whose newest dependency is the kernel.
+const META_PACKAGE: &str = "linux-image-amd64";
+
+/// The modules that guests load, by name; what they depend on comes along.
+const MODULES: &[&str] = &["crc64_rocksoft_generic", "nvme", "vfio_iommu_type1", "vfio-pci"];
+
+/// The directory of the kernel, made once.
+fn kernel_dir() -> PathBuf {
+    target_dir("guest").join("kernel")
+}
+
+/// The kernel.
+pub fn kernel() -> PathBuf {
+    kernel_dir().join("vmlinuz")
+}
+
+/// A program of the workspace, as it was built for guests.
+pub fn program(name: &str) -> PathBuf {
+    target_dir(TARGET).join("release").join(name)
+}
+
+/// The build of the programs.
+pub fn build() -> Cmd {
+    Cmd::cargo(&["build", "--release", "--target", TARGET, "-p", "annulus-guest"])
+}
+
+/// Gets the kernel, unless it is there.
+pub fn fetch() -> Found {
+    let dir = kernel_dir();
+    let mark = dir.join("complete");
+    // Another list of modules is another directory.
+    let complete = MODULES.join(" ");
+    if fs::read_to_string(&mark).is_ok_and(|there| there == complete) {
+        return Ok(String::new());
+    }
+    let at = |e: std::io::Error| format!("{}: {e}", dir.display());
+    // The rest of a run that was interrupted.
+    let _ = fs::remove_dir_all(&dir);
+    let unpacked = dir.join("unpacked");
+    fs::create_dir_all(&unpacked).map_err(at)?;
+    let package = newest().or_else(|_| {
+        // Without the lists of packages nothing is known of any.
+        Cmd::new("apt-get", &["update"]).ask().and_then(|_| newest())
+    })?;
+    Cmd::new("apt-get", &["download", &package]).dir(&dir).ask().map_err(|why| {
+        format!("{why}\nthe guest's kernel could not be downloaded: is there a network?")
+    })?;
+    let archive = only(&dir, |name| name.ends_with(".deb"))?;
+    Cmd::new("dpkg-deb", &["--extract"]).args([&archive, &unpacked]).ask()?;
+    let image = only(&unpacked.join("boot"), |name| name.starts_with("vmlinuz-"))?;
+    fs::rename(image, kernel()).map_err(at)?;
+    modules(&unpacked, &dir.join("modules"))?;
+    fs::remove_dir_all(&unpacked).and_then(|()| fs::remove_file(archive)).map_err(at)?;
+    fs::write(mark, complete).map_err(at)?;
+    Ok(format!("    {package}"))
+}
+
+/// The name of the newest kernel's package.
+fn newest() -> Result<String, String> {
+    let said = Cmd::new("apt-cache", &["depends", META_PACKAGE]).ask()?;
+    let depends = said.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    depends
+        .map(String::from)
+        .find(|package| package.starts_with("linux-image-"))
+        .ok_or_else(|| format!("apt knows no kernel that {META_PACKAGE} depends on:\n{said}"))
+}
+
+/// Copies the modules, and writes the order in which they are to be loaded.
+fn modules(unpacked: &Path, to: &Path) -> Result<(), String> {
+    let releases = unpacked.join("lib/modules");
+    let release = only(&releases, |_| true)?;
+    let name = release.file_name().unwrap_or_default().to_owned();
+    Cmd::new("depmod", &["-b"]).args([unpacked.as_os_str(), &name]).ask()?;
+    let at = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
+    let dependencies = release.join("modules.dep");
+    let dependencies = fs::read_to_string(&dependencies).map_err(|e| at(&dependencies, e))?;
+    fs::create_dir_all(to).map_err(|e| at(to, e))?;
+    let mut order = String::new();
+    for path in load_order(&dependencies, MODULES)? {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let from = release.join(path);
+        fs::copy(&from, to.join(file)).map_err(|e| at(&from, e))?;
+        order += &format!("{file}\n");
+    }
+    let list = to.join(init::MODULES_ORDER);
+    fs::write(&list, order).map_err(|e| at(&list, e))
+}
+
+/// The paths of the modules and of what they depend on, each behind all that
+/// it depends on, from the text of `modules.dep`.
+fn load_order<'a>(dependencies: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>, String> {
+    let mut order: Vec<&str> = Vec::new();
+    for name in wanted {
+        // The file's name may have - where the module's has _.
+        let plain = |name: &str| name.replace('-', "_");
+        let file = format!("/{}.ko", plain(name));
+        let line = dependencies.lines().find_map(|line| {
+            let (path, behind) = line.split_once(':')?;
+            plain(path).ends_with(&file).then_some((path, behind))
+        });
+        let (path, behind) = line.ok_or_else(|| {
+            format!("the kernel's package has no module {name}.ko that is not compressed")
+        })?;
+        // Listed so that each stands before what it needs itself.
+        for path in behind.split_whitespace().rev().chain([path]) {
+            if !order.contains(&path) {
+                order.push(path);
+            }
+        }
+    }
+    Ok(order)
+}
+
+/// The one entry of a directory that is `wanted`.
+fn only(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, String> {
+    let entries = fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut paths = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
+    match (paths.next(), paths.next()) {
+        (Some(path), None) => Ok(path),
+        (first, _) => Err(format!(
+            "{} of the kernel's package is not as expected: {first:?} is not alone there",
+            dir.display()
+        )),
+    }
+}
+
+/// Writes an initramfs with the program as process 1, the modules, and
+/// `more`: where each is to lie, and where it is now.
+pub fn initramfs(to: &Path, more: &[(String, PathBuf)]) -> Result<(), String> {
+    let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    let mut archive = Archive::default();
+    // Process 1 gets it as its standard output before there is a devtmpfs.
+    archive.device("/dev/console", (5, 1));
+    archive.file("/init", &read(&program("annulus-guest"))?);
+    let modules = kernel_dir().join("modules");
+    let entries = fs::read_dir(&modules).map_err(|e| format!("{}: {e}", modules.display()))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        archive.file(&format!("{}/{name}", init::MODULES), &read(&entry.path())?);
+    }
+    for (inside, outside) in more {
+        archive.file(inside, &read(outside)?);
+    }
+    fs::write(to, archive.finish()).map_err(|e| format!("{}: {e}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_loaded_behind_what_they_need() {
+        let dependencies = "k/vfio/vfio.ko:\n\
+                            k/vfio/pci/vfio-pci.ko: k/vfio/core.ko k/virt/irqbypass.ko k/vfio/vfio.ko\n\
+                            k/vfio/core.ko: k/virt/irqbypass.ko k/vfio/vfio.ko\n\
+                            k/virt/irqbypass.ko:\n\
+                            k/vfio/vfio_iommu_type1.ko: k/vfio/vfio.ko\n";
+        let order = load_order(dependencies, &["vfio_iommu_type1", "vfio_pci"]);
+        let wanted = [
+            "k/vfio/vfio.ko",
+            "k/vfio/vfio_iommu_type1.ko",
+            "k/virt/irqbypass.ko",
+            "k/vfio/core.ko",
+            "k/vfio/pci/vfio-pci.ko",
+        ];
+        assert_eq!(order.as_deref(), Ok(&wanted[..]));
+        assert!(load_order(dependencies, &["nvme"]).is_err_and(|why| why.contains("nvme.ko")));
+    }
+}

@@ -1,0 +1,117 @@
+//! The rung `guest`: virtual machines with emulated devices.
+//!
+//! How to add a scenario stands in the text of `annulus-guest`
+//! (`guest/src/lib.rs`).
+
+mod cpio;
+mod image;
+mod machine;
+mod plan;
+mod qmp;
+mod running;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use image::TARGET;
+use machine::Machine;
+use running::{Ended, Running};
+
+use super::needs::Need;
+use super::{Found, Step, Wishes, target_dir};
+
+/// What the rung needs.
+pub const NEEDS: &[Need] = &[
+    Need::Targets(&[TARGET]),
+    Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg")]),
+];
+
+/// How long a guest may take until it is set up, and to power off.
+const BOOT: Duration = Duration::from_secs(120);
+const OFF: Duration = Duration::from_secs(30);
+
+pub fn steps(wishes: &Wishes) -> Vec<Step> {
+    let mut steps = vec![
+        Step::command("the guest's programs", image::build()),
+        Step::check("the guest's kernel", |_| image::fetch()),
+    ];
+    for planned in plan::all() {
+        let wanted = |words: &str| {
+            wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
+        };
+        let name = planned.machine.name;
+        let scenarios = planned.scenarios.iter().filter(|(words, _)| wanted(words));
+        let machine = Rc::new(RefCell::new(Session::new(planned.machine, wishes.budget_scale)));
+        let mut own = Vec::new();
+        for &(words, seconds) in scenarios {
+            let machine = Rc::clone(&machine);
+            own.push(Step::check(format!("{name}: {words}"), move |left| {
+                machine.borrow_mut().run(words, seconds, left)
+            }));
+        }
+        if own.is_empty() {
+            continue;
+        }
+        let boots = Rc::clone(&machine);
+        steps
+            .push(Step::check(format!("{name}: boots"), move |left| boots.borrow_mut().boot(left)));
+        steps.append(&mut own);
+        steps.push(Step::check(format!("{name}: powers off"), move |left| {
+            machine.borrow_mut().off(left)
+        }));
+    }
+    steps
+}
+
+/// A machine over the steps that use it.
+struct Session {
+    machine: Machine,
+    scale: f64,
+    running: Option<Running>,
+}
+
+impl Session {
+    fn new(machine: Machine, scale: f64) -> Self {
+        Self { machine, scale, running: None }
+    }
+
+    /// Where the machine's files lie.
+    fn dir(&self) -> PathBuf {
+        target_dir("guest").join("machines").join(self.machine.name)
+    }
+
+    fn boot(&mut self, left: Duration) -> Found {
+        let initramfs = target_dir("guest").join("initramfs");
+        image::initramfs(&initramfs, &[])?;
+        let limit = BOOT.mul_f64(self.scale).min(left);
+        let (running, release) = Running::start(&self.machine, &initramfs, &self.dir(), limit)?;
+        self.running = Some(running);
+        Ok(format!("    Linux {release}"))
+    }
+
+    /// Runs a scenario. One that fails ends the machine: the next has a new
+    /// one, and nothing of what was left behind.
+    fn run(&mut self, words: &str, seconds: u64, left: Duration) -> Found {
+        if self.running.is_none() {
+            self.boot(left)?;
+        }
+        let running = self.running.as_mut().ok_or("it does not run")?;
+        let limit = Duration::from_secs(seconds).mul_f64(self.scale).min(left);
+        match running.run(words, limit) {
+            Ended::Passed(text) => Ok(format!("    {text}")),
+            Ended::Failed(why) => {
+                self.running = None;
+                Err(format!("    {why}"))
+            }
+        }
+    }
+
+    fn off(&mut self, left: Duration) -> Found {
+        match self.running.take() {
+            Some(running) => running.off(OFF.mul_f64(self.scale).min(left)).map(|()| String::new()),
+            None => Err("    it does not run any more".into()),
+        }
+    }
+}

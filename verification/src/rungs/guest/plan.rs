@@ -1,0 +1,77 @@
+//! The machines of the rung, and the scenarios that each runs.
+
+use super::machine::{Controller, Drive, Machine};
+
+/// A machine and what it runs, in this order.
+pub struct Planned {
+    /// The machine.
+    pub machine: Machine,
+    /// Its scenarios.
+    pub scenarios: &'static [Line],
+}
+
+/// A scenario: its name and arguments, and the seconds it may take.
+pub type Line = (&'static str, u64);
+
+/// The block of 512 bytes that cannot be read on a failing medium.
+const BAD: u64 = 4096;
+const EIO: i32 = 5;
+
+/// All machines.
+pub fn all() -> Vec<Planned> {
+    vec![plain(), power_cuts()]
+}
+
+/// No driver of ours: the machine is what the others take it for.
+fn plain() -> Planned {
+    let failing = Drive::file(64).fails("read", Some(BAD), EIO);
+    let first = Controller::new().namespace(Drive::file(64), 512).namespace(failing, 512);
+    let second = Controller::new().with("mdts", 5).namespace(Drive::null(64), 4096);
+    Planned {
+        machine: Machine::new("plain").controller(first).controller(second),
+        scenarios: &[
+            ("sees-controllers count=2", 20),
+            ("kernel-drives", 30),
+            ("kernel-meets-failing-medium sector=4096", 30),
+            ("kernel-waits-for-stalled-medium", 60),
+            ("vfio-binds", 30),
+            ("group-is-viable", 20),
+            ("binds-back", 30),
+            ("host-unplugs controller=1", 60),
+        ],
+    }
+}
+
+/// Every write and flush is recorded, and replayed up to each cut.
+fn power_cuts() -> Planned {
+    let logged = || Drive::file(8).logged();
+    let controller = Controller::new().namespace(logged(), 512).namespace(logged(), 512);
+    Planned {
+        machine: Machine::new("power-cuts").controller(controller),
+        scenarios: &[
+            ("power-cut-workload-of-the-kernel nsid=1", 60),
+            ("power-cut-workload-of-the-kernel nsid=2 flushes=no", 60),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_in_a_machine_and_the_other_way_round() {
+        let planned: Vec<&str> = all()
+            .iter()
+            .flat_map(|planned| planned.scenarios)
+            .map(|(words, _)| words.split(' ').next().unwrap_or_default())
+            .collect();
+        let there: Vec<&str> = annulus_guest::scenarios::ALL.iter().map(|s| s.name).collect();
+        for name in &there {
+            assert!(planned.contains(name), "no machine runs {name}");
+        }
+        for name in planned {
+            assert!(there.contains(&name), "no guest has {name}");
+        }
+    }
+}
