@@ -13,13 +13,16 @@
 #[allow(dead_code)]
 mod support;
 
+use annulus::hal::Backend;
 use annulus::register::Call;
 use annulus::ring::lane;
 use annulus::types::{Fixed, Iovec};
 use annulus::{config::Config, opcode};
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
-use support::{Ends, memory, nop, nop_round, null_ring, push_nops, reap, submit};
+use support::{
+    Ends, Polled, Ring, memory, nop, nop_round, null_ring, push_nops, reap, ring, submit,
+};
 
 /// Rounds of the shorter run.
 const ROUNDS: u32 = 2000;
@@ -64,19 +67,31 @@ const WORKLOADS: &[Workload] = &[
         name: "read-32",
         what: "READ_FIXED of a registered file, null backend, batch 32",
         ops: BATCH,
-        run: |rounds| reads::<BATCH>(rounds, Ends::AtOnce),
+        run: |rounds| reads::<BATCH>(rounds, null_ring(64, Ends::AtOnce)),
     },
     Workload {
         name: "read-1",
         what: "the same, batch 1",
         ops: 1,
-        run: |rounds| reads::<1>(rounds, Ends::AtOnce),
+        run: |rounds| reads::<1>(rounds, null_ring(64, Ends::AtOnce)),
     },
     Workload {
         name: "return-32",
         what: "the same, completed over the return list, batch 32",
         ops: BATCH,
-        run: |rounds| reads::<BATCH>(rounds, Ends::ByCompleter),
+        run: |rounds| reads::<BATCH>(rounds, null_ring(64, Ends::ByCompleter)),
+    },
+    Workload {
+        name: "polled-32",
+        what: "the same, found complete by polling, batch 32",
+        ops: BATCH,
+        run: |rounds| reads::<BATCH>(rounds, ring(64, |_| Polled::new())),
+    },
+    Workload {
+        name: "polled-1",
+        what: "the same, batch 1",
+        ops: 1,
+        run: |rounds| reads::<1>(rounds, ring(64, |_| Polled::new())),
     },
 ];
 
@@ -147,10 +162,9 @@ fn sq_lane(rounds: u32) {
     });
 }
 
-fn reads<const BATCH: usize>(rounds: u32, ends: Ends) {
+fn reads<const BATCH: usize>(rounds: u32, mut ring: Ring<impl Backend>) {
     let mut buffer = vec![0u8; 4096];
     let at = buffer.as_mut_ptr();
-    let mut ring = null_ring(64, ends);
     let iovecs = [Iovec { base: at, len: buffer.len() }];
     // SAFETY: the buffer outlives the last request, which ends below.
     let answers = unsafe {

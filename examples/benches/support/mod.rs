@@ -85,8 +85,72 @@ impl Backend for Null<'_> {
     }
 }
 
+/// Requests that [`Polled`] can have under way: those of the largest ring here.
+const IN_FLIGHT: usize = 64;
+
+/// The smallest device that is polled: it takes requests, and has done them all
+/// when it is asked.
+pub struct Polled {
+    under_way: [(Token, i32); IN_FLIGHT],
+    count: usize,
+}
+
+impl Polled {
+    pub fn new() -> Self {
+        Self { under_way: [(Token::from_raw(0), 0); IN_FLIGHT], count: 0 }
+    }
+}
+
+impl Backend for Polled {
+    type File = u32;
+    /// What is to be added to an address for the device's.
+    type Buffer = usize;
+
+    #[inline]
+    fn supports(&self, _: u8) -> bool {
+        true
+    }
+
+    fn open(&mut self, fd: i32) -> Result<u32, Errno> {
+        Ok(fd as u32)
+    }
+
+    fn close(&mut self, _: u32) {}
+
+    unsafe fn map(&mut self, _: usize, _: usize) -> Result<usize, Errno> {
+        Ok(0)
+    }
+
+    fn unmap(&mut self, _: usize) {}
+
+    #[inline]
+    unsafe fn start(&mut self, token: Token, request: &Request<u32, usize>) -> Start {
+        let Some(place) = self.under_way.get_mut(self.count) else {
+            return Start::NoRoom;
+        };
+        *place = (token, request.len as i32);
+        self.count += 1;
+        Start::Pending
+    }
+
+    #[inline]
+    fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
+        for &(token, result) in self.under_way.iter().take(self.count) {
+            done(token, result);
+        }
+        self.count = 0;
+    }
+
+    #[inline]
+    fn polling(&self) -> bool {
+        self.count != 0
+    }
+}
+
+/// A ring, driven inline.
+pub type Ring<B> = Parts<'static, B, Nowhere>;
 /// A ring over nothing, driven inline.
-pub type NullRing = Parts<'static, Null<'static>, Nowhere>;
+pub type NullRing = Ring<Null<'static>>;
 
 /// `len` bytes that live for ever, aligned as a ring wants them.
 pub fn memory(len: usize) -> Memory<'static> {
@@ -101,10 +165,17 @@ pub fn memory(len: usize) -> Memory<'static> {
 
 /// A ring over nothing of `entries` entries.
 pub fn null_ring(entries: u32, ends: Ends) -> NullRing {
+    ring(entries, |completer| Null { completer, ends })
+}
+
+/// A ring of `entries` entries over a backend.
+pub fn ring<B: Backend>(
+    entries: u32,
+    backend: impl FnOnce(Completer<'static, Nowhere>) -> B,
+) -> Ring<B> {
     let config = Config::new(entries).files(1).buffers(1);
-    let memory = memory(Footprint::of::<Null<'static>, Nowhere>(&config).total());
-    build(&config, memory, RingMemory::Inside, Nowhere, |completer| Null { completer, ends })
-        .expect("a ring of a power of two")
+    let memory = memory(Footprint::of::<B, Nowhere>(&config).total());
+    build(&config, memory, RingMemory::Inside, Nowhere, backend).expect("a ring of a power of two")
 }
 
 /// A NOP with this user data.
@@ -133,7 +204,7 @@ pub fn push_nops<const BATCH: usize>(ring: &mut NullRing) {
 
 /// Submits what was pushed, and waits for as much.
 #[inline(always)]
-pub fn submit<const BATCH: usize>(ring: &mut NullRing) {
+pub fn submit<const BATCH: usize>(ring: &mut Ring<impl Backend>) {
     let batch = BATCH as u32;
     let taken = ring.engine.enter(ring.sq.ready(), batch, EnterFlags::GETEVENTS, None);
     assert!(matches!(taken, Ok(taken) if taken == batch));
@@ -142,7 +213,7 @@ pub fn submit<const BATCH: usize>(ring: &mut NullRing) {
 /// Reaps a batch of completions, all of this result. Answers the sum of their
 /// user data.
 #[inline(always)]
-pub fn reap<const BATCH: usize>(ring: &mut NullRing, result: i32) -> u64 {
+pub fn reap<const BATCH: usize>(ring: &mut Ring<impl Backend>, result: i32) -> u64 {
     let mut sum = 0;
     let mut queue = ring.cq.queue();
     for _ in 0..BATCH {
