@@ -121,15 +121,14 @@ impl Plan {
         if bytes.len() != SECTOR || number(0)? != MAGIC {
             return None;
         }
-        let mut plain = bytes.to_vec();
-        plain[HEADER - 4..HEADER].fill(0);
-        let checksum = bytes[HEADER - 4..HEADER].try_into().map(u32::from_le_bytes).ok()?;
-        let sector = number(24)? & u64::from(u32::MAX);
-        (crc32fast::hash(&plain) == checksum).then_some(Stamp {
-            epoch: number(8)?,
-            block: number(16)?,
-            sector,
-        })
+        let (sector, checksum) = (number(24)? & u64::from(u32::MAX), number(24)? >> 32);
+        // As it was when the checksum was made: with none in it.
+        let mut hasher = crc32fast::Hasher::new();
+        for part in [&bytes[..HEADER - 4], &[0; 4], &bytes[HEADER..]] {
+            hasher.update(part);
+        }
+        let whole = u64::from(hasher.finalize()) == checksum;
+        whole.then_some(Stamp { epoch: number(8)?, block: number(16)?, sector })
     }
 
     /// Checks a medium after a cut. `read` answers a sector's bytes, or

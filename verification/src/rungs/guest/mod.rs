@@ -7,6 +7,7 @@ mod cpio;
 mod image;
 mod machine;
 mod plan;
+mod power_cut;
 mod qmp;
 mod running;
 
@@ -58,9 +59,14 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         steps
             .push(Step::check(format!("{name}: boots"), move |left| boots.borrow_mut().boot(left)));
         steps.append(&mut own);
+        let ends = Rc::clone(&machine);
         steps.push(Step::check(format!("{name}: powers off"), move |left| {
-            machine.borrow_mut().off(left)
+            ends.borrow_mut().off(left)
         }));
+        for &(what, check) in planned.checks {
+            let dir = machine.borrow().dir();
+            steps.push(Step::check(format!("{name}: {what}"), move |_| check(&dir)));
+        }
     }
     steps
 }

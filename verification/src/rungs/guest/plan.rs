@@ -1,6 +1,10 @@
 //! The machines of the rung, and the scenarios that each runs.
 
+use std::path::Path;
+
 use super::machine::{Controller, Drive, Machine};
+use super::power_cut;
+use crate::rungs::Found;
 
 /// A machine and what it runs, in this order.
 pub struct Planned {
@@ -8,10 +12,15 @@ pub struct Planned {
     pub machine: Machine,
     /// Its scenarios.
     pub scenarios: &'static [Line],
+    /// What is checked of its directory once it is off.
+    pub checks: &'static [Check],
 }
 
 /// A scenario: its name and arguments, and the seconds it may take.
 pub type Line = (&'static str, u64);
+
+/// A check: its name, and what it does in the machine's directory.
+pub type Check = (&'static str, fn(&Path) -> Found);
 
 /// The block of 512 bytes that cannot be read on a failing medium.
 const BAD: u64 = 4096;
@@ -39,6 +48,7 @@ fn plain() -> Planned {
             ("binds-back", 30),
             ("host-unplugs controller=1", 60),
         ],
+        checks: &[],
     }
 }
 
@@ -51,6 +61,10 @@ fn power_cuts() -> Planned {
         scenarios: &[
             ("power-cut-workload-of-the-kernel nsid=1", 60),
             ("power-cut-workload-of-the-kernel nsid=2 flushes=no", 60),
+        ],
+        checks: &[
+            ("every cut leaves what was flushed", |dir| power_cut::holds(&dir.join("disk0.log"))),
+            ("flushes left out are caught", |dir| power_cut::caught(&dir.join("disk1.log"))),
         ],
     }
 }
