@@ -31,6 +31,9 @@ mod mailbox;
 #[doc(hidden)]
 #[allow(unsafe_code)] // memory for the models
 pub mod model;
+#[cfg(feature = "nvme")]
+#[allow(unsafe_code)] // memory shared with a device
+pub mod nvme;
 mod op;
 pub mod opcode;
 mod poller;

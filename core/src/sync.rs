@@ -49,6 +49,11 @@ mod imp {
         pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
             f(&mut self.0.lock())
         }
+
+        /// The same, if nobody else has it.
+        pub fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+            self.0.try_lock().map(|mut value| f(&mut value))
+        }
     }
 }
 
@@ -71,6 +76,11 @@ mod imp {
         /// Runs `f` with the value, alone.
         pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
             f(&mut self.0.lock().unwrap())
+        }
+
+        /// The same, if nobody else has it.
+        pub fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+            self.0.try_lock().ok().map(|mut value| f(&mut value))
         }
     }
 }

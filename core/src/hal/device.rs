@@ -118,6 +118,9 @@ pub trait Dma {
     /// least to the end of the page, perhaps past the end of the mapping).
     fn span(&self, buffer: &Self::Buffer, addr: usize) -> Span;
 
+    /// Whether [`sync_for_cpu`](Dma::sync_for_cpu) does anything.
+    const NEEDS_SYNC: bool = false;
+
     /// Before the device reads memory that the processor wrote: cleans caches
     /// where DMA is not coherent.
     #[inline(always)]

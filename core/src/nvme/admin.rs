@@ -1,0 +1,261 @@
+//! The admin queue: one command at a time that is waited for, and behind it
+//! aborts and event requests that are not.
+
+use super::log::Errors;
+use super::queue::{Doorbell, Reaped, Submissions};
+use super::spec::{self, Command, Completion, admin};
+use super::{Error, Platform, RecentError, Status, regs};
+use crate::hal::device::{Coherent, PAGE};
+
+/// Entries of the admin queues: one waited for, some aborts and events.
+pub(super) const ENTRIES: u32 = 32;
+/// Outstanding aborts and event requests that there is room for.
+const MOST_ABORTS: u32 = 8;
+const MOST_EVENTS: u32 = 4;
+
+/// Kinds of command identifiers.
+const KIND: u16 = 0xc000;
+const WAITED: u16 = 0x0000;
+const ABORT: u16 = 0x4000;
+const EVENT: u16 = 0x8000;
+
+/// Queue identifiers in use: 1 to 255 can be.
+#[derive(Debug, Default)]
+pub(super) struct Ids([u32; 8]);
+
+impl Ids {
+    /// Takes the lowest free number from 1 to `most`.
+    pub fn take(&mut self, most: u16) -> Option<u16> {
+        let id =
+            (1..=most.min(255)).find(|&id| self.0[usize::from(id / 32)] >> (id % 32) & 1 == 0)?;
+        self.0[usize::from(id / 32)] |= 1 << (id % 32);
+        Some(id)
+    }
+
+    pub fn put(&mut self, id: u16) {
+        self.0[usize::from(id / 32)] &= !(1 << (id % 32));
+    }
+}
+
+/// The admin queue pair, and what is kept with it under its lock.
+#[derive(Debug)]
+pub(super) struct Admin {
+    pub sq: Submissions,
+    pub cq: Reaped,
+    /// For what identify and the logs answer.
+    pub data: Coherent,
+    number: u16,
+    /// The answer of the command that is waited for.
+    answer: Option<Completion>,
+    pub aborts: u32,
+    pub abort_limit: u32,
+    pub events: u32,
+    pub event_limit: u32,
+    /// Events seen, by type: error, health, notice, others.
+    pub event_counts: [u32; 4],
+    pub ids: Ids,
+    pub pairs: u16,
+    pub errors: Errors,
+    /// Completions that nobody waited for.
+    pub stale: u32,
+}
+
+impl Admin {
+    pub fn new(platform: &impl Platform, stride: usize) -> Result<Self, Error> {
+        let alloc = || platform.alloc(PAGE).map_err(Error::Memory);
+        Ok(Self {
+            sq: Submissions::new(alloc()?, ENTRIES, Doorbell::new(0, false, stride, None)),
+            cq: Reaped::new(alloc()?, ENTRIES, Doorbell::new(0, true, stride, None)),
+            data: alloc()?,
+            number: 0,
+            answer: None,
+            aborts: 0,
+            abort_limit: 1,
+            events: 0,
+            event_limit: 0,
+            event_counts: [0; 4],
+            ids: Ids::default(),
+            pairs: 0,
+            errors: Errors::new(),
+            stale: 0,
+        })
+    }
+
+    /// As for a controller that was just reset.
+    pub fn reset(&mut self, stride: usize) {
+        self.sq.reset(Doorbell::new(0, false, stride, None));
+        self.cq.reset(Doorbell::new(0, true, stride, None));
+        (self.aborts, self.events, self.answer) = (0, 0, None);
+    }
+
+    /// Sends a command and waits for its answer, for at most `limit` ns.
+    ///
+    /// # Errors
+    /// [`Error::Command`] with the controller's status; [`Error::Timeout`] or
+    /// [`Error::Gone`], after which the controller must be reset, since the
+    /// command may still end.
+    pub fn run(
+        &mut self,
+        platform: &impl Platform,
+        what: &'static str,
+        command: &Command,
+        limit: u64,
+    ) -> Result<u32, Error> {
+        self.number = (self.number + 1) & !KIND;
+        let cid = WAITED | self.number;
+        self.answer = None;
+        self.sq.push(command, cid);
+        self.sq.kick(platform);
+        let deadline = platform.now().saturating_add(limit);
+        loop {
+            self.poll(platform);
+            if let Some(answer) = self.answer.take() {
+                let status = answer.status();
+                return match status.is_success() {
+                    true => Ok(answer.dword0),
+                    false => {
+                        self.note(cid, command, status);
+                        Err(Error::Command { what, status })
+                    }
+                };
+            }
+            if regs::is_gone(platform) {
+                return Err(Error::Gone);
+            }
+            if platform.now() >= deadline {
+                // Its answer must not be taken for that of the next.
+                self.number = (self.number + 1) & !KIND;
+                return Err(Error::Timeout {
+                    what: "answer an admin command",
+                    ms: limit / 1_000_000,
+                });
+            }
+            platform.relax();
+        }
+    }
+
+    fn note(&mut self, cid: u16, command: &Command, status: Status) {
+        self.errors.note(RecentError {
+            queue: 0,
+            command: cid,
+            opcode: command.opcode,
+            nsid: command.nsid,
+            block: 0,
+            status,
+        });
+    }
+
+    /// Takes what has come, without waiting.
+    pub fn poll(&mut self, platform: &impl Platform) {
+        let mut any = false;
+        // No more than there can be: a device that writes entries for ever
+        // does not keep us here.
+        for _ in 0..ENTRIES {
+            let Some(completion) = self.cq.next() else { break };
+            any = true;
+            let cid = completion.cid();
+            match cid & KIND {
+                WAITED if cid & !KIND == self.number => self.answer = Some(completion),
+                ABORT if self.aborts > 0 => self.aborts -= 1,
+                EVENT if self.events > 0 => {
+                    self.events -= 1;
+                    if completion.status().is_success() {
+                        let kind = (completion.dword0 & 7) as usize;
+                        self.event_counts[kind.min(3)] += 1;
+                    } else {
+                        // Not asked for again: it would fail again.
+                        self.event_limit = 0;
+                    }
+                }
+                _ => self.stale += 1,
+            }
+        }
+        if any {
+            self.cq.release(platform);
+        }
+    }
+
+    /// Asks for the next events.
+    pub fn ask_for_events(&mut self, platform: &impl Platform) {
+        while self.events < self.event_limit.min(MOST_EVENTS) {
+            let command = Command { opcode: admin::ASYNC_EVENT_REQUEST, ..Command::default() };
+            self.sq.push(&command, EVENT | self.events as u16);
+            self.events += 1;
+        }
+        self.sq.kick(platform);
+    }
+
+    /// Asks for a command to be aborted. False if no more can be asked for
+    /// now.
+    pub fn abort(&mut self, platform: &impl Platform, queue: u16, cid: u16) -> bool {
+        if self.aborts >= self.abort_limit.min(MOST_ABORTS) {
+            return false;
+        }
+        let command = Command {
+            opcode: admin::ABORT,
+            dword10: u32::from(queue) | u32::from(cid) << 16,
+            ..Command::default()
+        };
+        self.sq.push(&command, ABORT | self.aborts as u16);
+        self.aborts += 1;
+        self.sq.kick(platform);
+        true
+    }
+
+    /// Runs a command that answers with a page of data, copied to `to`.
+    pub fn read_page(
+        &mut self,
+        platform: &impl Platform,
+        what: &'static str,
+        command: Command,
+        limit: u64,
+        to: &mut [u8; PAGE],
+    ) -> Result<(), Error> {
+        let command = Command { data1: self.data.device, ..command };
+        for word in 0..PAGE / 8 {
+            // SAFETY: inside the page. What a device does not write must not
+            // be what the last command left.
+            unsafe { self.data.ptr.cast::<u64>().add(word).write_volatile(0) };
+        }
+        self.run(platform, what, &command, limit)?;
+        for (at, byte) in to.iter_mut().enumerate() {
+            // SAFETY: inside the page. Each byte is read once: the copy is
+            // checked, not the device's memory.
+            *byte = unsafe { self.data.ptr.add(at).read_volatile() };
+        }
+        Ok(())
+    }
+
+    /// Identify (Base section 5.17).
+    pub fn identify(
+        &mut self,
+        platform: &impl Platform,
+        cns: u32,
+        nsid: u32,
+        limit: u64,
+        to: &mut [u8; PAGE],
+    ) -> Result<(), Error> {
+        let what = match cns {
+            spec::cns::CONTROLLER => "identify controller",
+            spec::cns::NAMESPACE => "identify namespace",
+            _ => "identify active namespaces",
+        };
+        let command = Command { opcode: admin::IDENTIFY, nsid, dword10: cns, ..Command::default() };
+        self.read_page(platform, what, command, limit, to)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_ids_are_given_out_once() {
+        let mut ids = Ids::default();
+        assert_eq!([ids.take(2), ids.take(2), ids.take(2)], [Some(1), Some(2), None]);
+        ids.put(1);
+        assert_eq!(ids.take(2), Some(1));
+        assert_eq!((3..=255).filter(|&id| ids.take(255) == Some(id)).count(), 253);
+        assert_eq!(ids.take(u16::MAX), None);
+    }
+}

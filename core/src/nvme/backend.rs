@@ -1,0 +1,596 @@
+//! A ring's own queue pair, as the backend of its engine.
+
+use core::marker::PhantomData;
+use core::ops::Deref;
+
+use super::bounce::Bounce;
+use super::controller::{GONE, KIND, RUNNING};
+use super::identify::{NamespaceInfo, SglAlignment};
+use super::prp;
+use super::queue::{Reaped, Submissions};
+use super::spec::{Command, admin, nvm};
+use super::tracker::{MAX_SLOTS, NONE, Source, Stage, Tracker, Waiting};
+use super::vectors::{FreeVectors, Vectors};
+use super::{Controller, Error, Platform, RecentError};
+use crate::errno::Errno;
+use crate::hal::device::{Coherent, PAGE};
+use crate::hal::{Backend, Request, Start, Target, Token};
+use crate::uapi;
+
+/// For creating and deleting queues.
+const QUEUE_TIMEOUT_NS: u64 = 5_000_000_000;
+/// Polls between two looks at the clock.
+const CLOCK_EVERY: u32 = 1024;
+/// Polls in vain after which an adaptive ring sleeps.
+const SPINS: u32 = 256;
+
+/// How a ring learns of completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completions {
+    /// By looking, without interrupts (`IORING_SETUP_IOPOLL`).
+    Polled,
+    /// By interrupts on this vector.
+    Interrupt(u16),
+    /// By looking while completions come, by interrupts on this vector
+    /// otherwise.
+    Adaptive(u16),
+}
+
+/// How a ring's queue pair is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueOptions {
+    /// Commands outstanding at once, at most 4,096; made a power of two less
+    /// one, and less if the controller has smaller queues.
+    pub depth: u32,
+    /// How completions are found.
+    pub completions: Completions,
+    /// Bounce buffers, for memory that is not registered; at most 256.
+    pub bounce_buffers: usize,
+    /// Bytes of a bounce buffer: a multiple of 4,096. A larger request is
+    /// carried out in parts.
+    pub bounce_bytes: usize,
+    /// The most bytes of one command, if the controller allows them: a
+    /// multiple of 4,096. Larger requests are carried out in parts.
+    pub max_transfer: u32,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            depth: 127,
+            completions: Completions::Polled,
+            bounce_buffers: 32,
+            bounce_bytes: 64 << 10,
+            max_transfer: 1 << 20,
+        }
+    }
+}
+
+/// What a backend has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackendStats {
+    /// Completions whose identifier named no command in flight: late,
+    /// repeated or invented. They had no effect.
+    pub stale: u32,
+    /// Requests that had to wait for a place or for a bounce buffer.
+    pub waited: u32,
+    /// Requests whose data went through a bounce buffer.
+    pub bounced: u32,
+    /// Commands that the controller ended with an error.
+    pub failed: u32,
+    /// Commands that were aborted because they were late.
+    pub aborts: u32,
+    /// Resets that this ring asked for.
+    pub resets: u32,
+    /// Doorbell registers written.
+    pub doorbells: u32,
+    /// The last failure.
+    pub last_failure: Option<RecentError>,
+}
+
+/// A queue pair's memory and number.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub qid: u16,
+    pub sq: Submissions,
+    pub cq: Reaped,
+}
+
+/// Requests carried out by an NVMe controller.
+///
+/// Files are namespaces: a file number is a namespace id.
+pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
+    // What every command touches comes first.
+    pub(super) trackers: &'m mut [Tracker<P::Buffer>],
+    pub(super) pair: Pair,
+    pub(super) controller: C,
+    pub(super) in_flight: u32,
+    pub(super) most: u32,
+    /// The largest part in bytes.
+    pub(super) max_part: u32,
+    /// The incarnation that this ring knows, and whether it has a queue pair
+    /// there.
+    pub(super) seen: u32,
+    pub(super) live: bool,
+    pub(super) tick: u16,
+    pub(super) polls: u32,
+    idle: u32,
+    completions: Completions,
+    pub(super) waiting: Waiting,
+    pub(super) lists: Coherent,
+    pub(super) list_pages: usize,
+    pub(super) sgl: Option<SglAlignment>,
+    pub(super) max_zeroes: u64,
+    pub(super) bounce: Bounce,
+    pub(super) vectors: &'m mut [Vectors],
+    pub(super) free_vectors: FreeVectors,
+    pub(super) next_tick: Option<u64>,
+    pub(super) tries: u8,
+    cancelled: bool,
+    /// Namespaces met by their numbers, newest first.
+    known: [Option<NamespaceInfo>; 4],
+    pub(super) stats: BackendStats,
+    platform: PhantomData<P>,
+}
+
+impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
+    /// A queue pair of its own on `controller`, for a ring of as many requests
+    /// as there are `trackers`, less one for the reserve. `vectors`: room for
+    /// the READVs and WRITEVs in flight.
+    ///
+    /// # Errors
+    /// A wrong argument, no queue pair left, no memory, or the controller's.
+    pub fn new(
+        controller: C,
+        options: &QueueOptions,
+        trackers: &'m mut [Tracker<P::Buffer>],
+        vectors: &'m mut [Vectors],
+    ) -> Result<Self, Error> {
+        if trackers.len() > MAX_SLOTS || trackers.is_empty() {
+            return Err(Error::Argument("an NVMe ring has from 1 to 4,095 requests"));
+        }
+        if options.depth == 0 || options.depth as usize > MAX_SLOTS {
+            return Err(Error::Argument("a queue has a depth from 1 to 4,096"));
+        }
+        let whole = |bytes: usize| bytes != 0 && bytes.is_multiple_of(PAGE);
+        if !whole(options.bounce_bytes) || !whole(options.max_transfer as usize) {
+            return Err(Error::Argument(
+                "transfers and bounce buffers are multiples of 4,096 bytes",
+            ));
+        }
+        let (info, limits) = (controller.info(), controller.limits());
+        let limit = info.max_transfer.unwrap_or(u64::MAX);
+        let max_part = u64::from(options.max_transfer).min(limit) as u32;
+        let list_pages = prp::list_pages(max_part as usize);
+        // One entry stays empty, so that full and empty differ.
+        let room = limits.queue_entries.min(4096);
+        let entries = (options.depth + 1).next_power_of_two().min(1 << room.ilog2());
+        let sgl = if controller.options().sgl { info.sgl } else { None };
+        let max_zeroes = limit;
+
+        let most = controller.most_pairs();
+        let pairs = limits.pairs;
+        let qid = controller
+            .with_admin(|_, admin| admin.ids.take(most))
+            .ok_or(Error::NoQueue { pairs })?;
+        let platform = controller.platform();
+        let memory = || {
+            let sq = platform.alloc(entries as usize * 64)?;
+            let cq = platform.alloc(entries as usize * 16)?;
+            let lists = platform.alloc(trackers.len() * list_pages * PAGE)?;
+            let bounce = Bounce::new(platform, options.bounce_buffers, options.bounce_bytes)?;
+            Ok((sq, cq, lists, bounce))
+        };
+        let (sq, cq, lists, bounce) = match memory() {
+            Ok(memory) => memory,
+            Err(errno) => {
+                controller.with_admin(|_, admin| admin.ids.put(qid));
+                return Err(Error::Memory(errno));
+            }
+        };
+        let pair = Pair {
+            qid,
+            sq: Submissions::new(sq, entries, controller.doorbell(qid, false)),
+            cq: Reaped::new(cq, entries, controller.doorbell(qid, true)),
+        };
+        let seen = controller.state();
+        let free_vectors = FreeVectors::new(vectors);
+        for tracker in trackers.iter_mut() {
+            *tracker = Tracker::new();
+        }
+        let mut backend = Self {
+            trackers,
+            pair,
+            controller,
+            in_flight: 0,
+            most: entries - 1,
+            max_part,
+            seen,
+            live: false,
+            tick: 0,
+            polls: 0,
+            idle: 0,
+            completions: options.completions,
+            waiting: Waiting::new(),
+            lists,
+            list_pages,
+            sgl,
+            max_zeroes,
+            bounce,
+            vectors,
+            free_vectors,
+            next_tick: None,
+            tries: 0,
+            cancelled: false,
+            known: [None; 4],
+            stats: BackendStats::default(),
+            platform: PhantomData,
+        };
+        // What fails here is cleaned up by the drop.
+        backend.create_pair()?;
+        backend.live = true;
+        Ok(backend)
+    }
+
+    /// The controller.
+    pub fn controller(&self) -> &Controller<P> {
+        &self.controller
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &BackendStats {
+        &self.stats
+    }
+
+    /// Commands that can be outstanding.
+    pub fn depth(&self) -> u32 {
+        self.most
+    }
+
+    pub(super) fn polled(&self) -> bool {
+        self.completions == Completions::Polled
+    }
+
+    /// Creates the queue pair on a controller that has none of this number.
+    pub(super) fn create_pair(&mut self) -> Result<(), Error> {
+        let qid = self.pair.qid;
+        self.pair.sq.reset(self.controller.doorbell(qid, false));
+        self.pair.cq.reset(self.controller.doorbell(qid, true));
+        let size = |entries: u32| u32::from(qid) | (entries - 1) << 16;
+        // Physically contiguous; interrupts enabled on a vector, or not.
+        let interrupt = match self.completions {
+            Completions::Polled => 0,
+            Completions::Interrupt(vector) | Completions::Adaptive(vector) => {
+                1 << 1 | u32::from(vector) << 16
+            }
+        };
+        let completion = Command {
+            opcode: admin::CREATE_CQ,
+            data1: self.pair.cq.device(),
+            dword10: size(self.pair.cq.entries()),
+            dword11: 1 | interrupt,
+            ..Command::default()
+        };
+        let submission = Command {
+            opcode: admin::CREATE_SQ,
+            data1: self.pair.sq.device(),
+            dword10: size(self.pair.sq.entries()),
+            dword11: 1 | u32::from(qid) << 16,
+            ..Command::default()
+        };
+        self.controller.with_admin(|platform, admin| {
+            admin.run(platform, "create a completion queue", &completion, QUEUE_TIMEOUT_NS)?;
+            admin.run(platform, "create a submission queue", &submission, QUEUE_TIMEOUT_NS)?;
+            Ok(())
+        })
+    }
+
+    /// Deletes the queue pair, submission queue first. True if the device
+    /// does not use its memory any more.
+    fn delete_pair(&mut self) -> bool {
+        let qid = u32::from(self.pair.qid);
+        let delete = |opcode| Command { opcode, dword10: qid, ..Command::default() };
+        let deleted = self.controller.with_admin(|platform, admin| {
+            let (sq, cq) = (delete(admin::DELETE_SQ), delete(admin::DELETE_CQ));
+            admin.run(platform, "delete a submission queue", &sq, QUEUE_TIMEOUT_NS)?;
+            admin.run(platform, "delete a completion queue", &cq, QUEUE_TIMEOUT_NS)
+        });
+        match deleted {
+            Ok(_) | Err(Error::Gone) => true,
+            Err(_) => {
+                // Then by force. Other rings get over it.
+                let seen = self.controller.state();
+                let leaked = self.controller.leaked_pages();
+                self.controller.reset(seen);
+                self.controller.state() != seen && self.controller.leaked_pages() == leaked
+            }
+        }
+    }
+
+    /// The namespace of this number.
+    #[cold]
+    fn look_up(&mut self, nsid: i32) -> Result<NamespaceInfo, Errno> {
+        let nsid = u32::try_from(nsid).map_err(|_| Errno::EBADF)?;
+        if let Some(at) = self.known.iter().position(|ns| ns.is_some_and(|ns| ns.id == nsid)) {
+            self.known[..=at].rotate_right(1);
+        } else {
+            let found = self.controller.namespace(nsid).map_err(Error::errno)?;
+            self.known.rotate_right(1);
+            self.known[0] = Some(found);
+        }
+        self.known[0].ok_or(Errno::EBADF)
+    }
+
+    /// A read or write that is one command with a short data pointer: the way
+    /// of most. `None` if it is not.
+    #[inline(always)]
+    fn start_short(
+        &mut self,
+        token: Token,
+        ns: &NamespaceInfo,
+        request: &Request<NamespaceInfo, P::Buffer>,
+    ) -> Option<Start> {
+        let opcode = match request.opcode {
+            uapi::IORING_OP_READ_FIXED => nvm::READ,
+            uapi::IORING_OP_WRITE_FIXED if !ns.read_only => nvm::WRITE,
+            _ => return None,
+        };
+        let buffer = request.buffer?;
+        let (shift, len, off) = (ns.block_shift, request.len, request.off);
+        let grid = u64::from(len) | off;
+        let end = off.wrapping_add(u64::from(len));
+        // In range, on the grid, not empty, no flags, and no longer than
+        // a page, so at most in two, for which no list is needed; the queue has room and nobody waits.
+        if end > ns.bytes
+            || end < off
+            || grid & ((1 << shift) - 1) != 0
+            || len.wrapping_sub(1) >= PAGE as u32
+            || request.op_flags != 0
+            || self.in_flight >= self.most
+            || !self.waiting.is_empty()
+            || !self.live
+        {
+            return None;
+        }
+        let addr = request.addr as usize;
+        let platform = self.controller.platform();
+        let span = platform.span(&buffer, addr);
+        let room = PAGE - (span.device as usize & (PAGE - 1));
+        if span.device & 3 != 0 {
+            return None;
+        }
+        let data2 = if len as usize <= room {
+            0
+        } else if span.len >= len as usize {
+            span.device + room as u64
+        } else {
+            return None;
+        };
+        let tracker = self.trackers.get_mut(token.index())?;
+        platform.sync_for_device(addr, len as usize);
+        let block = off >> shift;
+        tracker.token = token.to_raw();
+        tracker.result = len as i32;
+        tracker.complex = P::NEEDS_SYNC;
+        let command = Command {
+            opcode,
+            psdt: 0,
+            nsid: ns.id,
+            data1: span.device,
+            data2,
+            dword10: block as u32,
+            dword11: (block >> 32) as u32,
+            dword12: (len >> shift) - 1,
+        };
+        if P::NEEDS_SYNC {
+            (tracker.command, tracker.source, tracker.addr) =
+                (command, Source::Mapped(buffer), addr);
+            (tracker.part, tracker.left, tracker.chunk) = (len, 0, NONE);
+        }
+        self.send(token.index() as u16, &command);
+        Some(Start::Pending)
+    }
+
+    /// [`start`](Backend::start) for what is not short.
+    ///
+    /// # Safety
+    /// As for [`start`](Backend::start).
+    #[inline(never)]
+    unsafe fn start_long(
+        &mut self,
+        token: Token,
+        ns: &NamespaceInfo,
+        request: &Request<NamespaceInfo, P::Buffer>,
+    ) -> Start {
+        match self.controller.state() & KIND {
+            GONE => return Start::Done(Errno::ENODEV.to_result()),
+            super::controller::DEAD => return Start::Done(Errno::EIO.to_result()),
+            _ => {}
+        }
+        if token.index() >= self.trackers.len() {
+            return Start::Done(Errno::EINVAL.to_result());
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { self.plan(ns, request) } {
+            Ok(plan) => self.enter(token, plan),
+            Err(answer) => answer,
+        }
+    }
+
+    /// A completion that is not the end of a simple request, or says that
+    /// something went wrong.
+    #[cold]
+    fn settle(&mut self, index: u16, status: super::Status, done: &mut impl FnMut(Token, i32)) {
+        let token = Token::from_raw(self.trackers[usize::from(index)].token);
+        if !status.is_success() {
+            let result = self.failed(index, status);
+            done(token, result);
+        } else if let Some(result) = self.part_done(index) {
+            done(token, result);
+        }
+    }
+}
+
+impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, P, C> {
+    type File = NamespaceInfo;
+    type Buffer = P::Buffer;
+
+    fn supports(&self, opcode: u8) -> bool {
+        let info = self.controller.info();
+        match opcode {
+            uapi::IORING_OP_READ
+            | uapi::IORING_OP_WRITE
+            | uapi::IORING_OP_READV
+            | uapi::IORING_OP_WRITEV
+            | uapi::IORING_OP_READ_FIXED
+            | uapi::IORING_OP_WRITE_FIXED
+            | uapi::IORING_OP_FSYNC => true,
+            uapi::IORING_OP_FALLOCATE => info.write_zeroes || info.dataset_management,
+            _ => false,
+        }
+    }
+
+    fn is_open(&mut self, fd: i32) -> bool {
+        self.look_up(fd).is_ok()
+    }
+
+    fn open(&mut self, fd: i32) -> Result<NamespaceInfo, Errno> {
+        let nsid = u32::try_from(fd).map_err(|_| Errno::EBADF)?;
+        // Not what is known of it: its size may have changed.
+        self.controller.namespace(nsid).map_err(Error::errno)
+    }
+
+    fn close(&mut self, _: NamespaceInfo) {}
+
+    unsafe fn map(&mut self, addr: usize, len: usize) -> Result<P::Buffer, Errno> {
+        // SAFETY: the caller's promise.
+        unsafe { self.controller.platform().map(addr, len) }
+    }
+
+    fn unmap(&mut self, buffer: P::Buffer) {
+        self.controller.platform().unmap(buffer);
+    }
+
+    #[inline]
+    unsafe fn start(&mut self, token: Token, request: &Request<NamespaceInfo, P::Buffer>) -> Start {
+        let ns = match request.target {
+            Target::Registered(ns) => ns,
+            Target::Fd(nsid) => match self.look_up(nsid) {
+                Ok(ns) => ns,
+                Err(errno) => return Start::Done(errno.to_result()),
+            },
+        };
+        match self.start_short(token, &ns, request) {
+            Some(start) => start,
+            // SAFETY: the caller's promise.
+            None => unsafe { self.start_long(token, &ns, request) },
+        }
+    }
+
+    #[inline]
+    fn kick(&mut self) {
+        if self.live {
+            let rung = self.pair.sq.kick(self.controller.platform());
+            self.stats.doorbells += u32::from(rung);
+        }
+    }
+
+    #[inline]
+    fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
+        let mut taken = 0;
+        // No more than there can be: a device that writes entries for ever
+        // does not keep us here.
+        while taken <= self.most {
+            let Some(completion) = self.pair.cq.next() else { break };
+            taken += 1;
+            let cid = completion.cid();
+            let index = cid & (MAX_SLOTS as u16 - 1);
+            match self.trackers.get_mut(usize::from(index)) {
+                Some(tracker) if tracker.cid == cid && tracker.stage == Stage::Issued => {
+                    tracker.stage = Stage::Idle;
+                    self.in_flight -= 1;
+                    let status = completion.status();
+                    if status.is_success() && !tracker.complex {
+                        done(Token::from_raw(tracker.token), tracker.result);
+                    } else {
+                        self.settle(index, status, &mut done);
+                    }
+                }
+                _ => self.stats.stale += 1,
+            }
+        }
+        self.polls = self.polls.wrapping_add(1);
+        if taken == 0 {
+            self.idle = self.idle.saturating_add(1);
+        } else {
+            self.idle = 0;
+            if self.live {
+                let rung = self.pair.cq.release(self.controller.platform());
+                self.stats.doorbells += u32::from(rung);
+            }
+        }
+        if self.polls.is_multiple_of(CLOCK_EVERY) {
+            self.look_at_clock(&mut done);
+        }
+        if self.controller.state() != self.seen {
+            self.notice_state(&mut done);
+        }
+        if !self.waiting.is_empty() {
+            if self.cancelled {
+                self.end_waiting(Errno::ECANCELED, &mut done);
+            }
+            self.issue_waiting();
+        }
+        self.kick();
+    }
+
+    #[inline]
+    fn polling(&self) -> bool {
+        let busy = self.in_flight != 0 || !self.waiting.is_empty();
+        match self.completions {
+            Completions::Polled => busy,
+            Completions::Interrupt(_) => {
+                busy && (self.pair.cq.any() || self.controller.state() != self.seen)
+            }
+            Completions::Adaptive(_) => {
+                busy && (self.idle < SPINS
+                    || self.pair.cq.any()
+                    || self.controller.state() != self.seen)
+            }
+        }
+    }
+
+    fn deadline(&mut self) -> Option<u64> {
+        self.next_look()
+    }
+
+    /// What waits ends in the next poll, which comes at once.
+    fn cancel_all(&mut self) {
+        self.cancelled = true;
+        self.idle = 0;
+    }
+}
+
+impl<P: Platform, C: Deref<Target = Controller<P>>> Drop for NvmeBackend<'_, P, C> {
+    fn drop(&mut self) {
+        let running = self.controller.state() & KIND == RUNNING;
+        // A pair that the controller does not have is not deleted.
+        let quiet = !self.live || !running || self.delete_pair();
+        let platform = self.controller.platform();
+        let own = [self.pair.sq.memory(), self.pair.cq.memory(), Coherent { ..self.lists }];
+        for memory in own.into_iter().chain(self.bounce.take_memory()) {
+            if quiet {
+                // SAFETY: from this platform; the device has no queue here
+                // any more, and the backend ends.
+                unsafe { platform.free(memory) };
+            } else {
+                self.controller.leak(memory.len / PAGE);
+            }
+        }
+        let qid = self.pair.qid;
+        if quiet {
+            self.controller.with_admin(|_, admin| admin.ids.put(qid));
+        }
+    }
+}

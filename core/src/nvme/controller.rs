@@ -1,0 +1,568 @@
+//! A controller: brought up, shared by rings, reset, shut down (Base section
+//! 3.5 and 3.6).
+
+use super::admin::{self, Admin};
+use super::identify::{ControllerInfo, NamespaceInfo};
+use super::log::{Health, RecentError, error_entry};
+use super::queue::{Doorbell, Shadow};
+use super::regs::{self, Cap};
+use super::spec::{Command, cns, feature, log_page};
+use super::{Error, Platform, spec};
+use crate::hal::device::{Coherent, PAGE};
+use crate::sync::{AtomicU32, Mutex, Ordering};
+
+/// How a controller is to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Queue pairs to ask for; the controller may grant fewer.
+    pub pairs: u16,
+    /// After how long a command counts as lost, in ms. It is aborted then,
+    /// and the controller reset after as long again.
+    pub timeout_ms: u32,
+    /// Shadow doorbells, where the controller has them. They save a register
+    /// write where many small batches follow each other closely; where
+    /// doorbells are rung once a batch anyway they cost more than they save.
+    pub shadow_doorbells: bool,
+    /// SGLs, where the controller has them, for what would need a PRP list or
+    /// does not lie on a dword.
+    pub sgl: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // 30 s is what Linux waits for a command.
+        Self { pairs: 64, timeout_ms: 30_000, shadow_doorbells: false, sgl: true }
+    }
+}
+
+/// What a controller allows.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Entries of the largest queue; one fewer can be outstanding.
+    pub queue_entries: u32,
+    /// Queue pairs granted.
+    pub pairs: u16,
+    /// The longest wait for the controller to become ready, in ns.
+    pub ready_timeout_ns: u64,
+}
+
+/// What the state word says beside the incarnation.
+pub(super) const RUNNING: u32 = 0;
+pub(super) const RESETTING: u32 = 1;
+/// It could not be reset; it does nothing any more.
+pub(super) const DEAD: u32 = 2;
+/// It was removed.
+pub(super) const GONE: u32 = 3;
+/// The kind of state in a state word.
+pub(super) const KIND: u32 = 3;
+const INCARNATION: u32 = 4;
+
+/// For admin commands and shutdown.
+const ADMIN_TIMEOUT_NS: u64 = 5_000_000_000;
+
+/// A controller that is running. Shared by the backends of all rings on it.
+pub struct Controller<P: Platform> {
+    platform: P,
+    cap: Cap,
+    info: ControllerInfo,
+    limits: Limits,
+    options: Options,
+    /// Incarnation and kind of state. Its changes carry no data (what they
+    /// tell of is under the admin lock, or in registers), so all accesses are
+    /// Relaxed but where the lock is taken anyway.
+    state: AtomicU32,
+    admin: Mutex<Admin>,
+    shadow: Option<[Coherent; 2]>,
+    /// Memory given up because the device could not be made quiet, in pages.
+    leaked: AtomicU32,
+}
+
+impl<P: Platform> core::fmt::Debug for Controller<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Controller")
+            .field("info", &self.info)
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+/// Waits for `CSTS` under `mask` to be `want`.
+fn wait_status(
+    platform: &impl Platform,
+    mask: u32,
+    want: u32,
+    what: &'static str,
+    limit: u64,
+) -> Result<(), Error> {
+    let deadline = platform.now().saturating_add(limit);
+    loop {
+        let csts = platform.read32(regs::CSTS);
+        if csts == regs::GONE {
+            return Err(Error::Gone);
+        }
+        if csts & mask == want {
+            return Ok(());
+        }
+        // A controller on its way down may still show what brought it there.
+        if csts & regs::CSTS_CFS != 0 && want == regs::CSTS_RDY {
+            return Err(Error::Fatal { csts });
+        }
+        if platform.now() >= deadline {
+            return Err(Error::Timeout { what, ms: limit / 1_000_000 });
+        }
+        platform.relax();
+    }
+}
+
+fn check(platform: &impl Platform) -> Result<Cap, Error> {
+    let need = regs::DOORBELLS + 16;
+    if platform.len() < need {
+        return Err(Error::Window { have: platform.len(), need });
+    }
+    let cap = Cap(platform.read64(regs::CAP));
+    if cap.0 == u64::MAX || regs::is_gone(platform) {
+        return Err(Error::Gone);
+    }
+    let wrong = |why| Err(Error::Capabilities { cap: cap.0, why });
+    if cap.max_queue_entries() < 2 {
+        return wrong("queues of fewer than two entries (MQES)");
+    }
+    if cap.admin_only() || !cap.has_nvm() {
+        return wrong("there is no NVM command set (CSS)");
+    }
+    if cap.page_shift_min() > PAGE.trailing_zeros() {
+        return wrong("memory pages of 4 KiB are not supported (MPSMIN)");
+    }
+    // At least one I/O queue pair's doorbells.
+    let need = regs::DOORBELLS + 4 * cap.doorbell_stride();
+    if platform.len() < need {
+        return Err(Error::Window { have: platform.len(), need });
+    }
+    Ok(cap)
+}
+
+impl<P: Platform> Controller<P> {
+    /// Brings a controller up: reset, admin queue, identify, queues.
+    ///
+    /// # Errors
+    /// What is wrong with it. It is disabled then.
+    pub fn new(platform: P, options: Options) -> Result<Self, Error> {
+        if options.pairs == 0 || options.timeout_ms == 0 {
+            return Err(Error::Argument("a controller needs a queue pair and a timeout above 0"));
+        }
+        let cap = check(&platform)?;
+        let mut admin = Admin::new(&platform, cap.doorbell_stride())?;
+        let mut shadow = None;
+        let brought = disable(&platform, cap)
+            .and_then(|()| bring_up(&platform, cap, &options, &mut admin, None))
+            .and_then(|info| {
+                if options.shadow_doorbells && info.shadow_doorbells {
+                    let page = || platform.alloc(PAGE).map_err(Error::Memory);
+                    let pages = shadow.insert([page()?, page()?]);
+                    configure_shadow(&platform, &mut admin, pages)?;
+                }
+                Ok(info)
+            });
+        let info = match brought {
+            Ok(info) => info,
+            Err(error) => {
+                let shadow = shadow.into_iter().flatten();
+                let own = [admin.sq.memory(), admin.cq.memory(), admin.data];
+                give_up(&platform, cap, own.into_iter().chain(shadow));
+                return Err(error);
+            }
+        };
+        let limits = Limits {
+            queue_entries: cap.max_queue_entries().min(4096 + 1),
+            pairs: admin.pairs,
+            ready_timeout_ns: cap.timeout_ns(),
+        };
+        admin.event_limit = info.async_events;
+        admin.ask_for_events(&platform);
+        Ok(Self {
+            platform,
+            cap,
+            info,
+            limits,
+            options,
+            state: AtomicU32::new(RUNNING),
+            admin: Mutex::new(admin),
+            shadow,
+            leaked: AtomicU32::new(0),
+        })
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &ControllerInfo {
+        &self.info
+    }
+
+    /// What it allows.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How it is used.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether shadow doorbells are in use.
+    pub fn has_shadow(&self) -> bool {
+        self.shadow.is_some()
+    }
+
+    /// Pages of memory that were given up since the controller could neither
+    /// be made quiet nor cut off. 0 unless something is very wrong.
+    pub fn leaked_pages(&self) -> u32 {
+        // Relaxed: a statistic.
+        self.leaked.load(Ordering::Relaxed)
+    }
+
+    /// How often it was reset.
+    pub fn resets(&self) -> u32 {
+        self.state() / INCARNATION
+    }
+
+    #[inline(always)]
+    pub(super) fn state(&self) -> u32 {
+        // Relaxed: see the field.
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` under the admin lock, waiting for it politely.
+    pub(super) fn with_admin<R>(&self, mut f: impl FnMut(&P, &mut Admin) -> R) -> R {
+        loop {
+            if let Some(result) = self.try_admin(&mut f) {
+                return result;
+            }
+            self.platform.relax();
+        }
+    }
+
+    /// Runs `f` under the admin lock if it is free.
+    pub(super) fn try_admin<R>(&self, mut f: impl FnMut(&P, &mut Admin) -> R) -> Option<R> {
+        self.admin.try_with(|admin| f(&self.platform, admin))
+    }
+
+    fn running(&self) -> Result<(), Error> {
+        match self.state() & KIND {
+            GONE => Err(Error::Gone),
+            DEAD => Err(Error::Fatal { csts: self.platform.read32(regs::CSTS) }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Describes a namespace.
+    ///
+    /// # Errors
+    /// [`Error::NoNamespace`], [`Error::Format`], or that of the controller.
+    pub fn namespace(&self, nsid: u32) -> Result<NamespaceInfo, Error> {
+        let count = self.info.namespaces;
+        if nsid == 0 || nsid > count {
+            return Err(Error::NoNamespace { nsid, count });
+        }
+        self.running()?;
+        self.with_admin(|platform, admin| {
+            let mut data = [0; PAGE];
+            admin.identify(platform, cns::NAMESPACE, nsid, ADMIN_TIMEOUT_NS, &mut data)?;
+            NamespaceInfo::parse(&data, nsid, count)
+        })
+    }
+
+    /// The ids of the active namespaces above `after`, ascending, as many as
+    /// `to` holds. Answers how many there were.
+    ///
+    /// # Errors
+    /// That of the controller.
+    pub fn active_namespaces(&self, after: u32, to: &mut [u32]) -> Result<usize, Error> {
+        self.running()?;
+        self.with_admin(|platform, admin| {
+            let mut data = [0; PAGE];
+            let cns = cns::ACTIVE_NAMESPACES;
+            admin.identify(platform, cns, after, ADMIN_TIMEOUT_NS, &mut data)?;
+            let ids = data.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id));
+            let mut count = 0;
+            for (place, id) in to.iter_mut().zip(ids.take_while(|&id| id != 0)) {
+                *place = id;
+                count += 1;
+            }
+            Ok(count)
+        })
+    }
+
+    fn log(&self, page: u32, data: &mut [u8; PAGE], bytes: u32) -> Result<(), Error> {
+        self.running()?;
+        let command = Command {
+            opcode: spec::admin::GET_LOG_PAGE,
+            nsid: spec::ALL_NAMESPACES,
+            // Dwords to return, 0's based.
+            dword10: page | (bytes / 4 - 1) << 16,
+            ..Command::default()
+        };
+        self.with_admin(|platform, admin| {
+            admin.read_page(platform, "get log page", command, ADMIN_TIMEOUT_NS, data)
+        })
+    }
+
+    /// SMART / health information.
+    ///
+    /// # Errors
+    /// That of the controller.
+    pub fn health(&self) -> Result<Health, Error> {
+        let mut data = [0; PAGE];
+        self.log(log_page::HEALTH, &mut data, 512)?;
+        Ok(Health::parse(&data))
+    }
+
+    /// The newest entry of the controller's own error log, if it has any.
+    ///
+    /// # Errors
+    /// That of the controller.
+    pub fn error_log(&self) -> Result<Option<RecentError>, Error> {
+        let mut data = [0; PAGE];
+        self.log(log_page::ERROR, &mut data, 64)?;
+        Ok(error_entry(&data[..64]))
+    }
+
+    /// The last commands that failed here, newest first, with their raw
+    /// status; and how many there were in all.
+    pub fn recent_errors(&self) -> ([Option<RecentError>; 16], u64) {
+        self.with_admin(|_, admin| (admin.errors.newest(), admin.errors.count))
+    }
+
+    /// Asynchronous events so far: errors, health, notices, others.
+    pub fn events(&self) -> [u32; 4] {
+        self.with_admin(|_, admin| admin.event_counts)
+    }
+
+    /// Looks for asynchronous events and the answers to aborts, if nobody
+    /// else is at the admin queue.
+    pub(super) fn look_after(&self) {
+        self.try_admin(|platform, admin| {
+            admin.poll(platform);
+            admin.ask_for_events(platform);
+        });
+    }
+
+    pub(super) fn doorbell(&self, qid: u16, completion: bool) -> Doorbell {
+        let stride = self.cap.doorbell_stride();
+        let shadow = self.shadow.as_ref().map(|[doorbells, events]| {
+            let at = (2 * usize::from(qid) + usize::from(completion)) * stride;
+            assert!(at + 4 <= PAGE, "as many pairs as the pages have places");
+            // SAFETY: inside the pages, checked above.
+            unsafe {
+                Shadow { doorbell: doorbells.ptr.add(at).cast(), event: events.ptr.add(at).cast() }
+            }
+        });
+        Doorbell::new(qid, completion, stride, shadow)
+    }
+
+    /// The most queue pairs whose doorbells can be reached.
+    pub(super) fn most_pairs(&self) -> u16 {
+        let window = (self.platform.len() - regs::DOORBELLS).min(match self.shadow {
+            Some(_) => PAGE,
+            None => usize::MAX,
+        });
+        let pairs = window / (2 * self.cap.doorbell_stride()) - 1;
+        self.limits.pairs.min(pairs.min(usize::from(u16::MAX)) as u16)
+    }
+
+    pub(super) fn leak(&self, pages: usize) {
+        // Relaxed: a statistic.
+        self.leaked.fetch_add(pages as u32, Ordering::Relaxed);
+    }
+
+    /// It was found to be removed ([`GONE`]) or to be of no use ([`DEAD`]).
+    pub(super) fn declare(&self, kind: u32) {
+        // Relaxed: see the field.
+        let state = self.state();
+        self.state.store(state & !KIND | kind, Ordering::Relaxed);
+        if kind == DEAD {
+            let quiet = give_up(&self.platform, self.cap, core::iter::empty());
+            self.leak(usize::from(!quiet));
+        }
+    }
+
+    /// Resets the controller, unless somebody else does or did since `seen`
+    /// was its state. When it comes back the device does not use any memory
+    /// of the old incarnation, or [`leaked_pages`](Self::leaked_pages) tells.
+    pub(super) fn reset(&self, seen: u32) {
+        let won = self.state.compare_exchange(
+            seen,
+            seen & !KIND | RESETTING,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if seen & KIND != RUNNING || won.is_err() {
+            return;
+        }
+        let result = self.with_admin(|platform, admin| {
+            if let Err(error) = disable(platform, self.cap) {
+                // It may still reach memory: cut it off before anything of
+                // the old incarnation is given back.
+                if error == Error::Gone {
+                    return Err(error);
+                }
+                let isolated = platform.isolate();
+                if !platform.reset_function() {
+                    self.leak(usize::from(!isolated));
+                    return Err(error);
+                }
+                disable(platform, self.cap)?;
+            }
+            let limit = admin.event_limit;
+            admin.event_limit = 0;
+            bring_up(platform, self.cap, &self.options, admin, Some(&self.info))?;
+            if let Some(pages) = &self.shadow {
+                configure_shadow(platform, admin, pages)?;
+            }
+            admin.event_limit = limit;
+            admin.ask_for_events(platform);
+            Ok(())
+        });
+        let next = seen.wrapping_add(INCARNATION) & !KIND;
+        let state = next
+            | match result {
+                Ok(()) => RUNNING,
+                Err(Error::Gone) => GONE,
+                Err(_) => {
+                    // Whatever it is doing, it does it without our memory.
+                    let quiet = give_up(&self.platform, self.cap, core::iter::empty());
+                    self.leak(usize::from(!quiet));
+                    DEAD
+                }
+            };
+        self.state.store(state, Ordering::Relaxed);
+    }
+}
+
+/// `CC.EN` off, and waits until it is: the controller then uses no memory.
+fn disable(platform: &impl Platform, cap: Cap) -> Result<(), Error> {
+    let cc = platform.read32(regs::CC);
+    if cc & regs::CC_EN != 0 {
+        // Not between the enabling and its end (Base section 3.5.3, CC.EN).
+        let ready = regs::CSTS_RDY;
+        match wait_status(platform, ready, ready, "become ready", cap.timeout_ns()) {
+            Err(Error::Gone) => return Err(Error::Gone),
+            // It will not; then there is nothing to be gentle with.
+            _ => platform.write32(regs::CC, cc & !(regs::CC_EN | regs::CC_SHN)),
+        }
+    }
+    wait_status(platform, regs::CSTS_RDY, 0, "leave the ready state", cap.timeout_ns())
+}
+
+/// Enables a disabled controller, up to the number of queues. `known`: what
+/// it said of itself before; it must not have become another one.
+fn bring_up(
+    platform: &impl Platform,
+    cap: Cap,
+    options: &Options,
+    admin: &mut Admin,
+    known: Option<&ControllerInfo>,
+) -> Result<ControllerInfo, Error> {
+    admin.reset(cap.doorbell_stride());
+    platform.write32(regs::AQA, (admin::ENTRIES - 1) | (admin::ENTRIES - 1) << 16);
+    platform.write64(regs::ASQ, admin.sq.device());
+    platform.write64(regs::ACQ, admin.cq.device());
+    platform.write32(regs::CC, regs::CC_OURS | cap.command_set() | regs::CC_EN);
+    let ready = regs::CSTS_RDY;
+    wait_status(platform, ready, ready, "become ready", cap.timeout_ns())?;
+    let mut data = [0; PAGE];
+    admin.identify(platform, cns::CONTROLLER, 0, ADMIN_TIMEOUT_NS, &mut data)?;
+    let info = ControllerInfo::parse(&data, platform.read32(regs::VS))?;
+    if known.is_some_and(|known| known.serial != info.serial || known.namespaces != info.namespaces)
+    {
+        return Err(Error::Identify { why: "after a reset it calls itself another controller" });
+    }
+    admin.abort_limit = info.aborts;
+    let want = u32::from(options.pairs) - 1;
+    let command = Command {
+        opcode: spec::admin::SET_FEATURES,
+        dword10: feature::NUMBER_OF_QUEUES,
+        dword11: want | want << 16,
+        ..Command::default()
+    };
+    let granted = admin.run(platform, "set the number of queues", &command, ADMIN_TIMEOUT_NS)?;
+    // Both 0's based; at least one of each.
+    let pairs = (granted & 0xffff).min(granted >> 16).saturating_add(1);
+    admin.pairs = pairs.min(u32::from(options.pairs)) as u16;
+    // Health warnings and namespace changes; a controller that has none of
+    // them says no, which is no harm.
+    let command = Command {
+        opcode: spec::admin::SET_FEATURES,
+        dword10: feature::ASYNC_EVENTS,
+        dword11: 0x1f | 1 << 8,
+        ..Command::default()
+    };
+    match admin.run(platform, "ask for events", &command, ADMIN_TIMEOUT_NS) {
+        Ok(_) | Err(Error::Command { .. }) => Ok(info),
+        Err(error) => Err(error),
+    }
+}
+
+/// Doorbell Buffer Config (Base section 5.8).
+fn configure_shadow(
+    platform: &impl Platform,
+    admin: &mut Admin,
+    [doorbells, events]: &[Coherent; 2],
+) -> Result<(), Error> {
+    for page in [doorbells, events] {
+        for word in 0..PAGE / 8 {
+            // SAFETY: inside the page; the device does not use it yet.
+            unsafe { page.ptr.cast::<u64>().add(word).write_volatile(0) };
+        }
+    }
+    let command = Command {
+        opcode: spec::admin::DOORBELL_BUFFER_CONFIG,
+        data1: doorbells.device,
+        data2: events.device,
+        ..Command::default()
+    };
+    admin.run(platform, "configure shadow doorbells", &command, ADMIN_TIMEOUT_NS).map(drop)
+}
+
+/// Disables a controller and frees memory that it had, if it can be made quiet
+/// at all. False if not: then the memory is lost.
+fn give_up(platform: &impl Platform, cap: Cap, memory: impl Iterator<Item = Coherent>) -> bool {
+    let quiet = match disable(platform, cap) {
+        Ok(()) | Err(Error::Gone) => true,
+        Err(_) => platform.isolate(),
+    };
+    if quiet {
+        for memory in memory {
+            // SAFETY: from this platform; the device is quiet or cut off, and
+            // the caller does not use it any more.
+            unsafe { platform.free(memory) };
+        }
+    }
+    quiet
+}
+
+impl<P: Platform> Drop for Controller<P> {
+    /// Shuts the controller down (Base section 3.6.2). No backend is left:
+    /// each of them holds on to the controller.
+    fn drop(&mut self) {
+        let platform = &self.platform;
+        if self.state() & KIND == RUNNING {
+            let cc = platform.read32(regs::CC);
+            platform.write32(regs::CC, cc & !regs::CC_SHN | regs::CC_SHN_NORMAL);
+            let done = regs::CSTS_SHST_DONE;
+            // Late or not, it is disabled next.
+            let _ = wait_status(platform, regs::CSTS_SHST, done, "shut down", ADMIN_TIMEOUT_NS);
+        }
+        let shadow = self.shadow.take().into_iter().flatten();
+        self.admin.with(|admin| {
+            let data = Coherent { ..admin.data };
+            let own = [admin.sq.memory(), admin.cq.memory(), data];
+            give_up(platform, self.cap, own.into_iter().chain(shadow));
+        });
+    }
+}

@@ -1,0 +1,446 @@
+//! From a request to commands: checks, parts, data pointers.
+
+use core::ops::Deref;
+
+use super::backend::NvmeBackend;
+use super::identify::NamespaceInfo;
+use super::prp::{self, List};
+use super::spec::{self, Command, nvm};
+use super::tracker::{NONE, Source, Stage};
+use super::{Controller, Platform};
+use crate::errno::Errno;
+use crate::hal::device::{PAGE, Span};
+use crate::hal::{Request, Start, Token};
+use crate::types::Iovec;
+use crate::uapi;
+
+/// The most bytes of one read or write (`MAX_RW_COUNT`).
+const MAX_RW: u64 = 0x7fff_f000;
+/// A hole whose bytes may read as anything: no more than a hint.
+const HINT: i32 = uapi::FALLOC_FL_PUNCH_HOLE | uapi::FALLOC_FL_NO_HIDE_STALE;
+/// Blocks of one Write Zeroes (16 bits, 0's based).
+const MAX_ZEROES: u64 = 1 << 16;
+
+/// What a request comes to, after all checks.
+pub(super) struct Plan<B> {
+    pub command: Command,
+    pub source: Source<B>,
+    pub addr: usize,
+    pub position: u64,
+    /// Bytes of the namespace; 0 for a command without a range.
+    pub bytes: u64,
+    pub result: i32,
+    pub block_shift: u8,
+}
+
+type Planned<B> = Result<Plan<B>, Start>;
+
+fn done<B>(errno: Errno) -> Planned<B> {
+    Err(Start::Done(errno.to_result()))
+}
+
+impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
+    /// Checks a request and says what has to be done for it.
+    ///
+    /// # Safety
+    /// The request's memory is valid, for as long as the request lasts.
+    #[inline(never)]
+    pub(super) unsafe fn plan(
+        &mut self,
+        ns: &NamespaceInfo,
+        request: &Request<NamespaceInfo, P::Buffer>,
+    ) -> Planned<P::Buffer> {
+        match request.opcode {
+            // SAFETY: the caller's promise.
+            uapi::IORING_OP_READ | uapi::IORING_OP_READ_FIXED => unsafe {
+                self.plan_transfer(ns, request, false, u64::from(request.len))
+            },
+            // SAFETY: as above.
+            uapi::IORING_OP_WRITE | uapi::IORING_OP_WRITE_FIXED => unsafe {
+                self.plan_transfer(ns, request, true, u64::from(request.len))
+            },
+            uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV => {
+                // SAFETY: as above.
+                let bytes = unsafe { vector_bytes(request) }.map_err(Start::Refused)?;
+                let write = request.opcode == uapi::IORING_OP_WRITEV;
+                // SAFETY: as above.
+                unsafe { self.plan_transfer(ns, request, write, bytes) }
+            }
+            uapi::IORING_OP_FSYNC if !self.controller.info().write_cache => Err(Start::Done(0)),
+            uapi::IORING_OP_FSYNC => Ok(self.bare(ns, nvm::FLUSH, 0, 0)),
+            uapi::IORING_OP_FALLOCATE => self.plan_allocation(ns, request),
+            _ => done(Errno::EINVAL),
+        }
+    }
+
+    fn bare(&self, ns: &NamespaceInfo, opcode: u8, position: u64, bytes: u64) -> Plan<P::Buffer> {
+        Plan {
+            command: Command { opcode, nsid: ns.id, ..Command::default() },
+            source: Source::None,
+            addr: 0,
+            position,
+            bytes,
+            result: 0,
+            block_shift: ns.block_shift,
+        }
+    }
+
+    /// A read or write: as of a block device opened with `O_DIRECT`.
+    ///
+    /// # Safety
+    /// As for [`plan`](Self::plan).
+    unsafe fn plan_transfer(
+        &mut self,
+        ns: &NamespaceInfo,
+        request: &Request<NamespaceInfo, P::Buffer>,
+        write: bool,
+        bytes: u64,
+    ) -> Planned<P::Buffer> {
+        let known = uapi::RWF_DSYNC | uapi::RWF_SYNC | uapi::RWF_NOWAIT | uapi::RWF_HIPRI;
+        let flags = request.op_flags as i32;
+        if flags & !known != 0 {
+            return done(Errno::EOPNOTSUPP);
+        }
+        if flags & uapi::RWF_HIPRI != 0 && !self.polled() {
+            return done(Errno::EINVAL);
+        }
+        if write && ns.read_only {
+            return done(Errno::EROFS);
+        }
+        let position = request.off;
+        // Above i64::MAX, -1 (no current position here) included.
+        if position > i64::MAX as u64 {
+            return done(Errno::EINVAL);
+        }
+        let bytes = bytes.min(MAX_RW);
+        if bytes == 0 || position >= ns.bytes && !write {
+            return Err(Start::Done(0));
+        }
+        if position >= ns.bytes {
+            return done(Errno::ENOSPC);
+        }
+        let bytes = bytes.min(ns.bytes - position);
+        if (position | bytes) & u64::from(ns.block() - 1) != 0 {
+            return done(Errno::EINVAL);
+        }
+        let addr = usize::try_from(request.addr).unwrap_or(0);
+        let vectored = matches!(request.opcode, uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV);
+        if addr == 0 || !vectored && addr.checked_add(bytes as usize).is_none() {
+            return done(Errno::EFAULT);
+        }
+        let opcode = if write { nvm::WRITE } else { nvm::READ };
+        let mut plan = self.bare(ns, opcode, position, bytes);
+        let sync = flags & (uapi::RWF_DSYNC | uapi::RWF_SYNC) != 0;
+        if write && sync && self.controller.info().write_cache {
+            plan.command.dword12 = spec::FUA;
+        }
+        plan.result = bytes as i32;
+        plan.addr = addr;
+        plan.source = match request.buffer {
+            Some(buffer) if self.reachable(&buffer, addr, bytes as usize) => Source::Mapped(buffer),
+            _ if self.bounce.chunk() == 0 => return done(Errno::EFAULT),
+            _ if vectored => {
+                let Some(index) = self.free_vectors.take(self.vectors) else {
+                    return Err(if self.vectors.is_empty() {
+                        Start::Done(Errno::ENOMEM.to_result())
+                    } else {
+                        Start::NoRoom
+                    });
+                };
+                // SAFETY: the caller's promise: an array of `len` vectors.
+                let vectors = (0..request.len as usize)
+                    .map(|at| unsafe { iovecs(request).add(at).read_unaligned() });
+                self.vectors[usize::from(index)].fill(vectors);
+                plan.addr = 0;
+                Source::Vectors(index)
+            }
+            _ => Source::Copied,
+        };
+        Ok(plan)
+    }
+
+    /// Whether the device can reach this memory as it lies.
+    fn reachable(&self, buffer: &P::Buffer, addr: usize, bytes: usize) -> bool {
+        let span = self.controller.platform().span(buffer, addr);
+        // Off the dword grid only an SGL can reach, one piece at a time.
+        span.device & 3 == 0
+            || self.sgl == Some(super::identify::SglAlignment::Byte) && span.len >= bytes
+    }
+
+    /// FALLOCATE, as of a block device.
+    fn plan_allocation(
+        &self,
+        ns: &NamespaceInfo,
+        request: &Request<NamespaceInfo, P::Buffer>,
+    ) -> Planned<P::Buffer> {
+        let (mode, position, bytes) = (request.len as i32, request.off, request.addr);
+        let keep = uapi::FALLOC_FL_KEEP_SIZE;
+        let info = self.controller.info();
+        let zeroes = if info.write_zeroes { nvm::WRITE_ZEROES } else { 0 };
+        let opcode = match mode & !keep {
+            uapi::FALLOC_FL_ZERO_RANGE => zeroes,
+            uapi::FALLOC_FL_PUNCH_HOLE if mode & keep != 0 => zeroes,
+            HINT if info.dataset_management => nvm::DATASET_MANAGEMENT,
+            _ => 0,
+        };
+        if position > i64::MAX as u64 || bytes == 0 || bytes > i64::MAX as u64 {
+            return done(Errno::EINVAL);
+        }
+        if opcode == 0 {
+            return done(Errno::EOPNOTSUPP);
+        }
+        if ns.read_only {
+            return done(Errno::EROFS);
+        }
+        if position >= ns.bytes {
+            return done(Errno::EINVAL);
+        }
+        let bytes = match ns.bytes - position {
+            left if bytes > left && mode & keep == 0 => return done(Errno::EINVAL),
+            left => bytes.min(left),
+        };
+        if (position | bytes) & u64::from(ns.block() - 1) != 0 {
+            return done(Errno::EINVAL);
+        }
+        let mut plan = self.bare(ns, opcode, position, bytes);
+        let hole = mode & uapi::FALLOC_FL_PUNCH_HOLE != 0;
+        if opcode == nvm::WRITE_ZEROES && hole && ns.zeroes_deallocate {
+            plan.command.dword12 = spec::DEAC;
+        }
+        Ok(plan)
+    }
+
+    /// Puts a planned request into its tracker, and starts it if it can be.
+    #[inline(never)]
+    pub(super) fn enter(&mut self, token: Token, plan: Plan<P::Buffer>) -> Start {
+        let index = token.index() as u16;
+        let tracker = &mut self.trackers[token.index()];
+        tracker.token = token.to_raw();
+        tracker.command = plan.command;
+        tracker.source = plan.source;
+        tracker.addr = plan.addr;
+        tracker.position = plan.position;
+        (tracker.part, tracker.left) = (0, plan.bytes);
+        tracker.result = plan.result;
+        tracker.block_shift = plan.block_shift;
+        (tracker.chunk, tracker.complex) = (NONE, true);
+        if !self.live || !self.waiting.is_empty() || !self.issue(index) {
+            self.trackers[token.index()].stage = Stage::Waiting;
+            self.waiting.push(self.trackers, index);
+            self.stats.waited += 1;
+        }
+        Start::Pending
+    }
+
+    /// Issues the next part of a request. False, and nothing happened, if
+    /// there is no place in the queue or no bounce buffer.
+    pub(super) fn issue(&mut self, index: u16) -> bool {
+        if self.in_flight >= self.most {
+            return false;
+        }
+        let slot = usize::from(index);
+        let copied = matches!(self.trackers[slot].source, Source::Copied | Source::Vectors(_));
+        if copied && self.trackers[slot].chunk == NONE {
+            let Some(chunk) = self.bounce.take() else { return false };
+            self.trackers[slot].chunk = chunk;
+            self.stats.bounced += 1;
+        }
+        let list = self.list(slot);
+        let tracker = &mut self.trackers[slot];
+        let shift = tracker.block_shift;
+        let mut command = tracker.command;
+        let limit = match tracker.source {
+            _ if command.opcode == nvm::DATASET_MANAGEMENT => u64::from(u32::MAX) << shift,
+            Source::None => (MAX_ZEROES << shift).min(self.max_zeroes),
+            Source::Mapped(_) => u64::from(self.max_part),
+            _ => u64::from(self.max_part).min(self.bounce.chunk() as u64),
+        };
+        let part = tracker.left.min(limit & !0 << shift);
+        let block = tracker.position >> shift;
+        let blocks = part >> shift;
+        if part != 0 {
+            (command.dword10, command.dword11) = (block as u32, (block >> 32) as u32);
+            command.dword12 |= blocks.wrapping_sub(1) as u32 & 0xffff;
+        }
+        let platform = self.controller.platform();
+        let whole = |device| Span { device, len: part as usize };
+        let told = match tracker.source {
+            Source::None if command.opcode == nvm::DATASET_MANAGEMENT => {
+                // One range (NVM section 3.2.3): attributes, length, start.
+                // SAFETY: the slot's own page, two words at its start, of no
+                // command in flight.
+                unsafe {
+                    list.at.write_volatile((blocks << 32).to_le());
+                    list.at.add(1).write_volatile(block.to_le());
+                }
+                // Number of ranges, 0's based; deallocate.
+                (command.dword10, command.dword11, command.dword12) = (0, 1 << 2, 0);
+                command.data1 = list.device;
+                true
+            }
+            Source::None => true,
+            Source::Mapped(buffer) => {
+                let addr = tracker.addr;
+                platform.sync_for_device(addr, part as usize);
+                let span = |skip| platform.span(&buffer, addr + skip);
+                // SAFETY: the slot's own list, of no command in flight.
+                unsafe { prp::point(&mut command, || list, self.sgl, span(0), part as usize, span) }
+            }
+            Source::Copied | Source::Vectors(_) => {
+                let (at, device) = self.bounce.at(tracker.chunk);
+                if command.opcode == nvm::WRITE {
+                    // SAFETY: the request's memory (`start`'s promise), and a
+                    // chunk that is this request's alone.
+                    unsafe {
+                        copy(
+                            &tracker.source,
+                            self.vectors,
+                            tracker.addr,
+                            part as usize,
+                            |piece, addr, len| {
+                                core::ptr::copy_nonoverlapping(
+                                    core::ptr::with_exposed_provenance::<u8>(addr),
+                                    at.add(piece),
+                                    len,
+                                );
+                            },
+                        );
+                    }
+                }
+                let span = |skip| whole(device + skip as u64);
+                // SAFETY: as above.
+                unsafe {
+                    prp::point(&mut command, || list, None, whole(device), part as usize, span)
+                }
+            }
+        };
+        debug_assert!(told, "what cannot be told was not planned");
+        tracker.part = part as u32;
+        tracker.left -= part;
+        self.send(index, &command);
+        true
+    }
+
+    /// Pushes a command of a slot.
+    #[inline(always)]
+    pub(super) fn send(&mut self, index: u16, command: &Command) {
+        let tracker = &mut self.trackers[usize::from(index)];
+        let cid = tracker.next_cid();
+        tracker.cid = cid;
+        tracker.stage = Stage::Issued;
+        tracker.stamp = self.tick;
+        tracker.aborted = false;
+        self.in_flight += 1;
+        self.pair.sq.push(command, cid);
+    }
+
+    /// The slot's own list pages.
+    #[inline(always)]
+    pub(super) fn list(&self, slot: usize) -> List {
+        let bytes = self.list_pages * PAGE;
+        debug_assert!((slot + 1) * bytes <= self.lists.len);
+        // SAFETY: one list a slot was allocated, and the slot is below their
+        // number (a tracker's index).
+        let at = unsafe { self.lists.ptr.add(slot * bytes).cast() };
+        List { at, device: self.lists.device + (slot * bytes) as u64, pages: self.list_pages }
+    }
+
+    /// A part of a complex request has ended well. Answers the result if it
+    /// was the last; otherwise the next is under way, or waits.
+    pub(super) fn part_done(&mut self, index: u16) -> Option<i32> {
+        let slot = usize::from(index);
+        let tracker = &mut self.trackers[slot];
+        let part = tracker.part as usize;
+        if tracker.command.opcode == nvm::READ {
+            match &tracker.source {
+                Source::Mapped(_) => {
+                    self.controller.platform().sync_for_cpu(tracker.addr, part);
+                }
+                source => {
+                    let (at, _) = self.bounce.at(tracker.chunk);
+                    // SAFETY: as for the way there, in `issue`.
+                    unsafe {
+                        copy(source, self.vectors, tracker.addr, part, |piece, addr, len| {
+                            core::ptr::copy_nonoverlapping(
+                                at.add(piece),
+                                core::ptr::with_exposed_provenance_mut::<u8>(addr),
+                                len,
+                            );
+                        });
+                    }
+                }
+            }
+        }
+        tracker.addr = tracker.addr.wrapping_add(part);
+        tracker.position += part as u64;
+        if tracker.left == 0 {
+            let result = tracker.result;
+            self.free_parts(index);
+            return Some(result);
+        }
+        if !self.live || !self.issue(index) {
+            self.trackers[slot].stage = Stage::Waiting;
+            self.waiting.push(self.trackers, index);
+        }
+        None
+    }
+
+    /// Gives back what a complex request holds.
+    pub(super) fn free_parts(&mut self, index: u16) {
+        let tracker = &mut self.trackers[usize::from(index)];
+        tracker.stage = Stage::Idle;
+        let chunk = core::mem::replace(&mut tracker.chunk, NONE);
+        if chunk != NONE {
+            self.bounce.put(chunk);
+        }
+        if let Source::Vectors(block) = core::mem::replace(&mut tracker.source, Source::None) {
+            self.free_vectors.put(self.vectors, block);
+        }
+    }
+}
+
+/// Calls `f` for each piece of the memory of a part: where it lies in the
+/// bounce buffer, its address, its length.
+fn copy<B>(
+    source: &Source<B>,
+    vectors: &[super::Vectors],
+    addr: usize,
+    part: usize,
+    mut f: impl FnMut(usize, usize, usize),
+) {
+    let mut piece = 0;
+    match source {
+        Source::Vectors(block) => vectors[usize::from(*block)].pieces(addr, part, |addr, len| {
+            f(piece, addr, len);
+            piece += len;
+        }),
+        _ => f(0, addr, part),
+    }
+}
+
+fn iovecs<F, M>(request: &Request<F, M>) -> *const Iovec {
+    core::ptr::with_exposed_provenance(request.addr as usize)
+}
+
+/// The bytes of all vectors of a request.
+///
+/// # Safety
+/// The request's array of vectors is valid.
+unsafe fn vector_bytes<F, M>(request: &Request<F, M>) -> Result<u64, i32> {
+    if request.len != 0 && request.addr == 0 {
+        return Err(Errno::EFAULT.to_result());
+    }
+    let mut bytes: u64 = 0;
+    for at in 0..request.len as usize {
+        // SAFETY: the caller's promise.
+        let segment = unsafe { iovecs(request).add(at).read_unaligned() };
+        if segment.len > isize::MAX as usize {
+            return Err(Errno::EINVAL.to_result());
+        }
+        if segment.len != 0 && segment.base.addr().checked_add(segment.len).is_none() {
+            return Err(Errno::EFAULT.to_result());
+        }
+        bytes = bytes.saturating_add(segment.len as u64);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,213 @@
+//! A queue pair's memory and doorbells (Base sections 3.3, 4.1.4).
+
+use core::ptr::NonNull;
+
+use super::regs::DOORBELLS;
+use super::spec::{COMMAND_BYTES, COMPLETION_BYTES, Command, Completion};
+use crate::hal::device::{Coherent, Mmio, barrier};
+
+/// Shadow doorbells and event indices (Base section 5.8, annex B.5).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shadow {
+    pub doorbell: NonNull<u32>,
+    pub event: NonNull<u32>,
+}
+
+/// A doorbell register, with its shadow if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doorbell {
+    register: usize,
+    shadow: Option<Shadow>,
+    value: u32,
+}
+
+impl Doorbell {
+    /// Of queue `qid`; `completion`: the completion queue's.
+    pub fn new(qid: u16, completion: bool, stride: usize, shadow: Option<Shadow>) -> Self {
+        let number = 2 * usize::from(qid) + usize::from(completion);
+        Self { register: DOORBELLS + number * stride, shadow, value: 0 }
+    }
+
+    /// Tells the device `value`. The entries before it have been written.
+    /// Answers whether the register was written.
+    #[inline(always)]
+    pub fn ring(&mut self, registers: &impl Mmio, value: u32) -> bool {
+        // The device that sees the doorbell sees the entries.
+        barrier::write();
+        let old = core::mem::replace(&mut self.value, value);
+        match self.shadow {
+            None => {
+                registers.write32(self.register, value);
+                true
+            }
+            Some(shadow) => self.ring_shadow(registers, shadow, old, value),
+        }
+    }
+
+    fn ring_shadow(&self, registers: &impl Mmio, shadow: Shadow, old: u32, value: u32) -> bool {
+        // SAFETY: in the shadow pages, which live as long as the controller;
+        // volatile, for the device reads the one and writes the other.
+        let event = unsafe {
+            shadow.doorbell.write_volatile(value.to_le());
+            // Between our word and the device's: one of us sees the other.
+            barrier::full();
+            u32::from_le(shadow.event.read_volatile())
+        };
+        // The device asks to be told when the doorbell passes `event`
+        // (16-bit arithmetic, as in virtio).
+        let passed =
+            (value.wrapping_sub(event).wrapping_sub(1) as u16) < (value.wrapping_sub(old) as u16);
+        if passed {
+            registers.write32(self.register, value);
+        }
+        passed
+    }
+}
+
+/// A submission queue's memory: a ring of commands that only we write.
+#[derive(Debug)]
+pub(super) struct Submissions {
+    memory: Coherent,
+    entries: u32,
+    tail: u32,
+    pub doorbell: Doorbell,
+    rung: u32,
+}
+
+impl Submissions {
+    /// `entries` in zeroed memory of their own.
+    pub fn new(memory: Coherent, entries: u32, doorbell: Doorbell) -> Self {
+        assert!(entries as usize * COMMAND_BYTES <= memory.len && entries >= 2);
+        Self { memory, entries, tail: 0, doorbell, rung: 0 }
+    }
+
+    pub fn device(&self) -> u64 {
+        self.memory.device
+    }
+
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Writes a command. The caller knows that there is room: fewer than
+    /// `entries` - 1 are outstanding.
+    #[inline(always)]
+    pub fn push(&mut self, command: &Command, cid: u16) {
+        let at = self.memory.ptr.cast::<u64>();
+        let first = self.tail as usize * (COMMAND_BYTES / 8);
+        for (word, value) in command.words(cid) {
+            // SAFETY: the tail is below `entries`, which fit the memory
+            // (`new`); 8 words an entry. Volatile, for the device reads it.
+            // The other words of the entry have been zero since the start.
+            unsafe { at.add(first + word).write_volatile(value.to_le()) };
+        }
+        self.tail += 1;
+        if self.tail == self.entries {
+            self.tail = 0;
+        }
+    }
+
+    /// Rings the doorbell if anything was pushed since. Answers whether the
+    /// register was written.
+    #[inline(always)]
+    pub fn kick(&mut self, registers: &impl Mmio) -> bool {
+        if self.tail == self.rung {
+            return false;
+        }
+        self.rung = self.tail;
+        self.doorbell.ring(registers, self.tail)
+    }
+
+    /// As after its creation. The device does not use it.
+    pub fn reset(&mut self, doorbell: Doorbell) {
+        (self.tail, self.rung, self.doorbell) = (0, 0, doorbell);
+    }
+
+    /// The memory, to be freed.
+    pub fn memory(&self) -> Coherent {
+        Coherent { ..self.memory }
+    }
+}
+
+/// A completion queue's memory: a ring of entries that the device writes.
+#[derive(Debug)]
+pub(super) struct Reaped {
+    memory: Coherent,
+    entries: u32,
+    head: u32,
+    /// The phase tag of an entry that is new.
+    phase: u32,
+    pub doorbell: Doorbell,
+}
+
+/// The phase tag in dword 3.
+const PHASE: u32 = 1 << 16;
+
+impl Reaped {
+    /// `entries` in zeroed memory of their own.
+    pub fn new(memory: Coherent, entries: u32, doorbell: Doorbell) -> Self {
+        assert!(entries as usize * COMPLETION_BYTES <= memory.len && entries >= 2);
+        Self { memory, entries, head: 0, phase: PHASE, doorbell }
+    }
+
+    pub fn device(&self) -> u64 {
+        self.memory.device
+    }
+
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    fn word(&self, word: usize) -> NonNull<u32> {
+        // SAFETY: the head is below `entries`, which fit the memory (`new`);
+        // `word` is below 4.
+        unsafe { self.memory.ptr.cast::<u32>().add(self.head as usize * 4 + word) }
+    }
+
+    /// Whether there is a new entry.
+    #[inline(always)]
+    pub fn any(&self) -> bool {
+        // SAFETY: see `word`. Volatile, for the device writes it.
+        u32::from_le(unsafe { self.word(3).read_volatile() }) & PHASE == self.phase
+    }
+
+    /// Takes the next new entry. Each word is read once.
+    #[inline(always)]
+    pub fn next(&mut self) -> Option<Completion> {
+        // SAFETY: see `word`. Volatile, for the device writes it.
+        let dword3 = u32::from_le(unsafe { self.word(3).read_volatile() });
+        if dword3 & PHASE != self.phase {
+            return None;
+        }
+        // Nothing else of the entry, nor of the data, is read before its
+        // phase tag.
+        barrier::read();
+        // SAFETY: as above.
+        let dword0 = u32::from_le(unsafe { self.word(0).read_volatile() });
+        self.head += 1;
+        if self.head == self.entries {
+            (self.head, self.phase) = (0, self.phase ^ PHASE);
+        }
+        Some(Completion { dword0, dword3 })
+    }
+
+    /// Gives the taken entries back to the device.
+    #[inline(always)]
+    pub fn release(&mut self, registers: &impl Mmio) -> bool {
+        self.doorbell.ring(registers, self.head)
+    }
+
+    /// As after its creation. The device does not use it.
+    pub fn reset(&mut self, doorbell: Doorbell) {
+        (self.head, self.phase, self.doorbell) = (0, PHASE, doorbell);
+        for word in 0..self.entries as usize * (COMPLETION_BYTES / 8) {
+            // SAFETY: inside the memory (`new`).
+            unsafe { self.memory.ptr.cast::<u64>().add(word).write_volatile(0) };
+        }
+    }
+
+    /// The memory, to be freed.
+    pub fn memory(&self) -> Coherent {
+        Coherent { ..self.memory }
+    }
+}

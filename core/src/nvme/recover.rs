@@ -1,0 +1,190 @@
+//! When a command is late, a controller fails, or a device is gone.
+
+use core::ops::Deref;
+
+use super::backend::NvmeBackend;
+use super::controller::{DEAD, GONE, KIND, RESETTING, RUNNING};
+use super::tracker::Stage;
+use super::{Controller, Error, Platform, RecentError, Status, regs};
+use crate::errno::Errno;
+use crate::hal::Token;
+
+/// How often a ring with commands in flight looks after them, in ns: a removed
+/// device is noticed after this, at the latest.
+const TICK_NS: u64 = 50_000_000;
+/// Between looks while another ring resets the controller.
+const RESET_LOOK_NS: u64 = 1_000_000;
+/// Resets for a queue pair that cannot be created.
+const MOST_TRIES: u8 = 3;
+
+impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
+    /// When this ring's requests must be looked after next.
+    pub(super) fn next_look(&mut self) -> Option<u64> {
+        if self.in_flight == 0 && self.waiting.is_empty() {
+            // The time without requests is not theirs.
+            self.next_tick = None;
+            return None;
+        }
+        let now = self.controller.platform().now();
+        if self.controller.state() & KIND == RESETTING {
+            return Some(now + RESET_LOOK_NS);
+        }
+        let next = *self.next_tick.get_or_insert(now + TICK_NS);
+        // The engine calls `poll` next, and that is to look at the clock.
+        self.polls = u32::MAX;
+        Some(next)
+    }
+
+    /// Looks at the clock, and at commands that have been in flight too long.
+    #[cold]
+    pub(super) fn look_at_clock(&mut self, done: &mut impl FnMut(Token, i32)) {
+        if self.in_flight == 0 && self.waiting.is_empty() {
+            self.next_tick = None;
+            return;
+        }
+        let now = self.controller.platform().now();
+        match self.next_tick {
+            Some(at) if now >= at => self.next_tick = Some(now + TICK_NS),
+            Some(_) => return,
+            None => {
+                self.next_tick = Some(now + TICK_NS);
+                return;
+            }
+        }
+        self.tick = self.tick.wrapping_add(1);
+        let csts = self.controller.platform().read32(regs::CSTS);
+        if csts == regs::GONE {
+            self.controller.declare(GONE);
+        } else if csts & regs::CSTS_CFS != 0 {
+            self.controller.reset(self.seen);
+        } else {
+            self.controller.look_after();
+            self.find_late();
+        }
+        self.notice_state(done);
+    }
+
+    /// Aborts what is late, and resets the controller for what stays so.
+    fn find_late(&mut self) {
+        let ticks = |ms: u64| (ms * 1_000_000).div_ceil(TICK_NS).clamp(1, 30_000) as u16;
+        let timeout = u64::from(self.controller.options().timeout_ms);
+        // One more: a command may have been issued at the end of its tick.
+        let (late, lost) = (ticks(timeout) + 1, ticks(2 * timeout) + 1);
+        let mut reset = false;
+        let (tick, queue) = (self.tick, self.pair.qid);
+        for tracker in self.trackers.iter_mut().filter(|t| t.stage == Stage::Issued) {
+            let age = tick.wrapping_sub(tracker.stamp);
+            if age >= lost {
+                reset = true;
+            } else if age >= late && !tracker.aborted {
+                let cid = tracker.cid;
+                let asked =
+                    self.controller.try_admin(|platform, admin| admin.abort(platform, queue, cid));
+                tracker.aborted = asked == Some(true);
+                self.stats.aborts += u32::from(tracker.aborted);
+            }
+        }
+        if reset {
+            self.stats.resets += 1;
+            self.controller.reset(self.seen);
+        }
+    }
+
+    /// Acts on a state of the controller that is new to this ring.
+    #[cold]
+    pub(super) fn notice_state(&mut self, done: &mut impl FnMut(Token, i32)) {
+        let state = self.controller.state();
+        if state & KIND == RESETTING {
+            // Whoever resets it says when the device is quiet.
+            self.live = false;
+            return;
+        }
+        if state != self.seen {
+            self.seen = state;
+            self.live = false;
+            // The commands of the old incarnation will not end any more.
+            let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
+            self.end_issued(errno, done);
+        }
+        if state & KIND != RUNNING {
+            let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
+            self.end_waiting(errno, done);
+        } else if !self.live {
+            match self.create_pair() {
+                Ok(()) => {
+                    (self.live, self.tries) = (true, 0);
+                    self.issue_waiting();
+                }
+                // It has come up and yet does not do this: once more, from
+                // the start, but not for ever.
+                Err(error) if error != Error::Gone && self.tries < MOST_TRIES => {
+                    self.tries += 1;
+                    self.controller.reset(state);
+                }
+                Err(error) => {
+                    self.controller.declare(if error == Error::Gone { GONE } else { DEAD });
+                    self.notice_state(done);
+                }
+            }
+        }
+    }
+
+    /// Ends every command in flight. The device does not use their memory.
+    fn end_issued(&mut self, errno: Errno, done: &mut impl FnMut(Token, i32)) {
+        let late = u64::from(self.controller.options().timeout_ms) * 1_000_000 / TICK_NS;
+        for index in 0..self.trackers.len() {
+            let tracker = &self.trackers[index];
+            if tracker.stage != Stage::Issued {
+                continue;
+            }
+            let token = Token::from_raw(tracker.token);
+            let age = u64::from(self.tick.wrapping_sub(tracker.stamp));
+            let errno = if errno == Errno::EIO && age > late { Errno::ETIMEDOUT } else { errno };
+            self.free_parts(index as u16);
+            self.in_flight -= 1;
+            done(token, errno.to_result());
+        }
+        debug_assert_eq!(self.in_flight, 0);
+    }
+
+    /// Ends every request that waits.
+    pub(super) fn end_waiting(&mut self, errno: Errno, done: &mut impl FnMut(Token, i32)) {
+        while let Some(index) = self.waiting.pop(self.trackers) {
+            let token = Token::from_raw(self.trackers[usize::from(index)].token);
+            self.free_parts(index);
+            done(token, errno.to_result());
+        }
+    }
+
+    /// Issues what waits, as far as there is room.
+    pub(super) fn issue_waiting(&mut self) {
+        while let Some(index) = self.waiting.first() {
+            if !self.live || !self.issue(index) {
+                break;
+            }
+            self.waiting.pop(self.trackers);
+        }
+    }
+
+    /// A command has failed. Answers the request's result.
+    #[cold]
+    pub(super) fn failed(&mut self, index: u16, status: Status) -> i32 {
+        let slot = usize::from(index);
+        let tracker = &self.trackers[slot];
+        let error = RecentError {
+            queue: self.pair.qid,
+            command: tracker.cid,
+            opcode: if tracker.complex { tracker.command.opcode } else { 0xff },
+            nsid: tracker.command.nsid,
+            block: tracker.position >> tracker.block_shift,
+            status,
+        };
+        // Not waited for: another ring may be at it.
+        self.controller.try_admin(|_, admin| admin.errors.note(error));
+        self.stats.failed += 1;
+        self.stats.last_failure = Some(error);
+        let late = tracker.aborted && status.errno() == Errno::ECANCELED;
+        self.free_parts(index);
+        if late { Errno::ETIMEDOUT.to_result() } else { status.errno().to_result() }
+    }
+}
