@@ -194,6 +194,25 @@ pub fn host_unplugs(context: &mut Context) -> Result<String, String> {
     Ok(format!("{} was gone after {} ms", function.address, start.elapsed().as_millis()))
 }
 
+/// Fails, for the host to see it. Argument: how.
+pub fn fails(context: &mut Context) -> Result<String, String> {
+    const WHY: &str = "as it was asked to";
+    match context.arg("how") {
+        Some("says-so") => Err(WHY.into()),
+        Some("panics") => panic!("{WHY}"),
+        Some("aborts") => std::process::abort(),
+        Some("hangs") => loop {
+            thread::park();
+        },
+        // Not in the plan, for it takes the machine along: a crash of the kernel.
+        Some("crashes") => {
+            fs::write("/proc/sysrq-trigger", "c").map_err(|e| e.to_string())?;
+            Err("the kernel is still there".into())
+        }
+        other => Err(format!("it does not know how to fail by {other:?}")),
+    }
+}
+
 /// A block that direct transfers can go to.
 #[repr(C, align(4096))]
 struct Block([u8; 4096]);

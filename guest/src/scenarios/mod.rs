@@ -67,6 +67,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "kernel-meets-failing-medium", run: machine::kernel_meets_failing_medium },
     Scenario { name: "kernel-waits-for-stalled-medium", run: machine::kernel_waits },
     Scenario { name: "host-unplugs", run: machine::host_unplugs },
+    Scenario { name: "fails", run: machine::fails },
     Scenario { name: "power-cut-workload-of-the-kernel", run: power_cut::kernel },
 ];
 

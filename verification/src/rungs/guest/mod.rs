@@ -32,6 +32,8 @@ pub const NEEDS: &[Need] = &[
 /// How long a guest may take until it is set up, and to power off.
 const BOOT: Duration = Duration::from_secs(120);
 const OFF: Duration = Duration::from_secs(30);
+/// What a scenario gets that must fail; one of them takes all of it.
+const FAILS: Duration = Duration::from_secs(3);
 
 pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let mut steps = vec![
@@ -43,6 +45,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
         };
         let name = planned.machine.name;
+        let all_wanted = planned.scenarios.iter().all(|(words, _)| wanted(words));
         let scenarios = planned.scenarios.iter().filter(|(words, _)| wanted(words));
         let machine = Rc::new(RefCell::new(Session::new(planned.machine, wishes.budget_scale)));
         let mut own = Vec::new();
@@ -55,6 +58,12 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         if own.is_empty() {
             continue;
         }
+        for &(words, why) in planned.failing.iter().filter(|_| all_wanted) {
+            let machine = Rc::clone(&machine);
+            own.push(Step::check(format!("{name}: {words}, as it must"), move |left| {
+                machine.borrow_mut().fails(words, why, left)
+            }));
+        }
         let boots = Rc::clone(&machine);
         steps
             .push(Step::check(format!("{name}: boots"), move |left| boots.borrow_mut().boot(left)));
@@ -63,7 +72,8 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         steps.push(Step::check(format!("{name}: powers off"), move |left| {
             ends.borrow_mut().off(left)
         }));
-        for &(what, check) in planned.checks {
+        // They are about what all of its scenarios have done.
+        for &(what, check) in planned.checks.iter().filter(|_| all_wanted) {
             let dir = machine.borrow().dir();
             steps.push(Step::check(format!("{name}: {what}"), move |_| check(&dir)));
         }
@@ -111,6 +121,19 @@ impl Session {
                 self.running = None;
                 Err(format!("    {why}"))
             }
+        }
+    }
+
+    /// Runs a scenario that must fail, and say `why`.
+    fn fails(&mut self, words: &str, why: &str, left: Duration) -> Found {
+        if self.running.is_none() {
+            self.boot(left)?;
+        }
+        let running = self.running.as_mut().ok_or("it does not run")?;
+        match running.run(words, FAILS.mul_f64(self.scale).min(left)) {
+            Ended::Failed(said) if said.contains(why) => Ok(String::new()),
+            Ended::Failed(said) => Err(format!("    it does not say {why:?} but {said}")),
+            Ended::Passed(text) => Err(format!("    IT PASSED: {text}")),
         }
     }
 

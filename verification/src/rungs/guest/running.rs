@@ -134,7 +134,7 @@ impl Running {
     /// # Errors
     /// It does not.
     pub fn off(mut self, limit: Duration) -> Result<(), String> {
-        self.say(&ToGuest::Off)?;
+        self.say(&ToGuest::Off).map_err(|why| self.lost(&why))?;
         match exec::wait(&mut self.qemu, limit).map_err(|e| e.to_string())? {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(self.lost(&format!("QEMU ended with {status}"))),
