@@ -87,15 +87,24 @@ impl Function {
         if self.driver().as_deref() == Some(driver) {
             return Ok(());
         }
-        if self.driver().is_some() {
-            write(&self.path().join("driver/unbind"), &self.address)?;
-        }
+        self.unbind()?;
         write(&self.path().join("driver_override"), driver)?;
         write(Path::new("/sys/bus/pci/drivers_probe"), &self.address)?;
         wait_for(|| self.driver().as_deref() == Some(driver)).then_some(()).ok_or_else(|| {
             let now = self.driver();
             format!("{} is bound to {now:?}, not to {driver}", self.address)
         })
+    }
+
+    /// Takes it from its driver, if it has one.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn unbind(&self) -> Result<(), String> {
+        if self.driver().is_none() {
+            return Ok(());
+        }
+        write(&self.path().join("driver/unbind"), &self.address)
     }
 
     /// The block device of namespace `nsid`, once the kernel's driver, to

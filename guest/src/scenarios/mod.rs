@@ -1,5 +1,6 @@
 //! The scenarios. How to add one stands in the [library's text](crate).
 
+mod bench;
 mod machine;
 mod power_cut;
 
@@ -67,6 +68,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "kernel-meets-failing-medium", run: machine::kernel_meets_failing_medium },
     Scenario { name: "kernel-waits-for-stalled-medium", run: machine::kernel_waits },
     Scenario { name: "host-unplugs", run: machine::host_unplugs },
+    Scenario { name: "measures", run: bench::measures },
     Scenario { name: "fails", run: machine::fails },
     Scenario { name: "power-cut-workload-of-the-kernel", run: power_cut::kernel },
 ];

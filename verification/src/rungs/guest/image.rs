@@ -142,6 +142,23 @@ fn only(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, String> {
     }
 }
 
+/// A program of the host, its shared libraries and their loader: where each
+/// is to lie in the initramfs, and where it is.
+pub fn with_libraries(program: &str, inside: &str) -> Result<Vec<(String, PathBuf)>, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|at| at.is_file());
+    let program = found.ok_or_else(|| format!("{program} is not installed"))?;
+    let said = Cmd::new("ldd", &[]).args([&program]).ask()?;
+    let mut files = vec![(inside.to_owned(), program)];
+    // "libc.so.6 => /lib/.../libc.so.6 (0x...)", "/lib64/ld-linux... (0x...)"
+    for word in said.lines().filter_map(|line| line.split_whitespace().rev().nth(1)) {
+        if word.starts_with('/') {
+            files.push((word.to_owned(), PathBuf::from(word)));
+        }
+    }
+    Ok(files)
+}
+
 /// Writes an initramfs with the program as process 1, the modules, and
 /// `more`: where each is to lie, and where it is now.
 pub fn initramfs(to: &Path, more: &[(String, PathBuf)]) -> Result<(), String> {

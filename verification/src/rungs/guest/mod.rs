@@ -3,6 +3,7 @@
 //! How to add a scenario stands in the text of `annulus-guest`
 //! (`guest/src/lib.rs`).
 
+mod bench;
 mod cpio;
 mod image;
 mod machine;
@@ -26,7 +27,7 @@ use super::{Found, Step, Wishes, target_dir};
 /// What the rung needs.
 pub const NEEDS: &[Need] = &[
     Need::Targets(&[TARGET]),
-    Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg")]),
+    Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg"), ("fio", "fio")]),
 ];
 
 /// How long a guest may take until it is set up, and to power off.
@@ -40,10 +41,10 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         Step::command("the guest's programs", image::build()),
         Step::check("the guest's kernel", |_| image::fetch()),
     ];
+    let wanted = |words: &str| {
+        wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
+    };
     for planned in plan::all() {
-        let wanted = |words: &str| {
-            wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
-        };
         let name = planned.machine.name;
         let all_wanted = planned.scenarios.iter().all(|(words, _)| wanted(words));
         let scenarios = planned.scenarios.iter().filter(|(words, _)| wanted(words));
@@ -78,6 +79,9 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             steps.push(Step::check(format!("{name}: {what}"), move |_| check(&dir)));
         }
     }
+    if wanted(bench::NAME) {
+        steps.extend(bench::steps(wishes));
+    }
     steps
 }
 
@@ -85,12 +89,14 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
 struct Session {
     machine: Machine,
     scale: f64,
+    /// What the guest has more than any: where it is to lie, and where it is.
+    more: Vec<(String, PathBuf)>,
     running: Option<Running>,
 }
 
 impl Session {
     fn new(machine: Machine, scale: f64) -> Self {
-        Self { machine, scale, running: None }
+        Self { machine, scale, more: Vec::new(), running: None }
     }
 
     /// Where the machine's files lie.
@@ -98,9 +104,15 @@ impl Session {
         target_dir("guest").join("machines").join(self.machine.name)
     }
 
+    /// Boots it with more files in its initramfs.
+    fn boot_with(&mut self, more: Vec<(String, PathBuf)>, left: Duration) -> Found {
+        self.more = more;
+        self.boot(left)
+    }
+
     fn boot(&mut self, left: Duration) -> Found {
         let initramfs = target_dir("guest").join("initramfs");
-        image::initramfs(&initramfs, &[])?;
+        image::initramfs(&initramfs, &self.more)?;
         let limit = BOOT.mul_f64(self.scale).min(left);
         let (running, release) = Running::start(&self.machine, &initramfs, &self.dir(), limit)?;
         self.running = Some(running);
