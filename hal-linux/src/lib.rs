@@ -46,6 +46,8 @@ mod host;
 mod ring;
 mod sys;
 mod threads;
+#[cfg(target_pointer_width = "64")]
+pub mod vfio;
 
 pub use annulus::config::Policy;
 pub use annulus::probe::Probe;
