@@ -1,10 +1,12 @@
 //! A Linux process as a place: monotonic time, futexes, an eventfd.
 
+use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use annulus::hal::{Clock, Host, Park, Parked};
-use annulus::sync::AtomicU32;
+use annulus::sync::{AtomicU32, Ordering};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -15,13 +17,36 @@ const NANOS: u64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub struct LinuxHost {
     eventfd: Option<OwnedFd>,
+    interrupt: Option<Interrupt>,
+}
+
+/// What the driver of a ring sleeps on if its device has interrupts: a futex
+/// is nothing that could be waited for together with a descriptor.
+#[derive(Debug)]
+struct Interrupt {
+    /// The device's eventfd.
+    device: OwnedFd,
+    /// Ours, rung by [`Host::rouse`].
+    wake: OwnedFd,
 }
 
 impl LinuxHost {
     /// A place that rings `eventfd`, if there is one, whenever CQEs were
     /// posted.
     pub fn new(eventfd: Option<OwnedFd>) -> Self {
-        Self { eventfd }
+        Self { eventfd, interrupt: None }
+    }
+
+    /// As [`new`](Self::new), for a device whose interrupts count in
+    /// `interrupt`, an eventfd that nobody else reads: whoever drives the ring
+    /// ([`Host::sleep`]) is woken by it too.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE` or `ENOMEM`: there is no other eventfd, for
+    /// [`Host::rouse`].
+    pub fn with_interrupt(eventfd: Option<OwnedFd>, interrupt: OwnedFd) -> io::Result<Self> {
+        let wake = self::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { eventfd, interrupt: Some(Interrupt { device: interrupt, wake }) })
     }
 
     /// The eventfd that is rung.
@@ -66,9 +91,200 @@ impl Host for LinuxHost {
     #[inline]
     fn cqes_posted(&self) {
         if let Some(eventfd) = &self.eventfd {
-            // The only failure is a counter that is full, so non-zero, so
-            // readable: the application is told already.
-            let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+            ring(eventfd);
         }
+    }
+
+    fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        let Some(Interrupt { device, wake }) = &self.interrupt else {
+            return self.park(word, expected, deadline);
+        };
+        // Acquire, as a futex's own look: what was written before the word is
+        // seen with it. A change after this look is followed by a `rouse`,
+        // whose count stays in the eventfd until it is drained here: so the
+        // comparison and the sleep need not be one step.
+        if word.load(Ordering::Acquire) != expected {
+            return Parked::Woken;
+        }
+        let left = deadline.map(|at| at.saturating_sub(self.now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: (left / NANOS).try_into().unwrap_or(i64::from(i32::MAX)),
+            tv_nsec: (left % NANOS) as _,
+        });
+        let mut list = [device, wake].map(|fd| PollFd::new(fd, PollFlags::IN));
+        match poll(&mut list, left.as_ref()) {
+            // Never restarted, whatever SA_RESTART says: see park.
+            Err(Errno::INTR) => Parked::Interrupted,
+            Ok(0) if deadline.is_some() => Parked::TimedOut,
+            _ => {
+                // Drained before the driver looks at anything: what is rung
+                // after this wakes its next sleep. There is one driver at a
+                // time, so nobody else waits for what is taken here.
+                for (fd, ready) in [device, wake].into_iter().zip(&list) {
+                    if ready.revents().contains(PollFlags::IN) {
+                        // Takes the whole counter.
+                        let _ = rustix::io::read(fd, &mut [0; 8]);
+                    }
+                }
+                Parked::Woken
+            }
+        }
+    }
+
+    fn rouse(&self, word: &AtomicU32) {
+        match &self.interrupt {
+            Some(interrupt) => ring(&interrupt.wake),
+            None => self.unpark(word),
+        }
+    }
+}
+
+fn ring(eventfd: &OwnedFd) {
+    // The only failure is a counter that is full, so non-zero, so readable:
+    // whoever is rung is told already.
+    let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn event() -> OwnedFd {
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd")
+    }
+
+    /// A host, and the other end of its device's interrupt.
+    fn host() -> (LinuxHost, OwnedFd) {
+        let device = event();
+        let far = device.try_clone().expect("a duplicate");
+        (LinuxHost::with_interrupt(None, device).expect("a host"), far)
+    }
+
+    /// Long enough that a test that waits for it has failed.
+    const LONG: u64 = 30 * NANOS;
+
+    #[test]
+    fn a_word_that_has_changed_is_not_slept_on() {
+        let (host, _device) = host();
+        let word = AtomicU32::new(1);
+        assert_eq!(host.sleep(&word, 0, None), Parked::Woken);
+    }
+
+    #[test]
+    fn a_deadline_ends_a_sleep() {
+        let (host, _device) = host();
+        let word = AtomicU32::new(0);
+        let at = host.now() + 20_000_000;
+        assert_eq!(host.sleep(&word, 0, Some(at)), Parked::TimedOut);
+        assert!(host.now() >= at);
+        // One that has passed, too.
+        assert_eq!(host.sleep(&word, 0, Some(0)), Parked::TimedOut);
+    }
+
+    #[test]
+    fn an_interrupt_wakes_once() {
+        let (host, device) = host();
+        let word = AtomicU32::new(0);
+        ring(&device);
+        ring(&device);
+        assert_eq!(host.sleep(&word, 0, Some(host.now() + LONG)), Parked::Woken);
+        assert_eq!(host.sleep(&word, 0, Some(host.now() + 1_000_000)), Parked::TimedOut);
+    }
+
+    #[test]
+    fn a_rouse_before_the_sleep_is_not_lost() {
+        let (host, _device) = host();
+        let word = AtomicU32::new(0);
+        // Between the driver's look at the word and its poll: the word is as
+        // it was when it looked, so this is what it meets.
+        host.rouse(&word);
+        assert_eq!(host.sleep(&word, 0, Some(host.now() + LONG)), Parked::Woken);
+    }
+
+    #[test]
+    fn no_wake_is_lost_between_two_threads() {
+        let (host, device) = host();
+        let shared = Arc::new((host, AtomicU32::new(0)));
+        let rounds = 20_000;
+        let driver = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (host, word) = &*shared;
+                let mut seen = 0;
+                while seen < rounds {
+                    let deadline = host.now() + LONG;
+                    let woken = host.sleep(word, seen, Some(deadline));
+                    assert_ne!(woken, Parked::TimedOut, "a wake was lost after {seen}");
+                    seen = word.load(Ordering::Acquire);
+                }
+            })
+        };
+        for n in 0..rounds {
+            shared.1.fetch_add(1, Ordering::Release);
+            // By either way, and so that the driver sleeps now and then.
+            if n % 3 == 0 {
+                ring(&device)
+            } else {
+                shared.0.rouse(&shared.1)
+            }
+            if n % 64 == 0 {
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+        driver.join().expect("the driver ends");
+    }
+
+    #[test]
+    fn a_signal_interrupts_both_ways_of_sleeping() {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler: extern "C" fn(libc::c_int) = nothing;
+        // SAFETY: an empty handler, restarting what it interrupts, which must
+        // not matter; the signal is nobody else's in this process.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as usize;
+            action.sa_flags = libc::SA_RESTART;
+            assert_eq!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()), 0);
+        }
+        for host in [LinuxHost::new(None), host().0] {
+            let ready = Arc::new(AtomicU32::new(0));
+            let sleeper = {
+                let ready = ready.clone();
+                thread::spawn(move || {
+                    let word = AtomicU32::new(0);
+                    ready.store(1, Ordering::Release);
+                    host.sleep(&word, 0, Some(host.now() + LONG))
+                })
+            };
+            let thread = std::os::unix::thread::JoinHandleExt::as_pthread_t(&sleeper);
+            while ready.load(Ordering::Acquire) == 0 {
+                thread::yield_now();
+            }
+            // It may not sleep yet, so more than once.
+            while !sleeper.is_finished() {
+                // SAFETY: a thread that has not been joined.
+                unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(sleeper.join().expect("it ends"), Parked::Interrupted);
+        }
+    }
+
+    #[test]
+    fn without_an_interrupt_the_driver_sleeps_on_the_futex() {
+        let shared = Arc::new((LinuxHost::new(None), AtomicU32::new(0)));
+        let other = shared.clone();
+        let driver = thread::spawn(move || {
+            while other.1.load(Ordering::Acquire) == 0 {
+                other.0.sleep(&other.1, 0, None);
+            }
+        });
+        shared.1.store(1, Ordering::Release);
+        shared.0.rouse(&shared.1);
+        driver.join().expect("it ends");
     }
 }
