@@ -27,6 +27,8 @@
 
 mod address;
 mod bar;
+mod bind;
+mod blocks;
 mod caps;
 mod device;
 mod dma;
@@ -37,8 +39,11 @@ mod open;
 mod pci;
 mod sys;
 mod sysfs;
+#[cfg(test)]
+mod tests;
 
 pub use address::PciAddress;
+pub use bind::{bind, unbind};
 pub use device::{Interface, Options, VfioDevice};
 pub use dma::{Buffer, Mapped};
 pub use error::Error;

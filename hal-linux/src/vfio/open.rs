@@ -28,9 +28,9 @@ pub fn open(sys: &Arc<dyn Sys>, function: &Function, way: Interface) -> Result<O
     }
     match way {
         Interface::Group => by_group(sys, function, group),
-        Interface::Cdev => by_cdev(sys, function, files(sys, function)?),
+        Interface::Cdev => by_cdev(function, files(sys, function)?),
         Interface::Auto => match files(sys, function) {
-            Ok(files) => by_cdev(sys, function, files),
+            Ok(files) => by_cdev(function, files),
             // No such files, or not for this user: perhaps the group's.
             Err(_) => by_group(sys, function, group),
         },
@@ -50,7 +50,13 @@ fn refused(function: &Function, path: &Path, source: io::Error) -> Error {
     }
 }
 
+/// Who is in the way of a device that is taken: a process, or the kernel by
+/// a neighbour (which iommufd and its container only say on opening).
 fn in_use(function: &Function, path: &Path) -> Error {
+    let others = function.neighbours();
+    if let (false, Ok(group)) = (others.is_empty(), function.group()) {
+        return Error::GroupNotViable { address: function.address, group, others };
+    }
     let by = sysfs::users(&function.roots, path);
     Error::InUse { address: function.address, path: path.to_owned(), by }
 }
@@ -119,11 +125,7 @@ fn files(sys: &Arc<dyn Sys>, function: &Function) -> Result<(Handle, Handle), Er
 }
 
 /// As the same document's section on the device cdev.
-fn by_cdev(
-    _: &Arc<dyn Sys>,
-    function: &Function,
-    (device, iommu): (Handle, Handle),
-) -> Result<Opened, Error> {
+fn by_cdev(function: &Function, (device, iommu): (Handle, Handle)) -> Result<Opened, Error> {
     let address = function.address;
     let mut bind = vfio::vfio_device_bind_iommufd {
         argsz: size_of::<vfio::vfio_device_bind_iommufd>() as u32,
