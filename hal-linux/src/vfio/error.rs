@@ -27,7 +27,7 @@ pub enum Error {
         /// What was asked for.
         address: PciAddress,
     },
-    /// `ENODEV`. Only [`bind`](super::bind) looks by itself.
+    /// `ENODEV`. Only [`bind`](super::bind()) looks by itself.
     #[error(
         "{address} is no NVMe controller: its class is {class:#08x}, not 0x010802; \
          `lspci -D -d ::0108` lists those that are there"
@@ -132,7 +132,7 @@ pub enum Error {
         /// The others, each with its driver.
         others: Vec<String>,
     },
-    /// `EBUSY`, from [`bind`](super::bind).
+    /// `EBUSY`, from [`bind`](super::bind()).
     #[error("{address} is in use: {what}")]
     Busy {
         /// The device.

@@ -1,6 +1,6 @@
 //! PCI devices without a kernel driver: VFIO.
 //!
-//! A device that is bound to `vfio-pci` ([`bind`], or `annulus bind`) is
+//! A device that is bound to `vfio-pci` ([`bind`](bind()), or `annulus bind`) is
 //! opened by its address. The IOMMU keeps it to memory that this process maps
 //! for it; its registers, interrupts and reset are here, and
 //! [`Mmio`](annulus::hal::device::Mmio) and [`Dma`](annulus::hal::device::Dma)
