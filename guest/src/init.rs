@@ -22,6 +22,12 @@ pub const MODULES: &str = "/modules";
 /// The list's name in [`MODULES`].
 pub const MODULES_ORDER: &str = "order";
 
+/// The same program with seeded faults, for scenarios with `fault=NAME`; it
+/// is there if the plan has one.
+pub const FAULTY: &str = "/bin/annulus-guest-faults";
+/// The program `annulus`, as users have it.
+pub const ANNULUS: &str = "/bin/annulus";
+
 /// File systems of every guest: what, where.
 const MOUNTS: &[(&str, &str)] = &[
     ("proc", "/proc"),
@@ -116,9 +122,10 @@ fn run(words: &[String], limit: Duration) -> Result<String, String> {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(format!("{RESULT}: {e}")),
         _ => {}
     }
-    let failed = |e: std::io::Error| format!("its process: {e}");
-    let mut child =
-        Command::new("/proc/self/exe").arg(SCENARIO).args(words).spawn().map_err(failed)?;
+    let faulty = words.iter().any(|word| word.starts_with("fault="));
+    let program = if faulty { FAULTY } else { "/proc/self/exe" };
+    let failed = |e: std::io::Error| format!("its process, {program}: {e}");
+    let mut child = Command::new(program).arg(SCENARIO).args(words).spawn().map_err(failed)?;
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().map_err(failed)? {

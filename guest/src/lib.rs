@@ -31,6 +31,13 @@
 //!    with the seconds it may take. A test there finds a scenario that no
 //!    machine runs.
 //!
+//! What a scenario has: the controllers ([`pci::Function`], by their number in
+//! the machine), what the host does for it ([`control::Request`]: counts,
+//! stalls, unplugging), huge pages ([`scenarios::Context::huge_pages`]), and
+//! the program `annulus` ([`init::ANNULUS`]). With `fault=NAME` among its
+//! words in the plan it runs in a build with seeded faults and this one
+//! switched on; if it must fail then, it stands under `failing` there.
+//!
 //! `cargo verify guest -- NAME` then runs the scenarios whose names contain
 //! NAME and nothing else; the guest's console is in
 //! `target/guest/machines/MACHINE/console`.

@@ -4,6 +4,7 @@ mod bench;
 mod machine;
 mod power_cut;
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -51,6 +52,21 @@ impl Context {
         Ok(function)
     }
 
+    /// Sets so many huge pages of 2 MiB aside; with 0 there are none any more.
+    ///
+    /// # Errors
+    /// There is no memory for them, or they are in use.
+    pub fn huge_pages(&self, count: u32) -> Result<(), String> {
+        const PAGES: &str = "/proc/sys/vm/nr_hugepages";
+        let failed = |e: std::io::Error| format!("{PAGES}: {e}");
+        fs::write(PAGES, count.to_string()).map_err(failed)?;
+        let there = fs::read_to_string(PAGES).map_err(failed)?;
+        if there.trim() == count.to_string() {
+            return Ok(());
+        }
+        Err(format!("{} huge pages instead of {count}", there.trim()))
+    }
+
     /// The value of the argument `NAME=VALUE`.
     #[must_use]
     pub fn arg(&self, name: &str) -> Option<&str> {
@@ -80,7 +96,7 @@ pub fn main(name: &str, args: Vec<String>) -> ExitCode {
         Ok(text) => (ExitCode::SUCCESS, text),
         Err(why) => (ExitCode::from(1), why),
     };
-    match std::fs::write(RESULT, text) {
+    match fs::write(RESULT, text) {
         Ok(()) => code,
         Err(e) => {
             println!("{RESULT}: {e}\n{text}");
@@ -94,12 +110,29 @@ fn run(name: &str, args: Vec<String>) -> Result<String, String> {
     let scenario = scenario.ok_or("this guest has no such scenario")?;
     let host = Host::open().map_err(|e| format!("the control channel: {e}"))?;
     let mut context = Context { host, args };
+    if let Some(fault) = context.arg("fault") {
+        select(fault)?;
+    }
     // What a panic says is on the console; its words are wanted here too.
     catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut context))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(ToString::to_string);
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Err(format!("panicked: {}", text.unwrap_or_default()))
     })
+}
+
+/// Switches a seeded fault on, by its name in `annulus::fault`.
+#[cfg(annulus_faults)]
+fn select(name: &str) -> Result<(), String> {
+    use annulus::fault::{Fault, select};
+    let fault = Fault::from_name(name).ok_or_else(|| format!("there is no fault {name}"))?;
+    select(Some(fault));
+    Ok(())
+}
+
+#[cfg(not(annulus_faults))]
+fn select(name: &str) -> Result<(), String> {
+    Err(format!("this is a build without seeded faults, and so without {name}"))
 }
 
 #[cfg(test)]

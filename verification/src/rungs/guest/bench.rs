@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::Session;
 use super::image;
+use super::load::Load;
 use super::machine::{Controller, Drive, Machine};
+use super::running::Running;
 use crate::rungs::{Found, Step, Wishes};
 
 /// The name of the machine, and what it is asked for by.
@@ -44,8 +46,9 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let Effort { seconds, rounds } = effort;
     vec![
         Step::check(format!("{NAME}: boots"), move |left| {
-            let fio = image::with_libraries("fio", "/bin/fio")?;
-            session.borrow_mut().boot_with(fio, left)
+            let mut session = session.borrow_mut();
+            session.more = image::with_libraries("fio", "/bin/fio")?;
+            session.boot(left)
         }),
         Step::check(format!("{NAME}: {rounds} x {seconds} s each, by turns"), move |left| {
             measure(&mut runs.borrow_mut(), effort, left)
@@ -56,6 +59,8 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
 
 fn measure(session: &mut Session, effort: Effort, left: Duration) -> Found {
     let start = std::time::Instant::now();
+    let process = session.running.as_ref().map(Running::process);
+    let load = process.map(Load::of_others_than);
     // By contender and depth.
     let mut figures = vec![[const { Vec::new() }; DEPTHS.len()]; CONTENDERS.len()];
     for _ in 0..effort.rounds {
@@ -71,7 +76,14 @@ fn measure(session: &mut Session, effort: Effort, left: Duration) -> Found {
             }
         }
     }
-    Ok(table(&figures))
+    let mut text = table(&figures);
+    if let Some(load) = load {
+        let (others, all) = (load.processors(), std::thread::available_parallelism());
+        let all = all.map_or(0, |all| all.get());
+        text +=
+            &format!("    meanwhile others used {others:.2} of this machine's {all} processors");
+    }
+    Ok(text)
 }
 
 /// In markdown, with thousands of reads a second: the median, and in brackets

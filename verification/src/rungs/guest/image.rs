@@ -29,14 +29,35 @@ pub fn kernel() -> PathBuf {
     kernel_dir().join("vmlinuz")
 }
 
-/// A program of the workspace, as it was built for guests.
-pub fn program(name: &str) -> PathBuf {
-    target_dir(TARGET).join("release").join(name)
-}
+/// Files of an initramfs: where each is to lie, and where it is.
+pub type Files = Vec<(String, PathBuf)>;
 
 /// The build of the programs.
 pub fn build() -> Cmd {
+    const PROGRAMS: [&str; 4] = ["-p", "annulus-guest", "-p", "annulus-examples"];
+    Cmd::cargo(&["build", "--release", "--target", TARGET]).args(PROGRAMS)
+}
+
+fn programs() -> Files {
+    let built = target_dir(TARGET).join("release");
+    vec![
+        ("/init".into(), built.join("annulus-guest")),
+        (init::ANNULUS.into(), built.join("annulus")),
+    ]
+}
+
+/// The build of the guest's program with seeded faults.
+pub fn build_faulty() -> Cmd {
+    let flags = format!("{} --cfg annulus_faults", std::env::var("RUSTFLAGS").unwrap_or_default());
     Cmd::cargo(&["build", "--release", "--target", TARGET, "-p", "annulus-guest"])
+        .env("RUSTFLAGS", flags.trim())
+        .env("CARGO_TARGET_DIR", target_dir("faults"))
+}
+
+/// What it built.
+pub fn faulty() -> Files {
+    let built = target_dir("faults").join(TARGET).join("release");
+    vec![(init::FAULTY.into(), built.join("annulus-guest"))]
 }
 
 /// Gets the kernel, unless it is there.
@@ -142,9 +163,8 @@ fn only(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, String> {
     }
 }
 
-/// A program of the host, its shared libraries and their loader: where each
-/// is to lie in the initramfs, and where it is.
-pub fn with_libraries(program: &str, inside: &str) -> Result<Vec<(String, PathBuf)>, String> {
+/// A program of the host, its shared libraries and their loader.
+pub fn with_libraries(program: &str, inside: &str) -> Result<Files, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|at| at.is_file());
     let program = found.ok_or_else(|| format!("{program} is not installed"))?;
@@ -159,24 +179,22 @@ pub fn with_libraries(program: &str, inside: &str) -> Result<Vec<(String, PathBu
     Ok(files)
 }
 
-/// Writes an initramfs with the program as process 1, the modules, and
-/// `more`: where each is to lie, and where it is now.
-pub fn initramfs(to: &Path, more: &[(String, PathBuf)]) -> Result<(), String> {
-    let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+/// Writes an initramfs with our programs, the modules, and `more`.
+pub fn initramfs(to: &Path, more: &Files) -> Result<(), String> {
+    let at = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
+    let modules = kernel_dir().join("modules");
+    let mut files = programs();
+    for entry in fs::read_dir(&modules).map_err(|e| at(&modules, e))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        files.push((format!("{}/{name}", init::MODULES), entry.path()));
+    }
     let mut archive = Archive::default();
     // Process 1 gets it as its standard output before there is a devtmpfs.
     archive.device("/dev/console", (5, 1));
-    archive.file("/init", &read(&program("annulus-guest"))?);
-    let modules = kernel_dir().join("modules");
-    let entries = fs::read_dir(&modules).map_err(|e| format!("{}: {e}", modules.display()))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        archive.file(&format!("{}/{name}", init::MODULES), &read(&entry.path())?);
+    for (inside, outside) in files.iter().chain(more) {
+        archive.file(inside, &fs::read(outside).map_err(|e| at(outside, e))?);
     }
-    for (inside, outside) in more {
-        archive.file(inside, &read(outside)?);
-    }
-    fs::write(to, archive.finish()).map_err(|e| format!("{}: {e}", to.display()))
+    fs::write(to, archive.finish()).map_err(|e| at(to, e))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod bench;
 mod cpio;
 mod image;
+mod load;
 mod machine;
 mod plan;
 mod power_cut;
@@ -17,8 +18,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use image::TARGET;
+use image::TARGET;
 use machine::Machine;
+use plan::Planned;
 use running::{Ended, Running};
 
 use super::needs::Need;
@@ -30,6 +32,9 @@ pub const NEEDS: &[Need] = &[
     Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg"), ("fio", "fio")]),
 ];
 
+/// What a scenario's words have in them that needs the build with faults.
+const FAULT: &str = " fault=";
+
 /// How long a guest may take until it is set up, and to power off.
 const BOOT: Duration = Duration::from_secs(120);
 const OFF: Duration = Duration::from_secs(30);
@@ -37,50 +42,66 @@ const OFF: Duration = Duration::from_secs(30);
 const FAILS: Duration = Duration::from_secs(3);
 
 pub fn steps(wishes: &Wishes) -> Vec<Step> {
+    let wanted = |words: &str| {
+        wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
+    };
     let mut steps = vec![
         Step::command("the guest's programs", image::build()),
         Step::check("the guest's kernel", |_| image::fetch()),
     ];
-    let wanted = |words: &str| {
-        wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
-    };
+    let mut machines = Vec::new();
     for planned in plan::all() {
-        let name = planned.machine.name;
-        let all_wanted = planned.scenarios.iter().all(|(words, _)| wanted(words));
-        let scenarios = planned.scenarios.iter().filter(|(words, _)| wanted(words));
-        let machine = Rc::new(RefCell::new(Session::new(planned.machine, wishes.budget_scale)));
-        let mut own = Vec::new();
-        for &(words, seconds) in scenarios {
-            let machine = Rc::clone(&machine);
-            own.push(Step::check(format!("{name}: {words}"), move |left| {
-                machine.borrow_mut().run(words, seconds, left)
-            }));
-        }
-        if own.is_empty() {
-            continue;
-        }
-        for &(words, why) in planned.failing.iter().filter(|_| all_wanted) {
-            let machine = Rc::clone(&machine);
-            own.push(Step::check(format!("{name}: {words}, as it must"), move |left| {
-                machine.borrow_mut().fails(words, why, left)
-            }));
-        }
-        let boots = Rc::clone(&machine);
-        steps
-            .push(Step::check(format!("{name}: boots"), move |left| boots.borrow_mut().boot(left)));
-        steps.append(&mut own);
-        let ends = Rc::clone(&machine);
-        steps.push(Step::check(format!("{name}: powers off"), move |left| {
-            ends.borrow_mut().off(left)
-        }));
-        // They are about what all of its scenarios have done.
-        for &(what, check) in planned.checks.iter().filter(|_| all_wanted) {
-            let dir = machine.borrow().dir();
-            steps.push(Step::check(format!("{name}: {what}"), move |_| check(&dir)));
-        }
+        machines.extend(steps_of(planned, wanted, wishes.budget_scale));
     }
+    if machines.iter().any(|step| step.name.contains(FAULT)) {
+        steps.push(Step::command("the guest's program, with seeded faults", image::build_faulty()));
+    }
+    steps.append(&mut machines);
     if wanted(bench::NAME) {
         steps.extend(bench::steps(wishes));
+    }
+    steps
+}
+
+/// What a planned machine does of what is wanted.
+fn steps_of(planned: Planned, wanted: impl Fn(&str) -> bool, scale: f64) -> Vec<Step> {
+    let Planned { machine, scenarios, failing, checks } = planned;
+    let name = machine.name;
+    let whole = scenarios.iter().all(|(words, _)| wanted(words));
+    let scenarios: Vec<_> = scenarios.iter().filter(|(words, _)| wanted(words)).collect();
+    let failing: Vec<_> = failing.iter().filter(|(words, _)| whole || wanted(words)).collect();
+    if scenarios.is_empty() && failing.is_empty() {
+        return Vec::new();
+    }
+    let mut session = Session::new(machine, scale);
+    let faulty = |words: &str| words.contains(FAULT);
+    if scenarios.iter().any(|(words, _)| faulty(words)) || failing.iter().any(|(w, _)| faulty(w)) {
+        session.more = image::faulty();
+    }
+    let dir = session.dir();
+    let session = Rc::new(RefCell::new(session));
+    let step = |what: &str, work: fn(&mut Session, Duration) -> Found| {
+        let session = Rc::clone(&session);
+        Step::check(format!("{name}: {what}"), move |left| work(&mut session.borrow_mut(), left))
+    };
+    let mut steps = vec![step("boots", Session::boot)];
+    for &&(words, seconds) in &scenarios {
+        let session = Rc::clone(&session);
+        steps.push(Step::check(format!("{name}: {words}"), move |left| {
+            session.borrow_mut().run(words, seconds, left)
+        }));
+    }
+    for &&(words, why) in &failing {
+        let session = Rc::clone(&session);
+        steps.push(Step::check(format!("{name}: {words}, as it must"), move |left| {
+            session.borrow_mut().fails(words, why, left)
+        }));
+    }
+    steps.push(step("powers off", Session::off));
+    // They are about what all of its scenarios have done.
+    for &(what, check) in checks.iter().filter(|_| whole) {
+        let dir = dir.clone();
+        steps.push(Step::check(format!("{name}: {what}"), move |_| check(&dir)));
     }
     steps
 }
@@ -89,8 +110,8 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
 struct Session {
     machine: Machine,
     scale: f64,
-    /// What the guest has more than any: where it is to lie, and where it is.
-    more: Vec<(String, PathBuf)>,
+    /// What its guest has more than any.
+    more: image::Files,
     running: Option<Running>,
 }
 
@@ -102,12 +123,6 @@ impl Session {
     /// Where the machine's files lie.
     fn dir(&self) -> PathBuf {
         target_dir("guest").join("machines").join(self.machine.name)
-    }
-
-    /// Boots it with more files in its initramfs.
-    fn boot_with(&mut self, more: Vec<(String, PathBuf)>, left: Duration) -> Found {
-        self.more = more;
-        self.boot(left)
     }
 
     fn boot(&mut self, left: Duration) -> Found {

@@ -104,6 +104,11 @@ impl Running {
         }
     }
 
+    /// The number of QEMU's process.
+    pub fn process(&self) -> u32 {
+        self.qemu.id()
+    }
+
     /// Runs a scenario: its name and arguments, within `limit`.
     pub fn run(&mut self, words: &str, limit: Duration) -> Ended {
         let deadline = Instant::now() + limit + GRACE;
