@@ -80,7 +80,10 @@ fn packages(programs: &[(&str, &str)]) -> Result<Option<String>, String> {
     }
     let names = wanted.join(" ");
     let apt = |args: &[&str]| Cmd::new("apt-get", args).env("DEBIAN_FRONTEND", "noninteractive");
-    let install = apt(&["install", "--yes", "--no-install-recommends"]).args(&wanted);
+    // Somebody else may be installing something just now.
+    let patient = ["-o", "DPkg::Lock::Timeout=120"];
+    let install = ["install", "--yes", "--no-install-recommends"];
+    let install = apt(&patient).args(install).args(&wanted);
     // The lists of packages may be old, or not there at all.
     let installed = install.ask().or_else(|_| apt(&["update"]).ask().and_then(|_| install.ask()));
     let why = match installed {

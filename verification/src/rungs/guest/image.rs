@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use annulus_guest::init;
 
@@ -61,7 +62,7 @@ pub fn faulty() -> Files {
 }
 
 /// Gets the kernel, unless it is there.
-pub fn fetch() -> Found {
+pub fn fetch(left: Duration) -> Found {
     let dir = kernel_dir();
     let mark = dir.join("complete");
     // Another list of modules is another directory.
@@ -74,12 +75,13 @@ pub fn fetch() -> Found {
     let _ = fs::remove_dir_all(&dir);
     let unpacked = dir.join("unpacked");
     fs::create_dir_all(&unpacked).map_err(at)?;
-    let package = newest().or_else(|_| {
-        // Without the lists of packages nothing is known of any.
-        Cmd::new("apt-get", &["update"]).ask().and_then(|_| newest())
-    })?;
-    Cmd::new("apt-get", &["download", &package]).dir(&dir).ask().map_err(|why| {
-        format!("{why}\nthe guest's kernel could not be downloaded: is there a network?")
+    let package = download(&dir, left).or_else(|_| {
+        // The lists of packages are old, or not there at all.
+        Cmd::new("apt-get", &["update"]).run(&dir.join("update.log"), left)?;
+        download(&dir, left)
+    });
+    let package = package.map_err(|why| {
+        format!("{why}\n    the guest's kernel could not be downloaded: is there a network?")
     })?;
     let archive = only(&dir, |name| name.ends_with(".deb"))?;
     Cmd::new("dpkg-deb", &["--extract"]).args([&archive, &unpacked]).ask()?;
@@ -89,6 +91,13 @@ pub fn fetch() -> Found {
     fs::remove_dir_all(&unpacked).and_then(|()| fs::remove_file(archive)).map_err(at)?;
     fs::write(mark, complete).map_err(at)?;
     Ok(format!("    {package}"))
+}
+
+/// Downloads the newest kernel's package, and answers its name.
+fn download(dir: &Path, left: Duration) -> Found {
+    let package = newest()?;
+    let cmd = Cmd::new("apt-get", &["download", &package]).dir(dir);
+    cmd.run(&dir.join("download.log"), left).map(|_| package)
 }
 
 /// The name of the newest kernel's package.

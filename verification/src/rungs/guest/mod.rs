@@ -47,7 +47,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     };
     let mut steps = vec![
         Step::command("the guest's programs", image::build()),
-        Step::check("the guest's kernel", |_| image::fetch()),
+        Step::check("the guest's kernel", image::fetch),
     ];
     let mut machines = Vec::new();
     for planned in plan::all() {
