@@ -3,6 +3,7 @@
 mod bench;
 mod machine;
 mod power_cut;
+mod vfio;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,6 +87,11 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "host-unplugs", run: machine::host_unplugs },
     Scenario { name: "measures", run: bench::measures },
     Scenario { name: "fails", run: machine::fails },
+    Scenario { name: "vfio-opens", run: vfio::opens },
+    Scenario { name: "vfio-maps", run: vfio::maps },
+    Scenario { name: "vfio-meets-memory-limit", run: vfio::meets_memory_limit },
+    Scenario { name: "bind-refuses-what-is-in-use", run: vfio::bind_refuses },
+    Scenario { name: "vfio-releases-when-asked", run: vfio::releases_when_asked },
     Scenario { name: "power-cut-workload-of-the-kernel", run: power_cut::kernel },
 ];
 

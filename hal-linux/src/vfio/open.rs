@@ -42,6 +42,15 @@ fn refused(function: &Function, path: &Path, source: io::Error) -> Error {
     match source.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => sysfs::no_permission(path),
         Some(libc::EBUSY) => in_use(function, path),
+        // The driver is there, so the file ought to be.
+        Some(libc::ENOENT) if function.roots.dev.join("vfio/vfio").exists() => {
+            let what = format!(
+                "there is no {}, though vfio-pci has the device; a container must be given it, \
+                 and /dev/vfio/vfio",
+                path.display()
+            );
+            Error::system(what, source)
+        }
         // A file for a module that is not there: ENODEV, ENXIO.
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
             Error::NoVfio { what: path.display().to_string(), source }

@@ -95,6 +95,9 @@ fn modules_missing() {
     let fake = Fake::new();
     fake.state().type1 = false;
     says(&fake, &["vfio_iommu_type1", "modprobe"]);
+    let fake = Fake::new();
+    fs::remove_file(fake.roots.dev.join("vfio/7")).expect("removed");
+    assert_eq!(says(&fake, &["vfio/7", "a container must be given it"]).errno(), Errno::ENOENT);
 }
 
 #[test]

@@ -30,7 +30,7 @@ const EIO: i32 = 5;
 
 /// All machines.
 pub fn all() -> Vec<Planned> {
-    vec![plain(), power_cuts()]
+    vec![plain(), vfio(), power_cuts()]
 }
 
 /// No driver of ours: the machine is what the others take it for.
@@ -57,6 +57,24 @@ fn plain() -> Planned {
             ("fails how=aborts", "ended by signal 6"),
             ("fails how=hangs", "not done after"),
         ],
+        checks: &[],
+    }
+}
+
+/// The layer beneath a driver.
+fn vfio() -> Planned {
+    let first = Controller::new().namespace(Drive::null(64), 512);
+    let second = Controller::new().namespace(Drive::file(64), 512);
+    Planned {
+        machine: Machine::new("vfio").controller(first).controller(second),
+        scenarios: &[
+            ("vfio-opens", 60),
+            ("vfio-maps", 60),
+            ("vfio-meets-memory-limit", 30),
+            ("bind-refuses-what-is-in-use controller=1", 30),
+            ("vfio-releases-when-asked controller=1", 60),
+        ],
+        failing: &[],
         checks: &[],
     }
 }
