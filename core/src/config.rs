@@ -2,9 +2,9 @@
 
 use crate::cqe::Cqe;
 use crate::engine::{BufferEntry, Shared};
-use crate::files::Node;
+use crate::files::{Detached, Place};
 use crate::hal::{Backend, Host};
-use crate::request::Record;
+use crate::request::{Outcome, Record};
 use crate::ring::{LINE, Layout, Offsets, align_up};
 use crate::slot::SharedSlot;
 use crate::uapi;
@@ -236,9 +236,10 @@ impl Config {
 /// control  waits, mailbox, return list head, the host
 /// slots    (requests + 1) x shared slot
 /// records  (requests + 1) x request record
+/// outcomes (requests + 1) x outcome that waits
 /// free     requests x index
-/// files    places + (files + requests + 1) x node
-/// buffers  places + (buffers + requests + 1) x node
+/// files    places + (requests + 1) x detached file
+/// buffers  places + (requests + 1) x detached buffer
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // named above
@@ -247,11 +248,12 @@ pub struct Footprint {
     pub control: usize,
     pub slots: usize,
     pub records: usize,
+    pub outcomes: usize,
     pub free: usize,
     pub file_places: usize,
-    pub file_nodes: usize,
+    pub files_detached: usize,
     pub buffer_places: usize,
-    pub buffer_nodes: usize,
+    pub buffers_detached: usize,
 }
 
 const fn lines<T>(count: u32) -> usize {
@@ -267,11 +269,15 @@ impl Footprint {
             control: lines::<Shared<'static, H>>(1),
             slots: lines::<SharedSlot>(slots),
             records: lines::<Record>(slots),
+            outcomes: lines::<Outcome>(slots),
             free: lines::<u32>(config.requests),
-            file_places: lines::<u32>(config.files),
-            file_nodes: lines::<Node<B::File>>(nodes(config.files, slots)),
-            buffer_places: lines::<u32>(config.buffers),
-            buffer_nodes: lines::<Node<BufferEntry<B::Buffer>>>(nodes(config.buffers, slots)),
+            file_places: lines::<Place<B::File>>(config.files),
+            files_detached: lines::<Detached<B::File>>(detached(config.files, slots)),
+            buffer_places: lines::<Place<BufferEntry<B::Buffer>>>(config.buffers),
+            buffers_detached: lines::<Detached<BufferEntry<B::Buffer>>>(detached(
+                config.buffers,
+                slots,
+            )),
         }
     }
 
@@ -280,11 +286,12 @@ impl Footprint {
         self.control
             + self.slots
             + self.records
+            + self.outcomes
             + self.free
             + self.file_places
-            + self.file_nodes
+            + self.files_detached
             + self.buffer_places
-            + self.buffer_nodes
+            + self.buffers_detached
     }
 
     /// All of it.
@@ -293,9 +300,10 @@ impl Footprint {
     }
 }
 
-/// Nodes that no sequence of updates can exhaust ([`crate::files`]).
-pub(crate) const fn nodes(places: u32, slots: u32) -> u32 {
-    if places == 0 { 0 } else { places + slots }
+/// Entries for detached resources that no sequence of updates can exhaust
+/// ([`crate::files`]).
+pub(crate) const fn detached(places: u32, slots: u32) -> u32 {
+    if places == 0 { 0 } else { slots }
 }
 
 const _: () = assert!(size_of::<Cqe>() == 16);

@@ -1,50 +1,75 @@
 //! Registered resources: files and buffers.
 //!
-//! A table of places; each names a *node* or none. A request holds the node,
-//! not the place, so an update or a removal while it is in flight changes
-//! nothing for it: the node goes when the place has let go of it *and* its
-//! last request has ended. There are as many nodes as places and requests
-//! together, so that no update can run out of them.
+//! A table of places, each with a resource or without. A request in flight
+//! keeps the place that it was started with, and nobody counts: a resource is
+//! looked up when a request starts, and that is all it costs.
+//!
+//! Only when a place lets go of its resource (an update, the table's end) are
+//! the requests in flight looked through. If some use it, it is *detached*:
+//! it gets an entry of its own, which counts them, and they name that entry
+//! from then on. So neither an update nor a removal changes anything for
+//! them, and the last one's end disposes of the resource. A detached resource
+//! has at least one request, so there are as many entries as requests.
 
-use crate::errno::Errno;
+use crate::config::{MAX_BUFFERS, MAX_FILES, MAX_REQUESTS};
+use crate::request::{Table as Kind, What};
 
-/// No node.
-pub(crate) const NONE: u32 = u32::MAX;
+/// Not a place, nor an entry.
+pub(crate) const NONE: u32 = 0xff_ffff;
+const _: () = assert!(MAX_FILES < NONE && MAX_BUFFERS < NONE && MAX_REQUESTS < NONE);
 
-/// One resource and how many hold it.
+/// What one place of a table has.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Node<T> {
-    /// None while the node is on the free list.
+pub(crate) enum Place<T> {
+    Here(T),
+    /// Nothing: [`NONE`]. While a table is being closed: the entry of what was
+    /// here, for its other users.
+    Gone(u32),
+}
+
+/// A resource that lost its place while requests used it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Detached<T> {
+    /// None while the entry is on the free list.
     value: Option<T>,
-    /// Requests in flight on it, plus one while a place names it.
-    /// On the free list: the next free node.
-    links: u32,
+    /// Requests in flight on it. On the free list: the next free entry.
+    users: u32,
 }
 
 /// A table of registered resources.
 pub(crate) struct Table<'m, T> {
-    places: &'m mut [u32],
-    nodes: &'m mut [Node<T>],
+    /// Those past the table's end have nothing.
+    places: &'m mut [Place<T>],
+    detached: &'m mut [Detached<T>],
+    /// The first free entry of `detached`.
     free: u32,
     /// Places registered; 0 means that no table is registered.
     len: u32,
+    /// Which of the tables that a request can use something of.
+    kind: Kind,
 }
 
-impl<T> Node<T> {
+impl<T> Place<T> {
     pub const fn empty() -> Self {
-        Self { value: None, links: NONE }
+        Self::Gone(NONE)
+    }
+}
+
+impl<T> Detached<T> {
+    pub const fn empty() -> Self {
+        Self { value: None, users: NONE }
     }
 }
 
 impl<'m, T: Copy> Table<'m, T> {
-    pub fn new(places: &'m mut [u32], nodes: &'m mut [Node<T>]) -> Self {
-        let count = nodes.len() as u32;
-        for (i, node) in nodes.iter_mut().enumerate() {
+    pub fn new(kind: Kind, places: &'m mut [Place<T>], detached: &'m mut [Detached<T>]) -> Self {
+        let count = detached.len() as u32;
+        for (i, entry) in detached.iter_mut().enumerate() {
             let next = i as u32 + 1;
-            *node = Node { value: None, links: if next < count { next } else { NONE } };
+            *entry = Detached { value: None, users: if next < count { next } else { NONE } };
         }
-        places.fill(NONE);
-        Self { places, nodes, free: if count > 0 { 0 } else { NONE }, len: 0 }
+        places.fill(Place::empty());
+        Self { places, detached, free: if count > 0 { 0 } else { NONE }, len: 0, kind }
     }
 
     /// Whether a table is registered.
@@ -62,9 +87,9 @@ impl<'m, T: Copy> Table<'m, T> {
         self.places.len() as u32
     }
 
-    /// Places that name a resource.
+    /// Places that have a resource.
     pub fn used(&self) -> u32 {
-        self.places.iter().filter(|&&node| node != NONE).count() as u32
+        self.places.iter().filter(|place| matches!(place, Place::Here(_))).count() as u32
     }
 
     /// Registers a table of `len` empty places.
@@ -73,65 +98,106 @@ impl<'m, T: Copy> Table<'m, T> {
         self.len = len;
     }
 
-    /// The node at a place, held for one more request.
-    #[inline]
-    pub fn hold(&mut self, place: u32) -> Option<(u32, T)> {
-        if place >= self.len {
-            return None;
+    /// What a place has, for a request that starts.
+    #[inline(always)]
+    pub fn get(&self, place: u32) -> Option<T> {
+        match self.places.get(place as usize) {
+            Some(&Place::Here(value)) => Some(value),
+            _ => None,
         }
-        let node = self.places[place as usize];
-        let entry = self.nodes.get_mut(node as usize)?;
-        entry.links += 1;
-        entry.value.map(|value| (node, value))
-    }
-
-    /// What a node holds.
-    #[cfg(test)]
-    fn get(&self, node: u32) -> Option<T> {
-        self.nodes.get(node as usize)?.value
-    }
-
-    /// Ends one request's hold. Some: that was the last, dispose of it.
-    #[inline]
-    pub fn release(&mut self, node: u32) -> Option<T> {
-        let entry = &mut self.nodes[node as usize];
-        entry.links -= 1;
-        if entry.links != 0 {
-            return None;
-        }
-        entry.links = self.free;
-        self.free = node;
-        entry.value.take()
     }
 
     /// Puts a resource at a place, which must be empty.
-    ///
-    /// # Errors
-    /// `ENOMEM` if there is no node; by the table's size there always is.
-    pub fn put(&mut self, place: u32, value: T) -> Result<(), Errno> {
-        debug_assert!(place < self.len && self.places[place as usize] == NONE);
-        let node = self.free;
-        let entry = self.nodes.get_mut(node as usize).ok_or(Errno::ENOMEM)?;
-        self.free = entry.links;
-        *entry = Node { value: Some(value), links: 1 };
-        self.places[place as usize] = node;
-        Ok(())
+    pub fn put(&mut self, place: u32, value: T) {
+        debug_assert!(place < self.len && self.get(place).is_none());
+        self.places[place as usize] = Place::Here(value);
     }
 
-    /// Empties a place. Some: nobody uses the resource any more, dispose of it.
-    pub fn clear(&mut self, place: u32) -> Option<T> {
-        let node = core::mem::replace(&mut self.places[place as usize], NONE);
-        if node == NONE { None } else { self.release(node) }
+    /// Empties a place. Some: no request uses the resource, dispose of it.
+    /// `requests` are those in flight.
+    pub fn clear<'a>(
+        &mut self,
+        place: u32,
+        requests: impl Iterator<Item = &'a mut What>,
+    ) -> Option<T> {
+        let at = self.places.get_mut(place as usize)?;
+        let Place::Here(value) = core::mem::replace(at, Place::empty()) else {
+            return None;
+        };
+        let mut entry = None;
+        for request in requests {
+            if request.uses(self.kind) == place && !request.detached(self.kind) {
+                let entry = match entry {
+                    Some(entry) => self.join(entry),
+                    None => *entry.insert(self.detach(value)),
+                };
+                request.detach(self.kind, entry);
+            }
+        }
+        entry.is_none().then_some(value)
     }
 
-    /// Ends the registration. Resources still in use go with their requests.
-    pub fn close(&mut self, mut dispose: impl FnMut(T)) {
-        for place in 0..self.len {
-            if let Some(value) = self.clear(place) {
+    /// Ends the registration, and disposes of what no request uses. `requests`
+    /// are those in flight.
+    pub fn close<'a>(
+        &mut self,
+        requests: impl Iterator<Item = &'a mut What>,
+        mut dispose: impl FnMut(T),
+    ) {
+        // Once through the requests and once through the places, however many
+        // there are of both.
+        let kind = self.kind;
+        for request in requests.filter(|request| !request.detached(kind)) {
+            let place = request.uses(kind) as usize;
+            let entry = match self.places.get(place) {
+                Some(&Place::Here(value)) => {
+                    let entry = self.detach(value);
+                    self.places[place] = Place::Gone(entry);
+                    entry
+                }
+                Some(&Place::Gone(entry)) => self.join(entry),
+                None => continue,
+            };
+            request.detach(kind, entry);
+        }
+        for place in self.places.iter_mut().take(self.len as usize) {
+            if let Place::Here(value) = core::mem::replace(place, Place::empty()) {
                 dispose(value);
             }
         }
         self.len = 0;
+    }
+
+    /// Makes an entry for a resource, with its first user.
+    fn detach(&mut self, value: T) -> u32 {
+        let entry = self.free;
+        let detached = &mut self.detached[entry as usize];
+        self.free = detached.users;
+        *detached = Detached { value: Some(value), users: 1 };
+        entry
+    }
+
+    /// One more user for an entry.
+    fn join(&mut self, entry: u32) -> u32 {
+        self.detached[entry as usize].users += 1;
+        entry
+    }
+
+    /// A request has ended. Some: it was the last on a detached resource,
+    /// dispose of that.
+    pub fn release(&mut self, request: What) -> Option<T> {
+        if !request.detached(self.kind) {
+            return None;
+        }
+        let entry = request.uses(self.kind);
+        let detached = &mut self.detached[entry as usize];
+        detached.users -= 1;
+        if detached.users != 0 {
+            return None;
+        }
+        detached.users = self.free;
+        self.free = entry;
+        detached.value.take()
     }
 }
 
@@ -139,58 +205,87 @@ impl<'m, T: Copy> Table<'m, T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_removed_resource_lives_until_its_last_request() {
-        let mut places = [0; 2];
-        let mut nodes = [const { Node::empty() }; 5];
-        let mut table = Table::new(&mut places, &mut nodes);
-        table.open(2);
-        table.put(0, 'a').unwrap();
-        let (first, _) = table.hold(0).unwrap();
-        let (second, _) = table.hold(0).unwrap();
-        assert_eq!(table.clear(0), None, "two requests hold it");
-        table.put(0, 'b').unwrap();
-        assert_eq!(table.get(first), Some('a'));
-        assert_eq!(table.release(first), None);
-        assert_eq!(table.release(second), Some('a'));
-        assert_eq!(table.clear(0), Some('b'));
+    /// Requests on places, or on none.
+    fn on<const N: usize>(places: [u32; N]) -> [What; N] {
+        places.map(|place| What::new(4, place, 0))
     }
 
     #[test]
-    fn places_and_requests_never_exhaust_the_nodes() {
-        // 1 place, 2 requests: 3 nodes.
-        let mut places = [0; 1];
-        let mut nodes = [const { Node::empty() }; 3];
-        let mut table = Table::new(&mut places, &mut nodes);
+    fn a_removed_resource_lives_until_its_last_request() {
+        let mut places = [Place::empty(); 2];
+        let mut detached = [Detached::empty(); 3];
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        table.open(2);
+        table.put(0, 'a');
+        table.put(1, 'c');
+        let mut requests = on([0, NONE, 0]);
+        assert_eq!(table.clear(0, requests.iter_mut()), None, "two requests use it");
+        assert_eq!(table.get(0), None);
+        table.put(0, 'b');
+        assert_eq!(requests.map(|r| r.detached(Kind::Files)), [true, false, true]);
+        assert_eq!(table.release(requests[0]), None);
+        assert_eq!(table.get(0), Some('b'), "the new one is nobody's business");
+        assert_eq!(table.clear(0, requests.iter_mut()), Some('b'), "they are on the old one");
+        assert_eq!(table.release(requests[2]), Some('a'));
+        assert_eq!(table.clear(0, [].iter_mut()), None, "empty already");
+        assert_eq!(table.clear(1, on([0, NONE]).iter_mut()), Some('c'));
+    }
+
+    #[test]
+    fn requests_never_exhaust_the_entries() {
+        // 1 place, 2 requests: 2 entries.
+        let mut places = [Place::empty(); 1];
+        let mut detached = [Detached::empty(); 2];
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
         table.open(1);
-        let mut held = [0; 2];
-        for (i, hold) in held.iter_mut().enumerate() {
-            table.put(0, i).unwrap();
-            *hold = table.hold(0).unwrap().0;
-            assert_eq!(table.clear(0), None);
+        let mut requests = on([NONE; 2]);
+        for i in 0..2 {
+            table.put(0, i);
+            requests[i] = What::new(4, 0, 0);
+            assert_eq!(table.clear(0, requests.iter_mut()), None);
         }
-        table.put(0, 9).unwrap();
+        table.put(0, 9);
         let mut disposed = [0; 3];
         let mut n = 0;
-        table.close(|value| {
+        table.close(requests.iter_mut(), |value| {
             disposed[n] = value;
             n += 1;
         });
         assert_eq!((n, disposed[0]), (1, 9));
         assert!(!table.registered());
-        assert_eq!(table.release(held[0]), Some(0));
-        assert_eq!(table.release(held[1]), Some(1));
+        assert_eq!(table.release(requests[0]), Some(0));
+        assert_eq!(table.release(requests[1]), Some(1));
+    }
+
+    #[test]
+    fn a_table_closed_under_its_requests_goes_with_them() {
+        let mut places = [Place::empty(); 4];
+        let mut detached = [Detached::empty(); 5];
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        table.open(3);
+        (0..3).for_each(|i| table.put(i, i));
+        let mut requests = on([2, 0, 2, NONE, 2]);
+        let mut disposed = 0;
+        table.close(requests.iter_mut(), |value| disposed = 10 + value);
+        assert_eq!(disposed, 11, "the one that nobody used");
+        assert_eq!((table.len(), table.used()), (0, 0));
+        table.open(1);
+        table.put(0, 7);
+        let ends = [0, 1, 2, 4].map(|i| table.release(requests[i]));
+        assert_eq!(ends, [None, Some(0), None, Some(2)]);
+        assert_eq!(table.get(0), Some(7));
     }
 
     #[test]
     fn places_beyond_the_table_are_nobody() {
-        let mut places = [0; 4];
-        let mut nodes = [const { Node::<u8>::empty() }; 5];
-        let mut table = Table::new(&mut places, &mut nodes);
-        assert!(table.hold(0).is_none(), "nothing is registered");
+        let mut places = [Place::empty(); 4];
+        let mut detached = [Detached::<u8>::empty(); 5];
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        assert!(table.get(0).is_none(), "nothing is registered");
         table.open(2);
-        assert!(table.hold(0).is_none(), "sparse");
-        assert!(table.hold(2).is_none());
-        assert!(table.hold(u32::MAX).is_none());
+        assert!(table.get(0).is_none(), "sparse");
+        assert!(table.get(2).is_none());
+        assert!(table.get(4).is_none());
+        assert!(table.get(u32::MAX).is_none());
     }
 }

@@ -57,7 +57,7 @@ impl Drop for ReturnLane {
 impl ReturnLane {
     /// `count` idle slots.
     pub fn new(count: usize) -> Self {
-        let slots: std::vec::Vec<_> = (0..count).map(|_| SharedSlot::new()).collect();
+        let slots: std::vec::Vec<_> = (0..count as u32).map(SharedSlot::new).collect();
         let memory = std::boxed::Box::leak(slots.into_boxed_slice());
         let memory = NonNull::from(memory);
         // SAFETY: valid until `drop`.
@@ -66,7 +66,7 @@ impl ReturnLane {
 
     /// Opens a slot.
     pub fn arm(&self, index: u32) -> Token {
-        self.slots.arm(index)
+        self.slots.run().arm(index)
     }
 
     /// A FINAL notice. True if the list was empty.

@@ -2,48 +2,129 @@
 
 use crate::fault::{self, Fault};
 use crate::files::NONE;
+use crate::slot::Slots;
+use core::cell::Cell;
 
-/// The submission's reference: the engine is still starting the request.
-pub(crate) const SUBMISSION: u8 = 1;
-/// The completion's reference: the result has not come, or not been posted.
-pub(crate) const COMPLETION: u8 = 2;
-
-/// What the engine keeps of a request between its SQE and its CQE.
-/// Engine-private plain memory.
+/// What the engine keeps of a request between its SQE and its CQE: the part
+/// that every request needs. Engine-private plain memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     pub user_data: u64,
+    pub what: What,
+}
+
+/// The part that only a request needs whose result cannot be posted at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
     pub res: i32,
     pub cflags: u32,
     /// The next record of whatever list this one is on.
     pub next: u32,
-    /// Node of the registered file, or [`NONE`].
-    pub file: u32,
-    /// Node of the registered buffer, or [`NONE`].
-    pub buffer: u32,
-    pub opcode: u8,
-    /// [`SUBMISSION`] | [`COMPLETION`]; the record is free when both are gone.
-    /// Plain bits: the engine alone holds them; what the completion's holder
-    /// outside has is the slot's LIVE bit.
-    pub refs: u8,
-    /// `res` is the result, but a notice that crossed the request's end has
-    /// still to come home.
-    pub ended: bool,
+}
+
+/// Which table of registered resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    Files,
+    Buffers,
+}
+
+/// A request's opcode, what it uses of each table of registered resources, and
+/// marks: one word, so that one store writes it, and whoever ends a request
+/// sees at one look whether there is anything out of the ordinary.
+///
+/// Bits 0..8 are the opcode, 8..16 the marks, 16..40 the file and 40..64 the
+/// buffer: a place of the table, [`NONE`], or, once the mark
+/// [`detached`](Self::detached) is set, an entry ([`crate::files`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct What(u64);
+
+/// It has the reserved record.
+pub(crate) const RESERVED: u8 = 1;
+/// Its outcome is known, but a notice that crossed its end has still to come
+/// home.
+pub(crate) const ENDED: u8 = 1 << 1;
+const FILE_DETACHED: u8 = 1 << 2;
+const BUFFER_DETACHED: u8 = 1 << 3;
+
+const MARKS: u32 = 8;
+const FILE: u32 = 16;
+const BUFFER: u32 = 40;
+const PLACE: u64 = NONE as u64;
+const _: () = assert!(NONE.count_ones() == BUFFER - FILE && BUFFER + NONE.count_ones() == 64);
+
+impl What {
+    #[inline(always)]
+    pub const fn new(opcode: u8, file: u32, buffer: u32) -> Self {
+        let (file, buffer) = (file as u64 & PLACE, buffer as u64 & PLACE);
+        Self(opcode as u64 | file << FILE | buffer << BUFFER)
+    }
+
+    pub fn opcode(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Whether it has no mark.
+    #[inline(always)]
+    pub fn ordinary(self) -> bool {
+        self.0 & 0xff << MARKS == 0
+    }
+
+    pub fn has(self, mark: u8) -> bool {
+        self.0 & u64::from(mark) << MARKS != 0
+    }
+
+    pub fn set(&mut self, mark: u8) {
+        self.0 |= u64::from(mark) << MARKS;
+    }
+
+    pub fn clear(&mut self, mark: u8) {
+        self.0 &= !(u64::from(mark) << MARKS);
+    }
+
+    /// What it uses of a table.
+    pub fn uses(self, table: Table) -> u32 {
+        (self.0 >> table.shift() & PLACE) as u32
+    }
+
+    /// Whether that is an entry, its resource having lost its place.
+    pub fn detached(self, table: Table) -> bool {
+        self.has(table.mark())
+    }
+
+    /// Its resource has lost its place to `entry`.
+    pub fn detach(&mut self, table: Table, entry: u32) {
+        self.set(table.mark());
+        self.0 &= !(PLACE << table.shift());
+        self.0 |= u64::from(entry) << table.shift();
+    }
+}
+
+impl Table {
+    fn shift(self) -> u32 {
+        match self {
+            Table::Files => FILE,
+            Table::Buffers => BUFFER,
+        }
+    }
+
+    fn mark(self) -> u8 {
+        match self {
+            Table::Files => FILE_DETACHED,
+            Table::Buffers => BUFFER_DETACHED,
+        }
+    }
 }
 
 impl Record {
     pub const fn empty() -> Self {
-        Self {
-            user_data: 0,
-            res: 0,
-            cflags: 0,
-            next: NONE,
-            file: NONE,
-            buffer: NONE,
-            opcode: 0,
-            refs: 0,
-            ended: false,
-        }
+        Self { user_data: 0, what: What::new(0, NONE, NONE) }
+    }
+}
+
+impl Outcome {
+    pub const fn empty() -> Self {
+        Self { res: 0, cflags: 0, next: NONE }
     }
 }
 
@@ -53,21 +134,25 @@ impl Record {
 /// is kept here and not in the record (the fault of seed 000).
 pub(crate) struct Pool<'m> {
     pub records: &'m mut [Record],
+    pub outcomes: &'m mut [Outcome],
     free: &'m mut [u32],
     top: u32,
     fallback_busy: bool,
 }
 
 impl<'m> Pool<'m> {
-    pub fn new(records: &'m mut [Record], free: &'m mut [u32]) -> Self {
-        debug_assert_eq!(records.len(), free.len() + 1);
-        records.fill(Record::empty());
+    pub fn new(
+        records: &'m mut [Record],
+        outcomes: &'m mut [Outcome],
+        free: &'m mut [u32],
+    ) -> Self {
+        debug_assert_eq!((records.len(), outcomes.len()), (free.len() + 1, free.len() + 1));
         let top = free.len() as u32;
         for (i, index) in free.iter_mut().enumerate() {
             // Low indices first.
             *index = top - 1 - i as u32;
         }
-        Self { records, free, top, fallback_busy: false }
+        Self { records, outcomes, free, top, fallback_busy: false }
     }
 
     /// Whether a batch of `want` can be had whole.
@@ -79,7 +164,8 @@ impl<'m> Pool<'m> {
     /// Takes a record.
     #[inline(always)]
     pub fn take(&mut self) -> Option<u32> {
-        let top = self.top.checked_sub(1)?;
+        // One less than 0 is no place either.
+        let top = self.top.wrapping_sub(1);
         let index = *self.free.get(top as usize)?;
         self.top = top;
         Some(index)
@@ -124,6 +210,48 @@ impl<'m> Pool<'m> {
         self.fallback_busy = fault::on(Fault::FallbackLeaked);
     }
 
+    /// Its parts, for a run over requests with the stack's top in a local
+    /// ([`set_top`](Self::set_top) brings it back).
+    #[inline(always)]
+    pub fn run(&mut self) -> Run<'_> {
+        let (stack, places) = self.free.split_at_mut(self.top as usize);
+        Run {
+            records: self.records,
+            outcomes: self.outcomes,
+            stack: Cell::from_mut(stack).as_slice_of_cells(),
+            places,
+        }
+    }
+
+    /// Ends a run.
+    #[inline(always)]
+    pub fn set_top(&mut self, top: usize) {
+        debug_assert!(top <= self.free.len());
+        self.top = top as u32;
+    }
+
+    /// Ends a run that took `taken` indices from the stack and put `back` of
+    /// them where the first had been.
+    #[inline(always)]
+    pub fn take_run(&mut self, taken: usize, back: usize) {
+        let full = self.top as usize;
+        self.top -= (taken - back) as u32;
+        if back != 0 && back != taken {
+            self.free.copy_within(full - back..full, full - taken);
+        }
+    }
+
+    /// The requests in flight, `pending` of them.
+    pub fn in_flight<'a>(
+        &'a mut self,
+        slots: &'a Slots<'_>,
+        pending: u32,
+    ) -> impl Iterator<Item = &'a mut What> {
+        let records = self.records.iter_mut().enumerate();
+        let live = records.filter(|(index, _)| slots.peek(*index).0);
+        live.map(|(_, record)| &mut record.what).take(pending as usize)
+    }
+
     /// Records in use, the reserved one included.
     pub fn used(&self) -> u32 {
         self.free.len() as u32 - self.top + u32::from(self.fallback_busy)
@@ -138,7 +266,18 @@ impl<'m> Pool<'m> {
     }
 }
 
-/// A first-in, first-out list of records, threaded through `next`.
+/// The parts of a [`Pool`].
+pub(crate) struct Run<'a> {
+    pub records: &'a mut [Record],
+    pub outcomes: &'a mut [Outcome],
+    /// The indices of free records, the next one last. What is above the last
+    /// one taken may be written.
+    pub stack: &'a [Cell<u32>],
+    /// Room on the stack.
+    pub places: &'a mut [u32],
+}
+
+/// A first-in, first-out list of records, threaded through their outcomes.
 #[derive(Debug)]
 pub(crate) struct Fifo {
     head: u32,
@@ -160,9 +299,9 @@ impl Fifo {
         self.len
     }
 
-    pub fn push(&mut self, records: &mut [Record], index: u32) {
-        records[index as usize].next = NONE;
-        match records.get_mut(self.tail as usize) {
+    pub fn push(&mut self, outcomes: &mut [Outcome], index: u32) {
+        outcomes[index as usize].next = NONE;
+        match outcomes.get_mut(self.tail as usize) {
             Some(last) => last.next = index,
             None => self.head = index,
         }
@@ -174,9 +313,9 @@ impl Fifo {
         (self.head != NONE).then_some(self.head)
     }
 
-    pub fn pop(&mut self, records: &[Record]) -> Option<u32> {
+    pub fn pop(&mut self, outcomes: &[Outcome]) -> Option<u32> {
         let index = self.first()?;
-        self.head = records[index as usize].next;
+        self.head = outcomes[index as usize].next;
         if self.head == NONE {
             self.tail = NONE;
         }
@@ -191,9 +330,9 @@ mod tests {
 
     #[test]
     fn the_reserve_is_apart_from_the_pool() {
-        let mut records = [Record::empty(); 3];
+        let (mut records, mut outcomes) = ([Record::empty(); 3], [Outcome::empty(); 3]);
         let mut free = [0; 2];
-        let mut pool = Pool::new(&mut records, &mut free);
+        let mut pool = Pool::new(&mut records, &mut outcomes, &mut free);
         assert!(pool.has(2) && !pool.has(3));
         assert_eq!((pool.take(), pool.take(), pool.take()), (Some(0), Some(1), None));
         assert_eq!(pool.take_fallback(), Some(2));
@@ -207,16 +346,37 @@ mod tests {
     }
 
     #[test]
+    fn one_word_says_what_a_request_is() {
+        let mut what = What::new(5, 0xf_ffff, 0x3fff);
+        assert!(what.ordinary() && !what.has(RESERVED));
+        assert_eq!((what.opcode(), what.uses(Table::Files)), (5, 0xf_ffff));
+        assert_eq!(what.uses(Table::Buffers), 0x3fff);
+        what.set(ENDED);
+        what.detach(Table::Files, 7);
+        assert!(!what.ordinary() && what.has(ENDED));
+        assert_eq!((what.detached(Table::Files), what.detached(Table::Buffers)), (true, false));
+        assert_eq!((what.uses(Table::Files), what.uses(Table::Buffers)), (7, 0x3fff));
+        what.clear(ENDED);
+        what.detach(Table::Buffers, 0x8000);
+        assert_eq!((what.uses(Table::Files), what.uses(Table::Buffers)), (7, 0x8000));
+        assert_eq!((what.opcode(), what.has(ENDED)), (5, false));
+        assert_eq!(What::new(1, NONE, NONE).uses(Table::Files), NONE);
+    }
+
+    #[test]
     fn fifo_keeps_order() {
-        let mut records = [Record::empty(); 4];
+        let mut outcomes = [Outcome::empty(); 4];
         let mut fifo = Fifo::new();
         for i in [2, 0, 3] {
-            fifo.push(&mut records, i);
+            fifo.push(&mut outcomes, i);
         }
         assert_eq!(fifo.len(), 3);
-        assert_eq!(fifo.pop(&records), Some(2));
-        fifo.push(&mut records, 2);
-        assert_eq!(core::array::from_fn(|_| fifo.pop(&records)), [Some(0), Some(3), Some(2), None]);
+        assert_eq!(fifo.pop(&outcomes), Some(2));
+        fifo.push(&mut outcomes, 2);
+        assert_eq!(
+            core::array::from_fn(|_| fifo.pop(&outcomes)),
+            [Some(0), Some(3), Some(2), None]
+        );
         assert!(fifo.is_empty());
     }
 }

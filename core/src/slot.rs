@@ -19,7 +19,8 @@
 //!             or CAS if a notice may come at the same time
 //! ```
 //!
-//! * Bits 0 and 1 are LIVE and QUEUED, bits 16..32 the generation.
+//! * The state of a LIVE slot is its token: the index in bits 0..16, the
+//!   generation in 18..32. Bit 16 set is IDLE, bit 17 QUEUED.
 //! * While a slot is IDLE or QUEUED only the engine writes its state; while
 //!   it is LIVE only a notice that brings the right generation does, by CAS,
 //!   and that one wins the right to write `message` and to push the slot.
@@ -31,44 +32,58 @@
 use crate::fault::{self, Fault};
 use crate::sync::{AtomicU32, Ordering};
 
-const LIVE: u32 = 1;
-const QUEUED: u32 = 1 << 1;
-const GENERATION: u32 = 16;
+const INDEX: u32 = 0xffff;
+const IDLE: u32 = 1 << 16;
+const QUEUED: u32 = 1 << 17;
+/// One generation.
+const GENERATION: u32 = 1 << 18;
 const NIL: u32 = 0;
 
-/// Names one incarnation of a slot: index in the low, generation in the high
-/// half. Made by the engine, brought back by whoever completes the request.
+/// Names one incarnation of a slot: index in the low half, generation above
+/// it. Made by the engine, brought back by whoever completes the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(u32);
 
 impl Token {
-    fn new(index: u32, generation: u32) -> Self {
-        Self(index | generation << GENERATION)
+    /// The token of a state.
+    #[inline(always)]
+    fn of(state: u32) -> Self {
+        Self(state & !(IDLE | QUEUED))
     }
 
     /// The slot's index: below the number of requests, or equal to it for
     /// the reserved slot. A backend may keep its own state per index.
-    #[inline]
+    #[inline(always)]
     pub fn index(self) -> usize {
-        (self.0 & 0xffff) as usize
+        (self.0 & INDEX) as usize
     }
 
     /// The whole token as a number, for carrying it through a device or
     /// another thread.
-    #[inline]
+    #[inline(always)]
     pub fn to_raw(self) -> u32 {
         self.0
     }
 
     /// The token of that number. Any number is safe: one that names no live
     /// request is refused where it is used.
-    #[inline]
+    #[inline(always)]
     pub fn from_raw(raw: u32) -> Self {
-        Self(raw)
+        Self::of(raw)
     }
 
+    /// The state of its slot while that waits for a notice.
+    #[inline(always)]
     fn live_state(self) -> u32 {
-        self.0 & 0xffff_0000 | LIVE
+        self.0
+    }
+
+    /// The state of its slot once that is closed to it.
+    #[inline(always)]
+    fn idle_after(self) -> u32 {
+        let step = if fault::on(Fault::RetireKeepsGeneration) { 0 } else { GENERATION };
+        // A token has neither flag.
+        self.0.wrapping_add(step + IDLE)
     }
 }
 
@@ -92,8 +107,10 @@ pub(crate) enum Notice {
 /// `message` of a READY notice; no errno or byte count is this small.
 const READY: i32 = i32::MIN;
 
-/// The shared part of one slot.
+/// The shared part of one slot. As large as a request's record, so that one
+/// shift finds both.
 #[derive(Debug)]
+#[repr(align(16))]
 pub(crate) struct SharedSlot {
     state: AtomicU32,
     /// The slot below on the return list, plus one.
@@ -139,8 +156,9 @@ pub(crate) struct Slots<'m> {
 }
 
 impl SharedSlot {
-    pub fn new() -> Self {
-        Self { state: AtomicU32::new(0), next: AtomicU32::new(NIL), message: Message::new() }
+    pub fn new(index: u32) -> Self {
+        let state = AtomicU32::new(index | IDLE);
+        Self { state, next: AtomicU32::new(NIL), message: Message::new() }
     }
 }
 
@@ -164,7 +182,7 @@ impl<'m> Slots<'m> {
         } else {
             let mut expected = live;
             if fault::on(Fault::StaleTokenAccepted) {
-                expected = slot.state.load(Ordering::Relaxed) & !QUEUED | LIVE;
+                expected = Token::of(slot.state.load(Ordering::Relaxed)).live_state();
             }
             slot.state
                 .compare_exchange(expected, expected | QUEUED, acquire, Ordering::Relaxed)
@@ -203,8 +221,10 @@ impl<'m> Slots<'m> {
         }
     }
 
+    /// Counts a token that names no slot that waits.
     #[cold]
-    fn refuse(&self) -> Stale {
+    #[inline(never)]
+    pub fn refuse(&self) -> Stale {
         // Relaxed: a statistic.
         self.stale.fetch_add(1, Ordering::Relaxed);
         Stale
@@ -281,28 +301,16 @@ impl<'m> Slots<'m> {
             .store(state & !QUEUED, fault::order(Fault::QueuedClearRelaxed, Ordering::Release));
     }
 
-    /// Opens a slot to one notice and names its incarnation.
-    #[inline]
-    pub fn arm(&self, index: u32) -> Token {
-        let slot = &self.slots[index as usize];
-        // Relaxed, both: the slot is idle, so the engine's alone; the token
-        // reaches other threads by the backend's own synchronisation.
-        let generation = slot.state.load(Ordering::Relaxed) >> GENERATION;
-        slot.state.store(generation << GENERATION | LIVE, Ordering::Relaxed);
-        Token::new(index, generation)
+    /// The slots, for a run over requests that keeps them in registers.
+    #[inline(always)]
+    pub fn run(&self) -> Run<'m> {
+        Run(self.slots)
     }
 
     /// Closes a slot: every token made so far is stale from now on.
     #[inline]
     pub fn retire(&self, index: u32) {
-        let slot = &self.slots[index as usize];
-        // Relaxed: QUEUED or IDLE, or LIVE with a token that never left the
-        // engine's thread, so nobody else writes it. That a late notice (a
-        // CAS) cannot read an older value follows from coherence: it finds
-        // another generation and fails.
-        let step = u32::from(!fault::on(Fault::RetireKeepsGeneration));
-        let generation = (slot.state.load(Ordering::Relaxed) >> GENERATION).wrapping_add(step);
-        slot.state.store(generation << GENERATION, Ordering::Relaxed);
+        self.run().retire(index);
     }
 
     /// [`retire`](Self::retire), for a slot whose token others still have and
@@ -314,8 +322,8 @@ impl<'m> Slots<'m> {
             return true;
         }
         let slot = &self.slots[index as usize];
-        let live = self.token(index).live_state();
-        let idle = (live >> GENERATION).wrapping_add(1) << GENERATION;
+        let token = self.token(index);
+        let (live, idle) = (token.live_state(), token.idle_after());
         // Relaxed: as in `retire`; what a notice that was first has to say
         // is read when the slot is taken off the list.
         slot.state.compare_exchange(live, idle, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -323,21 +331,7 @@ impl<'m> Slots<'m> {
 
     /// The token of a live slot. Engine only.
     pub fn token(&self, index: u32) -> Token {
-        // Relaxed: the engine's own write.
-        let state = self.slots[index as usize].state.load(Ordering::Relaxed);
-        Token::new(index, state >> GENERATION)
-    }
-
-    /// Whether a token that a device or backend brought names a live slot;
-    /// if not, it is counted as stale.
-    pub fn is_live(&self, token: Token) -> bool {
-        self.slots.get(token.index()).is_some_and(|slot| {
-            // Relaxed: the engine's own word, or a hint in a dump.
-            slot.state.load(Ordering::Relaxed) & !QUEUED == token.live_state()
-        }) || {
-            self.refuse();
-            false
-        }
+        self.run().token(index)
     }
 
     /// Notices refused so far.
@@ -350,11 +344,76 @@ impl<'m> Slots<'m> {
     pub fn peek(&self, index: usize) -> (bool, bool, u32) {
         // Relaxed: for the eye only.
         let state = self.slots[index].state.load(Ordering::Relaxed);
-        (state & LIVE != 0, state & QUEUED != 0, state >> GENERATION)
+        (state & IDLE == 0, state & QUEUED != 0, state / GENERATION)
     }
 
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+}
+
+/// What [`Run::end`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The slot was live, and is closed.
+    Closed,
+    /// The slot is on its way home with a notice, and stays as it is.
+    Crossed,
+    /// The token names no live slot.
+    Stale,
+}
+
+/// The slots in the engine's hands.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'m>(&'m [SharedSlot]);
+
+impl Run<'_> {
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        self.0.len()
+    }
+
+    /// Opens a slot to one notice and names its incarnation.
+    #[inline(always)]
+    pub fn arm(self, index: u32) -> Token {
+        let slot = &self.0[index as usize];
+        // Relaxed, both: the slot is idle, so the engine's alone; the token
+        // reaches other threads by the backend's own synchronisation.
+        let token = Token::of(slot.state.load(Ordering::Relaxed));
+        slot.state.store(token.live_state(), Ordering::Relaxed);
+        token
+    }
+
+    /// Closes a slot: every token made so far is stale from now on.
+    #[inline(always)]
+    pub fn retire(self, index: u32) {
+        // Relaxed: QUEUED or IDLE, or LIVE with a token that never left the
+        // engine's thread or comes home by it, so nobody else writes it. That
+        // a late notice (a CAS) cannot read an older value follows from
+        // coherence: it finds another generation and fails.
+        let idle = self.token(index).idle_after();
+        self.0[index as usize].state.store(idle, Ordering::Relaxed);
+    }
+
+    /// Closes the slot that a device or backend names, if it waits and no
+    /// notice has crossed its end.
+    #[inline(always)]
+    pub fn end(self, token: Token) -> End {
+        let Some(slot) = self.0.get(token.index()) else { return End::Stale };
+        // Relaxed, both: as in `retire`.
+        let state = slot.state.load(Ordering::Relaxed);
+        if state == token.live_state() {
+            slot.state.store(token.idle_after(), Ordering::Relaxed);
+            return End::Closed;
+        }
+        if state == token.live_state() | QUEUED { End::Crossed } else { End::Stale }
+    }
+
+    /// The token of a slot as it is.
+    #[inline(always)]
+    pub fn token(self, index: u32) -> Token {
+        // Relaxed: the engine's own write.
+        Token::of(self.0[index as usize].state.load(Ordering::Relaxed))
     }
 }
 

@@ -24,11 +24,12 @@ fn the_footprint_is_the_sum_of_its_items() {
         f.control,
         f.slots,
         f.records,
+        f.outcomes,
         f.free,
         f.file_places,
-        f.file_nodes,
+        f.files_detached,
         f.buffer_places,
-        f.buffer_nodes,
+        f.buffers_detached,
     ];
     assert_eq!(f.total(), items.iter().sum());
     // 12 lines of indices, 128 CQEs, 64 index words, 64 SQEs.

@@ -1,11 +1,11 @@
 //! Making a ring out of memory that the caller gives.
 
-use super::{BufferEntry, Completer, Engine, Remote, Shared};
-use crate::config::{Config, ConfigError, Footprint, Mode, nodes};
-use crate::files::{Node, Table};
+use super::{Completer, Engine, Remote, Shared};
+use crate::config::{Config, ConfigError, Footprint, Mode, detached};
+use crate::files::{Detached, Place, Table};
 use crate::hal::{Backend, Host};
 use crate::mailbox::Mailbox;
-use crate::request::{Fifo, Pool, Record};
+use crate::request::{self, Fifo, Outcome, Pool, Record};
 use crate::ring::{CqHalf, CqProducer, LINE, MadeRoom, RingRef, SqConsumer, SqHalf, align_up};
 use crate::slot::{SharedSlot, Slots};
 use crate::stats::Stats;
@@ -188,7 +188,9 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         RingRef::init(ring.base, &config.offsets(), config.sq_entries, config.cq_entries)
     };
     let slots = config.requests as usize + 1;
-    let shared_slots: &'m [SharedSlot] = memory.carve(slots, SharedSlot::new);
+    let mut indices = 0..;
+    let shared_slots: &'m [SharedSlot] =
+        memory.carve(slots, || SharedSlot::new(indices.next().expect("an open range")));
     let mut host = Some(host);
     let shared: &'m Shared<'m, H> = &memory.carve(1, || Shared {
         host: host.take().expect("made once"),
@@ -201,16 +203,21 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         stopped: AtomicU32::new(0),
         mode: config.mode,
     })[0];
-    let pool =
-        Pool::new(memory.carve(slots, Record::empty), memory.carve(config.requests as usize, || 0));
+    let pool = Pool::new(
+        memory.carve(slots, Record::empty),
+        memory.carve(slots, Outcome::empty),
+        memory.carve(config.requests as usize, || 0),
+    );
     let all = config.requests + 1;
     let files = Table::new(
-        memory.carve(config.files as usize, || 0),
-        memory.carve(nodes(config.files, all) as usize, Node::<B::File>::empty),
+        request::Table::Files,
+        memory.carve(config.files as usize, Place::empty),
+        memory.carve(detached(config.files, all) as usize, Detached::empty),
     );
     let buffers = Table::new(
-        memory.carve(config.buffers as usize, || 0),
-        memory.carve(nodes(config.buffers, all) as usize, Node::<BufferEntry<B::Buffer>>::empty),
+        request::Table::Buffers,
+        memory.carve(config.buffers as usize, Place::empty),
+        memory.carve(detached(config.buffers, all) as usize, Detached::empty),
     );
     // Inline, the thread that makes room is the one that will use it.
     let room: Option<&'m dyn MadeRoom> = match config.mode {

@@ -4,10 +4,9 @@ use super::Engine;
 use crate::config::Mode;
 use crate::cqe::Cqe;
 use crate::fault::{self, Fault};
-use crate::files::NONE;
 use crate::hal::{Backend, Host, Start, Token};
-use crate::request::{COMPLETION, SUBMISSION};
-use crate::slot::Notice;
+use crate::request::{ENDED, Fifo, Outcome, Record, Run};
+use crate::slot::{End, Notice};
 use crate::sync::{Ordering, fence};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN};
 
@@ -25,76 +24,61 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     #[cold]
     fn wait_for_room(&mut self, index: u32, cqe: Cqe) {
-        let record = &mut self.pool.records[index as usize];
-        record.user_data = cqe.user_data;
-        record.res = cqe.res;
-        record.cflags = cqe.flags;
+        self.pool.records[index as usize].user_data = cqe.user_data;
+        let outcome = &mut self.pool.outcomes[index as usize];
+        outcome.res = cqe.res;
+        outcome.cflags = cqe.flags;
         self.stats.overflows += 1;
         if self.overflow.is_empty() && !fault::on(Fault::OverflowNotShown) {
             self.shared.set_flag(IORING_SQ_CQ_OVERFLOW);
         }
-        self.overflow.push(self.pool.records, index);
+        self.overflow.push(self.pool.outcomes, index);
     }
 
     /// Posts CQEs that waited for room, in their order. True if any was.
     pub(super) fn flush_overflow(&mut self) -> bool {
         let mut any = false;
         while let Some(index) = self.overflow.first() {
-            let record = &self.pool.records[index as usize];
-            let cqe = Cqe { user_data: record.user_data, res: record.res, flags: record.cflags };
+            let user_data = self.pool.records[index as usize].user_data;
+            let outcome = &self.pool.outcomes[index as usize];
+            let cqe = Cqe { user_data, res: outcome.res, flags: outcome.cflags };
             let lost = !any && fault::on(Fault::OverflowLosesOne);
             if !lost && !self.cq.push(cqe) {
                 return any;
             }
             any = true;
             self.starved = false;
-            self.overflow.pop(self.pool.records);
+            self.overflow.pop(self.pool.outcomes);
             self.pool.put(index);
         }
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         any
     }
 
-    /// Drops one of a record's two references; the record ends with the last.
-    #[inline]
-    pub(super) fn drop_reference(&mut self, index: u32, reference: u8) {
-        let record = &mut self.pool.records[index as usize];
-        debug_assert!(record.refs & reference != 0, "a reference dropped twice");
-        record.refs &= !reference;
-        if record.refs == 0 || fault::on(Fault::ReferenceIgnored) {
-            let cqe = Cqe { user_data: record.user_data, res: record.res, flags: record.cflags };
-            let (file, buffer) = (record.file, record.buffer);
-            self.let_go(file, buffer);
-            self.complete_now(index, cqe);
-        }
-    }
-
-    /// Ends a request's hold on its registered file and buffer.
-    #[inline]
-    pub(super) fn let_go(&mut self, file: u32, buffer: u32) {
-        if file != NONE
-            && let Some(file) = self.files.release(file)
-        {
-            self.backend.close(file);
-        }
-        if buffer != NONE
-            && let Some(buffer) = self.buffers.release(buffer)
-        {
-            self.backend.unmap(buffer.handle);
-        }
-    }
-
-    /// A pending request has its result.
+    /// A pending request has its result: the completion's reference is gone,
+    /// the last of the two.
     fn finish(&mut self, index: u32, result: i32) {
         self.pending -= 1;
         self.starved &= fault::on(Fault::StarvedForEver);
-        let record = &mut self.pool.records[index as usize];
-        record.res = result - i32::from(result > 0 && fault::on(Fault::LateResultOffByOne));
-        if fault::on(Fault::LateUserDataLost) {
-            record.user_data = u64::from(index);
+        let record = &self.pool.records[index as usize];
+        let cqe = late(record, index, result);
+        if !record.what.ordinary() {
+            self.let_go(index);
         }
-        debug_assert!(record.refs & SUBMISSION == 0, "nothing comes home during a start");
-        self.drop_reference(index, COMPLETION);
+        self.complete_now(index, cqe);
+    }
+
+    /// Ends a request's hold on a file and a buffer that lost their places
+    /// while it was in flight.
+    #[cold]
+    fn let_go(&mut self, index: u32) {
+        let what = self.pool.records[index as usize].what;
+        if let Some(file) = self.files.release(what) {
+            self.backend.close(file);
+        }
+        if let Some(buffer) = self.buffers.release(what) {
+            self.backend.unmap(buffer.handle);
+        }
     }
 
     /// Handles everything that came home, oldest first. True if anything had.
@@ -116,9 +100,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         let mut resumed = false;
         while let Some(index) = slots.next_returned(&mut list) {
-            let record = &mut self.pool.records[index as usize];
-            if core::mem::take(&mut record.ended) {
-                let result = record.res;
+            let what = &mut self.pool.records[index as usize].what;
+            if what.has(ENDED) {
+                what.clear(ENDED);
+                let result = self.pool.outcomes[index as usize].res;
                 slots.retire(index);
                 self.finish(index, result);
                 continue;
@@ -136,9 +121,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                             } else {
                                 // A notice has crossed the end. The slot is
                                 // free when that has come home.
-                                let record = &mut self.pool.records[index as usize];
-                                record.res = result;
-                                record.ended = true;
+                                self.pool.outcomes[index as usize].res = result;
+                                self.pool.records[index as usize].what.set(ENDED);
                             }
                         }
                         Start::Pending | Start::NoRoom => slots.acted_on(index),
@@ -153,30 +137,57 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Asks the backend for completions. True if there were any.
+    ///
+    /// Their CQEs go straight into the CQ, with the positions in registers; the
+    /// first that cannot, and all after it, for the order's sake, wait in
+    /// `reaped` until the backend has said everything.
     pub(super) fn poll_backend(&mut self) -> bool {
-        let slots = &self.shared.slots;
-        let records = &mut *self.pool.records;
+        if self.cq.run().room < self.pending {
+            self.cq.refresh();
+        }
+        let cqes = self.cq.run();
+        // No CQE passes one that waits for room.
+        let room = if self.overflow.is_empty() { cqes.room as usize } else { 0 };
+        let slots = self.shared.slots.run();
         let reaped = &mut self.reaped;
+        let Run { records, outcomes, stack, places } = self.pool.run();
+        let bottom = stack.len();
+        // As many as there are CQEs and places on the stack for.
+        let room = room.min(places.len());
+        let (records, mut places) = (&mut records[..slots.len()], &mut places[..room]);
+        let mut posted = 0;
         self.backend.poll(|token: Token, result| {
-            // A token that is not live is a device's or backend's error: it
-            // is counted, and nobody's request ends by it.
-            if slots.is_live(token) {
-                let index = token.index() as u32;
-                records[index as usize].res = result;
-                if slots.peek(token.index()).1 {
-                    // A notice has crossed the end: the slot is on the return
-                    // list, and free when it has come home.
-                    records[index as usize].ended = true;
-                } else {
-                    slots.retire(index);
-                    reaped.push(records, index);
+            let index = token.index();
+            match slots.end(token) {
+                End::Closed => {
+                    let record = &records[index];
+                    if let Some(place) = places.get_mut(posted)
+                        && record.what.ordinary()
+                    {
+                        let tail = cqes.first.wrapping_add(posted as u32);
+                        cqes.put(tail, late(record, index as u32, result));
+                        *place = index as u32;
+                        posted += 1;
+                    } else {
+                        reap(outcomes, reaped, index, result);
+                        places = Default::default();
+                    }
                 }
+                End::Crossed => crossed(records, outcomes, index, result),
+                // A device's or backend's error: nobody's request ends by it.
+                End::Stale => drop(self.shared.slots.refuse()),
             }
         });
-        let mut any = false;
-        while let Some(index) = self.reaped.pop(self.pool.records) {
+        self.pool.set_top(bottom + posted);
+        self.cq.advance(cqes.first.wrapping_add(posted as u32));
+        if posted != 0 {
+            self.pending -= posted as u32;
+            self.starved &= fault::on(Fault::StarvedForEver);
+        }
+        let mut any = posted != 0;
+        while let Some(index) = self.reaped.pop(self.pool.outcomes) {
             any = true;
-            let result = self.pool.records[index as usize].res;
+            let result = self.pool.outcomes[index as usize].res;
             self.finish(index, result);
         }
         any
@@ -197,4 +208,31 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.shared.app_wait.notify_after_fence(&self.shared.host);
         }
     }
+}
+
+/// Keeps the result of a request whose CQE cannot be written while its backend
+/// tells of it.
+#[cold]
+#[inline(never)]
+fn reap(outcomes: &mut [Outcome], reaped: &mut Fifo, index: usize, result: i32) {
+    outcomes[index].res = result;
+    reaped.push(outcomes, index as u32);
+}
+
+/// Keeps the result of a request whose end a notice has crossed: the slot is
+/// on the return list, and free when it has come home.
+#[cold]
+#[inline(never)]
+fn crossed(records: &mut [Record], outcomes: &mut [Outcome], index: usize, result: i32) {
+    outcomes[index].res = result;
+    records[index].what.set(ENDED);
+}
+
+/// The CQE of a request whose result came after its start.
+#[inline(always)]
+fn late(record: &Record, index: u32, result: i32) -> Cqe {
+    let res = result - i32::from(result > 0 && fault::on(Fault::LateResultOffByOne));
+    let lost = fault::on(Fault::LateUserDataLost);
+    let user_data = if lost { index.into() } else { record.user_data };
+    Cqe { user_data, res, flags: 0 }
 }

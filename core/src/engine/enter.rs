@@ -5,6 +5,7 @@ use super::submit::End;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Parked};
+use crate::op::Kind;
 use crate::sync::spin_loop;
 use crate::uapi;
 
@@ -60,15 +61,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return self.enter_slow(0, to_submit, min_complete, waiting, deadline);
         }
         // One at a time is worth a way of its own, without a loop.
-        if to_submit == 1 {
-            if !self.run(1).1 {
-                return self.enter_slow(0, to_submit, min_complete, waiting, deadline);
-            }
+        let (taken, all) = if to_submit == 1 {
+            self.run(1)
+        } else if self.next_kind() == Kind::Nop {
+            self.run_many(to_submit)
         } else {
-            let (taken, all) = self.run_many(to_submit);
-            if !all {
-                return self.enter_slow(taken, to_submit, min_complete, waiting, deadline);
-            }
+            (0, false)
+        };
+        if !all {
+            return self.enter_slow(taken, to_submit, min_complete, waiting, deadline);
         }
         // What is posted here cannot have been reaped yet, so as many as were
         // submitted need no look.
@@ -94,10 +95,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     ) -> Result<u32, Errno> {
         self.progress();
         let answer = match self.enter_submit(to_submit, taken) {
-            Ok(taken) if waiting && taken == to_submit => match self.wait(min_complete, deadline) {
-                Err(errno) if taken == 0 => Err(errno),
-                _ => Ok(taken),
-            },
+            Ok(taken) if waiting && taken == to_submit && self.lacks(min_complete) => {
+                // What a polled backend has done meanwhile is often enough.
+                if self.backend.polling() {
+                    self.poll_backend();
+                }
+                match self.wait(min_complete, deadline) {
+                    Err(errno) if taken == 0 => Err(errno),
+                    _ => Ok(taken),
+                }
+            }
             other => other,
         };
         self.publish();

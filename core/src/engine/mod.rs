@@ -7,8 +7,10 @@
 mod build;
 mod complete;
 mod enter;
+mod prepare;
 mod register;
 mod remote;
+mod run;
 mod submit;
 
 #[cfg(not(loom))]
@@ -29,13 +31,26 @@ use crate::stats::Stats;
 use crate::sync::{AtomicU32, Ordering, fence};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_SQ_TASKRUN};
 use crate::wake::{EventCount, Key};
+use core::num::NonZeroUsize;
 
 /// A registered buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BufferEntry<T> {
-    pub addr: usize,
+    pub start: NonZeroUsize,
     pub len: usize,
     pub handle: T,
+}
+
+impl<T> BufferEntry<T> {
+    /// Whether a range lies inside.
+    #[inline(always)]
+    pub fn holds(&self, addr: u64, len: u32) -> bool {
+        // Where the range starts in the buffer, and where one of its length
+        // may start; an address before the buffer wraps to far behind it.
+        let start = addr.wrapping_sub(self.start.get() as u64);
+        let last = (self.len as u64).checked_sub(len.into());
+        last.is_some_and(|last| start <= last)
+    }
 }
 
 /// What more than one thread of a ring touches: the lanes to the engine and
@@ -273,7 +288,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         )?;
         for (index, record) in self.pool.records.iter().enumerate() {
             if self.shared.slots.peek(index).0 {
-                let name = crate::uapi::opcode_name(record.opcode).unwrap_or("?");
+                let name = crate::uapi::opcode_name(record.what.opcode()).unwrap_or("?");
                 writeln!(to, "request {index}: {name}, user_data {:#x}", record.user_data)?;
             }
         }
@@ -374,14 +389,13 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
                 self.sleep(key, None);
             }
         }
-        while let Some(index) = self.overflow.pop(self.pool.records) {
+        while let Some(index) = self.overflow.pop(self.pool.outcomes) {
             self.pool.put(index);
         }
         // Nothing waits for room any more, nor will.
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
-        let backend = &mut self.backend;
-        self.files.close(|file| backend.close(file));
-        self.buffers.close(|buffer| backend.unmap(buffer.handle));
+        self.close_files();
+        self.close_buffers();
         // Release: pairs with the Acquire load in `Remote::stopped`: who sees
         // it sees the last CQEs too.
         let order = fault::order(Fault::StoppedRelaxed, Ordering::Release);

@@ -9,6 +9,7 @@ use crate::op;
 use crate::register::Call;
 use crate::types::Iovec;
 use crate::uapi::{IORING_OP_NOP, IORING_REGISTER_FILES_SKIP};
+use core::num::NonZeroUsize;
 
 /// The kernel's bound for one registered buffer.
 const MAX_BUFFER: usize = 1 << 30;
@@ -37,8 +38,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 if fault::on(Fault::UnregisterDoesNothing) {
                     return Ok(0);
                 }
-                let backend = &mut self.backend;
-                self.files.close(|file| backend.close(file));
+                self.close_files();
                 Ok(0)
             }
             // SAFETY: the caller's promise.
@@ -52,8 +52,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 if !self.buffers.registered() {
                     return Err(Errno::ENXIO);
                 }
-                let backend = &mut self.backend;
-                self.buffers.close(|buffer| backend.unmap(buffer.handle));
+                self.close_buffers();
                 Ok(0)
             }
             Call::Probe(probe) => {
@@ -106,15 +105,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if fd == -1 {
                 continue;
             }
-            let file = self.backend.open(fd);
-            if let Err(errno) = file.and_then(|file| self.files.put(place as u32, file)) {
-                // As if nothing had been asked (the fault of the seed's time:
-                // a table freed here and once more at teardown).
-                let backend = &mut self.backend;
-                if !fault::on(Fault::FailedRegistrationStays) {
-                    self.files.close(|file| backend.close(file));
+            match self.backend.open(fd) {
+                Ok(file) => self.files.put(place as u32, file),
+                Err(errno) => {
+                    // As if nothing had been asked (the fault of the seed's
+                    // time: a table freed here and once more at teardown).
+                    if !fault::on(Fault::FailedRegistrationStays) {
+                        self.close_files();
+                    }
+                    return Err(errno);
                 }
-                return Err(errno);
             }
         }
         Ok(0)
@@ -127,19 +127,36 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 continue;
             }
             let place = offset + done as u32;
-            if let Some(file) = self.files.clear(place) {
+            let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
+            if let Some(file) = self.files.clear(place, in_flight) {
                 self.backend.close(file);
             }
             if fd == -1 || fd == IORING_REGISTER_FILES_SKIP {
                 continue;
             }
-            let put = self.backend.open(fd).and_then(|file| self.files.put(place, file));
-            if let Err(errno) = put {
-                let counted = done as u32 + u32::from(fault::on(Fault::UpdateCountsFailed));
-                return if counted == 0 { Err(errno) } else { Ok(counted) };
+            match self.backend.open(fd) {
+                Ok(file) => self.files.put(place, file),
+                Err(errno) => {
+                    let counted = done as u32 + u32::from(fault::on(Fault::UpdateCountsFailed));
+                    return if counted == 0 { Err(errno) } else { Ok(counted) };
+                }
             }
         }
         Ok(count)
+    }
+
+    /// Ends the registration of files; those in use go with their requests.
+    pub(super) fn close_files(&mut self) {
+        let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
+        let backend = &mut self.backend;
+        self.files.close(in_flight, |file| backend.close(file));
+    }
+
+    /// Ends the registration of buffers, in the same way.
+    pub(super) fn close_buffers(&mut self) {
+        let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
+        let backend = &mut self.backend;
+        self.buffers.close(in_flight, |buffer| backend.unmap(buffer.handle));
     }
 
     fn open_buffers(&mut self, count: u32) -> Result<(), Errno> {
@@ -163,8 +180,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         for (place, iovec) in iovecs.iter().enumerate() {
             // SAFETY: the caller's promise.
             if let Err(errno) = unsafe { self.put_buffer(place as u32, iovec) } {
-                let backend = &mut self.backend;
-                self.buffers.close(|buffer| backend.unmap(buffer.handle));
+                self.close_buffers();
                 return Err(errno);
             }
         }
@@ -193,23 +209,24 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     unsafe fn replace_buffer(&mut self, place: u32, iovec: &Iovec) -> Result<(), Errno> {
         // SAFETY: the caller's promise.
         let new = unsafe { self.map(iovec)? };
-        if let Some(old) = self.buffers.clear(place) {
+        let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
+        if let Some(old) = self.buffers.clear(place, in_flight) {
             self.backend.unmap(old.handle);
         }
-        match new {
-            Some(entry) => self.buffers.put(place, entry),
-            None => Ok(()),
+        if let Some(entry) = new {
+            self.buffers.put(place, entry);
         }
+        Ok(())
     }
 
     /// # Safety
     /// As for [`call`](Self::call).
     unsafe fn put_buffer(&mut self, place: u32, iovec: &Iovec) -> Result<(), Errno> {
         // SAFETY: the caller's promise.
-        match unsafe { self.map(iovec)? } {
-            Some(entry) => self.buffers.put(place, entry),
-            None => Ok(()),
+        if let Some(entry) = unsafe { self.map(iovec)? } {
+            self.buffers.put(place, entry);
         }
+        Ok(())
     }
 
     /// # Safety
@@ -222,7 +239,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if addr == 0 && len == 0 {
             return Ok(None);
         }
-        if addr == 0 || len == 0 || len > MAX_BUFFER {
+        let start = NonZeroUsize::new(addr).ok_or(Errno::EFAULT)?;
+        if len == 0 || len > MAX_BUFFER {
             return Err(Errno::EFAULT);
         }
         if addr.checked_add(len).is_none() {
@@ -230,7 +248,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         // SAFETY: the caller's promise.
         let handle = unsafe { self.backend.map(addr, len)? };
-        Ok(Some(BufferEntry { addr, len, handle }))
+        Ok(Some(BufferEntry { start, len, handle }))
     }
 }
 

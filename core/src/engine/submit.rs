@@ -1,6 +1,7 @@
 //! Taking SQEs: one copy, all checks on the copy, then a slot and a start.
 
 use super::Engine;
+use super::prepare::{nop_result, prepare};
 use crate::config::{Mode, Policy};
 use crate::cqe::Cqe;
 use crate::errno::Errno;
@@ -8,12 +9,9 @@ use crate::fault::{self, Fault};
 use crate::files::NONE;
 use crate::hal::{Backend, Host, Request, Start, Target};
 use crate::op::{self, Kind};
-use crate::request::{COMPLETION, SUBMISSION};
+use crate::request::{RESERVED, What};
 use crate::sqe::Sqe;
-use crate::uapi::{IORING_FSYNC_DATASYNC, IORING_NOP_INJECT_RESULT, IOSQE_ASYNC, IOSQE_FIXED_FILE};
-
-/// `UIO_MAXIOV`.
-const MAX_IOVECS: u32 = 1024;
+use crate::uapi::IOSQE_FIXED_FILE;
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,25 +42,18 @@ impl Batch {
 }
 
 /// What became of one SQE.
-enum Issue {
+pub(super) enum Issue {
     Taken,
     /// Refused before it began; a CQE says why.
     Failed,
     NoRoom,
 }
 
-/// How a started request stands, and what it holds.
-struct Held {
-    file: u32,
-    buffer: u32,
-}
-
-impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
+impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Takes up to `to_submit` SQEs and starts them.
     #[inline]
     pub(crate) fn submit(&mut self, to_submit: u32) -> Batch {
-        let taken = self.run_some(to_submit);
-        self.submit_rest(to_submit, taken)
+        self.submit_rest(to_submit, 0)
     }
 
     /// The rest of a batch of which [`run`](Self::run) has taken a part.
@@ -73,7 +64,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         let batch = if taken == want {
             Batch { taken, end: End::All }
         } else {
-            self.submit_steps(want, taken)
+            self.submit_some(want, taken)
         };
         // Nothing is stored in vain: a polling engine comes here all the time.
         if batch.progress() {
@@ -82,82 +73,42 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         batch
     }
 
-    /// Whether a [`run`](Self::run) can have `want` SQEs, at least one.
-    #[inline(always)]
-    pub(super) fn whole(&self, want: u32) -> bool {
-        self.sq.has(want) && want <= self.cq.run().room && self.pool.any()
-    }
-
-    /// Carries out the requests at the head of the SQ that end inside the
-    /// engine, `want` of them if nothing stands in the way, with the positions
-    /// of both rings in registers. Answers how many, and whether it was all.
-    ///
-    /// It asks for what [`whole`](Self::whole) promises. What it sees of an
-    /// SQE that it leaves is forgotten: [`step`](Self::step) copies that one
-    /// anew and makes all its checks on the copy.
-    #[inline(always)]
-    pub(super) fn run(&mut self, want: u32) -> (u32, bool) {
-        // No CQE passes one that waits for room.
-        debug_assert!(self.overflow.is_empty());
-        let entries = self.sq.entries_by_place();
-        let cqes = self.cq.run();
-        let start = self.sq.position();
-        let end = start.wrapping_add(want);
-        let (mut position, mut tail) = (start, cqes.first);
-        let all = loop {
-            let Some(cell) = entries.at(position) else {
-                break false;
-            };
-            let sqe = cell.read_bare();
-            if !plain_nop(&sqe) {
-                break false;
-            }
-            // The record on top of the pool is this request's for as long as
-            // it lasts: it is taken and given back within this line.
-            cqes.put(tail, Cqe { user_data: sqe.user_data, res: 0, flags: 0 });
-            position = position.wrapping_add(1);
-            tail = tail.wrapping_add(1);
-            if position == end {
-                break true;
-            }
-        };
-        self.sq.seek(position);
-        self.cq.advance(tail);
-        (position.wrapping_sub(start), all)
-    }
-
-    /// [`run`](Self::run), with all registers for itself.
+    /// Takes what is left of `want` SQEs, at least one.
     #[inline(never)]
-    pub(super) fn run_many(&mut self, want: u32) -> (u32, bool) {
-        self.run(want)
-    }
-
-    /// A [`run`](Self::run) for as many of `want` SQEs as can be had.
-    fn run_some(&mut self, want: u32) -> u32 {
-        let most = want.min(self.sq.ready());
-        if most > self.cq.run().room && self.overflow.is_empty() {
-            self.cq.refresh();
-        }
-        let most = most.min(self.cq.run().room);
-        if self.whole(most) { self.run_many(most).0 } else { 0 }
-    }
-
-    /// The rest of a batch, from the first SQE that [`run`](Self::run) left.
-    #[inline(never)]
-    fn submit_steps(&mut self, want: u32, taken: u32) -> Batch {
+    fn submit_some(&mut self, want: u32, taken: u32) -> Batch {
         let mut batch = Batch { taken, end: End::All };
         if !self.pool.has(want - batch.taken) {
             // Whole batches from the free records; when they run dry, those
             // that came home. What is missing then is taken one by one.
             self.collect();
         }
-        while batch.taken != want && batch.end == End::All {
-            if self.step(&mut batch) == Kind::Nop && batch.end == End::All {
-                batch.taken += self.run_some(want - batch.taken);
+        let mut kind = self.next_kind();
+        loop {
+            // What follows is likely to be of the same kind.
+            match kind {
+                Kind::Fixed => self.run_fixed(&mut batch, want),
+                Kind::Nop => batch.taken += self.run_some(want - batch.taken),
+                _ => {}
+            }
+            if batch.taken == want || batch.end != End::All {
+                break;
+            }
+            kind = self.step(&mut batch);
+            if batch.taken == want || batch.end != End::All {
+                break;
             }
         }
         self.backend.kick();
         batch
+    }
+
+    /// What the next SQE looks like, for the choice of a run and nothing else.
+    #[inline(always)]
+    pub(super) fn next_kind(&self) -> Kind {
+        match self.sq.entry(self.sq.position()) {
+            Some(cell) => op::kind(cell.words().head().opcode()),
+            None => Kind::None,
+        }
     }
 
     /// Takes one SQE the long way: any operation, any state of the ring.
@@ -177,16 +128,23 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             return Kind::None;
         };
         let Some(index) = self.pool.take().or_else(|| self.take_slow()) else {
-            return self.starve(batch);
+            self.starve(batch);
+            return Kind::None;
         };
         let sqe = cell.read();
         let kind = op::kind(sqe.opcode);
         let issue = self.issue(index, kind, &sqe);
+        self.account(batch, index, issue);
+        kind
+    }
+
+    /// What became of the SQE at the head, given record `index`, for the batch.
+    pub(super) fn account(&mut self, batch: &mut Batch, index: u32, issue: Issue) {
         if let Issue::NoRoom = issue {
             self.pool.put(index);
             return self.starve(batch);
         }
-        self.sq.seek(position.wrapping_add(1));
+        self.sq.seek(self.sq.position().wrapping_add(1));
         batch.taken += 1;
         if matches!(issue, Issue::Failed) {
             let stop = !self.config.submit_all && !fault::on(Fault::FailureDoesNotStop);
@@ -195,16 +153,14 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
                 batch.taken -= u32::from(fault::on(Fault::FailureNotCounted));
             }
         }
-        kind
     }
 
     /// The SQE at the head must wait for a completion.
     #[cold]
-    fn starve(&mut self, batch: &mut Batch) -> Kind {
+    fn starve(&mut self, batch: &mut Batch) {
         self.stats.busy += 1;
         self.starved = true;
         batch.end = End::Busy;
-        Kind::None
     }
 
     #[cold]
@@ -224,7 +180,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             return Issue::Taken;
         }
         if let Err(errno) = prepare(kind, sqe) {
-            return self.fail(index, sqe, errno.to_result());
+            return self.fail(index, sqe.user_data, errno.to_result());
         }
         if kind == Kind::Nop {
             let res = nop_result(sqe);
@@ -236,32 +192,33 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
 
     fn issue_io(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Issue {
         if !self.backend.supports(sqe.opcode) {
-            return self.fail(index, sqe, Errno::EINVAL.to_result());
+            return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
         }
-        let mut held = Held { file: NONE, buffer: NONE };
-        let mut buffer = None;
-        let target = match self.target(sqe, &mut held) {
+        let (target, file) = match self.target(sqe) {
             Ok(target) => target,
-            Err(errno) => return self.end(index, sqe, held, errno.to_result()),
+            Err(errno) => return self.end(index, sqe.user_data, errno.to_result()),
         };
+        let (mut handle, mut buffer) = (None, NONE);
         if kind == Kind::Fixed {
-            match self.fixed_range(sqe, &mut held) {
-                Ok(handle) => buffer = Some(handle),
+            buffer = u32::from(sqe.buf_index) + u32::from(fault::on(Fault::BufferIndexOffByOne));
+            match self.fixed_range(sqe, buffer) {
+                Ok(of_buffer) => handle = Some(of_buffer),
                 Err(errno) => {
                     let errno = match target {
                         Target::Fd(fd) if !self.backend.is_open(fd) => Errno::EBADF,
                         _ => errno,
                     };
-                    return self.end(index, sqe, held, errno.to_result());
+                    return self.end(index, sqe.user_data, errno.to_result());
                 }
             }
         }
+        let fallback = index == self.pool.fallback();
         let request = Request {
             opcode: sqe.opcode,
             flags: sqe.flags,
-            fallback: index == self.pool.fallback(),
+            fallback,
             target,
-            buffer,
+            buffer: handle,
             addr: sqe.addr,
             len: sqe.len,
             off: sqe.off,
@@ -269,175 +226,101 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         };
         let record = &mut self.pool.records[index as usize];
         record.user_data = sqe.user_data;
-        record.opcode = sqe.opcode;
-        record.cflags = 0;
-        record.file = held.file;
-        record.buffer = held.buffer;
-        record.refs = SUBMISSION | COMPLETION;
+        record.what = What::new(sqe.opcode, file, buffer);
+        if fallback {
+            record.what.set(RESERVED);
+        }
         // Before `start`: the completion may come from another thread before
-        // `start` returns. It waits on the return list until we look there,
-        // and the submission's reference is ours until then.
-        let slots = &self.shared.slots;
+        // `start` returns. It waits on the return list until we look there.
+        let slots = self.shared.slots.run();
         let late = fault::on(Fault::ArmedLate);
         let token = if late { slots.token(index) } else { slots.arm(index) };
         // SAFETY: whoever pushed the SQE promised that its memory stays
         // valid until the CQE (SubmissionQueue::push), and a registered
         // range lies inside memory that its registrar keeps valid.
-        match unsafe { self.backend.start(token, &request) } {
+        let start = unsafe { self.backend.start(token, &request) };
+        if late && start == Start::Pending {
+            slots.arm(index);
+        }
+        if start == Start::Pending {
+            self.pending += 1;
+        }
+        self.started(index, sqe.user_data, start)
+    }
+
+    /// What a backend said to a request that is armed, in record `index`.
+    pub(super) fn started(&mut self, index: u32, user_data: u64, start: Start) -> Issue {
+        if start != Start::Pending {
+            self.shared.slots.retire(index);
+        }
+        match start {
+            // Our reference of the two that a request has, the submission's,
+            // was that nothing can come home while we are here.
             Start::Pending => {
-                if late {
-                    slots.arm(index);
+                if fault::on(Fault::ReferenceIgnored) {
+                    self.complete_now(index, Cqe { user_data, res: 0, flags: 0 });
                 }
-                self.pending += 1;
-                self.drop_reference(index, SUBMISSION);
                 Issue::Taken
             }
-            Start::Done(result) => {
-                self.shared.slots.retire(index);
-                self.end(index, sqe, held, result)
+            Start::Done(result) => self.end(index, user_data, result),
+            Start::Refused(result) => self.fail(index, user_data, result),
+            // Nothing is in flight whose end could make room: waiting would
+            // be for ever.
+            Start::NoRoom if self.pending == 0 && self.overflow.is_empty() => {
+                self.end(index, user_data, Errno::ENOMEM.to_result())
             }
-            Start::Refused(result) => {
-                self.shared.slots.retire(index);
-                self.let_go(held.file, held.buffer);
-                self.fail(index, sqe, result)
-            }
-            Start::NoRoom => {
-                self.shared.slots.retire(index);
-                if self.pending == 0 && self.overflow.is_empty() {
-                    // Nothing is in flight whose end could make room: waiting
-                    // would be for ever.
-                    return self.end(index, sqe, held, Errno::ENOMEM.to_result());
-                }
-                self.let_go(held.file, held.buffer);
-                Issue::NoRoom
-            }
+            Start::NoRoom => Issue::NoRoom,
         }
     }
 
-    /// The file an SQE means, held for the request if it is registered.
-    fn target(&mut self, sqe: &Sqe, held: &mut Held) -> Result<Target<B::File>, Errno> {
+    /// The file an SQE means, and its place if it is registered.
+    fn target(&self, sqe: &Sqe) -> Result<(Target<B::File>, u32), Errno> {
         if sqe.flags & IOSQE_FIXED_FILE != 0 {
-            let (node, file) = self.files.hold(sqe.fd as u32).ok_or(Errno::EBADF)?;
-            held.file = node;
-            return Ok(Target::Registered(file));
+            let place = sqe.fd as u32;
+            let file = self.files.get(place).ok_or(Errno::EBADF)?;
+            return Ok((Target::Registered(file), place));
         }
         if self.config.policy == Policy::Seed && matches!(self.config.mode, Mode::SqPoll { .. }) {
             // Seed 001: submission polling takes registered files only.
             return Err(Errno::EBADF);
         }
-        Ok(Target::Fd(sqe.fd))
+        Ok((Target::Fd(sqe.fd), NONE))
     }
 
-    /// Checks the range of a registered buffer and holds the buffer.
-    fn fixed_range(&mut self, sqe: &Sqe, held: &mut Held) -> Result<B::Buffer, Errno> {
-        let index = u32::from(sqe.buf_index) + u32::from(fault::on(Fault::BufferIndexOffByOne));
-        let (node, buffer) = self.buffers.hold(index).ok_or(Errno::EFAULT)?;
-        held.buffer = node;
-        if fault::on(Fault::RangeUnchecked) {
+    /// Checks the range of the registered buffer at `place`.
+    fn fixed_range(&self, sqe: &Sqe, place: u32) -> Result<B::Buffer, Errno> {
+        let buffer = self.buffers.get(place).ok_or(Errno::EFAULT)?;
+        if buffer.holds(sqe.addr, sqe.len) || fault::on(Fault::RangeUnchecked) {
             return Ok(buffer.handle);
         }
-        let start = sqe.addr;
-        let end = start.checked_add(u64::from(sqe.len)).ok_or(Errno::EFAULT)?;
-        let first = buffer.addr as u64;
-        let last = first + buffer.len as u64 + u64::from(fault::on(Fault::RangeOnePast));
-        if start < first && !fault::on(Fault::RangeStartUnchecked) || end > last {
-            return Err(Errno::EFAULT);
-        }
-        Ok(buffer.handle)
+        let first = buffer.start.get() as u64;
+        let after = first + buffer.len as u64;
+        let end = sqe.addr.checked_add(sqe.len.into()).ok_or(Errno::EFAULT)?;
+        let past = end == after + 1 && sqe.addr >= first && fault::on(Fault::RangeOnePast);
+        let before = sqe.addr < first && end <= after && fault::on(Fault::RangeStartUnchecked);
+        if past || before { Ok(buffer.handle) } else { Err(Errno::EFAULT) }
     }
 
     /// A request that ended while it was started.
     #[inline]
-    fn end(&mut self, index: u32, sqe: &Sqe, held: Held, result: i32) -> Issue {
-        self.let_go(held.file, held.buffer);
-        let res = if fault::on(Fault::ErrorsBecomeZero) { result.max(0) } else { result };
-        let flags = u32::from(fault::on(Fault::CqeFlagsGarbage)) << 5;
-        self.complete_now(index, Cqe { user_data: sqe.user_data, res, flags });
+    fn end(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
+        self.complete_now(index, done(user_data, result));
         Issue::Taken
     }
 
     /// An SQE that was refused.
     #[cold]
-    fn fail(&mut self, index: u32, sqe: &Sqe, result: i32) -> Issue {
+    fn fail(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
         self.stats.refused += 1;
-        self.complete_now(index, Cqe { user_data: sqe.user_data, res: result, flags: 0 });
+        self.complete_now(index, Cqe { user_data, res: result, flags: 0 });
         Issue::Failed
     }
 }
 
-/// What a NOP answers.
-fn nop_result(sqe: &Sqe) -> i32 {
-    let inject = sqe.op_flags & IORING_NOP_INJECT_RESULT != 0;
-    if inject && !fault::on(Fault::NopInjectIgnored) { sqe.len as i32 } else { 0 }
-}
-
-/// Whether an SQE is a NOP of the usual kind: nothing to refuse, nothing to
-/// inject. One test over the fields that [`prepare`] looks at; each is shifted
-/// to where it lies in its word, so that the word needs only to be masked.
+/// The CQE of a request that ended while it was started.
 #[inline(always)]
-fn plain_nop(sqe: &Sqe) -> bool {
-    const { assert!(matches!(op::kind(0), Kind::Nop)) };
-    u32::from(sqe.opcode)
-        | u32::from(sqe.flags & !FLAGS) << 8
-        | u32::from(sqe.ioprio) << 16
-        | u32::from(sqe.personality) << 16
-        | sqe.op_flags
-        == 0
-}
-
-/// Flags that this engine keeps the whole promise of.
-const FLAGS: u8 = IOSQE_FIXED_FILE | IOSQE_ASYNC;
-
-/// The checks that need nothing but the SQE. An error here ends a batch.
-#[inline(always)]
-fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
-    let flags = sqe.flags & !FLAGS != 0 && !fault::on(Fault::SqeFlagsUnchecked);
-    let personality = sqe.personality != 0 && !fault::on(Fault::PersonalityUnchecked);
-    if flags || sqe.ioprio != 0 || personality {
-        return Err(Errno::EINVAL);
-    }
-    match kind {
-        Kind::Nop => {
-            if sqe.op_flags & !IORING_NOP_INJECT_RESULT != 0 {
-                return Err(Errno::EINVAL);
-            }
-        }
-        Kind::ReadWrite | Kind::Fixed => {
-            // `pad2` is the uapi's attr_type_mask here: no attribute is built.
-            if sqe.pad2 != 0 {
-                return Err(Errno::EINVAL);
-            }
-            fits(sqe.addr)?;
-        }
-        Kind::Vectored => {
-            if sqe.pad2 != 0 || sqe.len > MAX_IOVECS {
-                return Err(Errno::EINVAL);
-            }
-            fits(sqe.addr)?;
-        }
-        Kind::Fsync => {
-            let flags = sqe.op_flags & !IORING_FSYNC_DATASYNC != 0;
-            if sqe.addr != 0
-                || sqe.buf_index != 0
-                || sqe.splice_fd_in != 0
-                || (sqe.off as i64) < 0
-                || flags && !fault::on(Fault::FsyncFlagsUnchecked)
-            {
-                return Err(Errno::EINVAL);
-            }
-        }
-        Kind::Fallocate => {
-            if sqe.buf_index != 0 || sqe.op_flags != 0 || sqe.splice_fd_in != 0 {
-                return Err(Errno::EINVAL);
-            }
-        }
-        Kind::None => return Err(Errno::EINVAL),
-    }
-    Ok(())
-}
-
-/// An address that a pointer cannot hold is `-EFAULT` (32-bit places).
-#[inline(always)]
-fn fits(addr: u64) -> Result<(), Errno> {
-    usize::try_from(addr).map(|_| ()).map_err(|_| Errno::EFAULT)
+pub(super) fn done(user_data: u64, result: i32) -> Cqe {
+    let res = if fault::on(Fault::ErrorsBecomeZero) { result.max(0) } else { result };
+    let flags = u32::from(fault::on(Fault::CqeFlagsGarbage)) << 5;
+    Cqe { user_data, res, flags }
 }

@@ -5,18 +5,21 @@
 //! ([`Layout`]); code that works on a ring never knows which one it has.
 
 mod cq;
+mod entry;
 mod lane;
 mod sq;
 
 pub use cq::{CompletionQueue, CqHalf};
 pub(crate) use cq::{CqProducer, MadeRoom};
+pub use entry::{CqeCell, SqeCell};
+pub(crate) use entry::{Head, Words};
 pub use lane::{LaneEnd, Taken, lane};
 pub(crate) use sq::SqConsumer;
 pub use sq::{PushError, SqHalf, SubmissionQueue};
 
 use crate::cqe::Cqe;
 use crate::sqe::Sqe;
-use crate::sync::{AtomicU32, Ordering, UnsafeCell};
+use crate::sync::{AtomicU32, Ordering};
 use core::ptr::NonNull;
 
 /// How the words of a ring are laid out.
@@ -33,91 +36,6 @@ pub enum Layout {
 /// Bytes of a cache line, as far as layout is concerned.
 pub(crate) const LINE: usize = 64;
 const WORD: usize = size_of::<AtomicU32>();
-
-/// One SQE in ring memory, written by the application and read by the engine.
-#[repr(transparent)]
-pub struct SqeCell(UnsafeCell<Sqe>);
-
-/// One CQE in ring memory, written by the engine and read by the application.
-#[repr(transparent)]
-pub struct CqeCell(UnsafeCell<Cqe>);
-
-impl SqeCell {
-    pub(crate) const SIZE: usize = size_of::<Self>();
-
-    /// Copies the entry out, once, by relaxed word-wide reads.
-    ///
-    /// An application that writes the entry after publishing it (against the
-    /// contract, or in shared memory on purpose) makes the copy a mixture,
-    /// and nothing worse: all checks are made on the copy (invariant 2).
-    #[inline(always)]
-    pub(crate) fn read(&self) -> Sqe {
-        let mut copy = Sqe::default();
-        self.read_units(&mut copy, [0, 1, 2, 3, 4, 5, 6, 7]);
-        copy
-    }
-
-    /// Copies out, by the same rule, only the 8-byte units that matter to an
-    /// operation without file and buffer: opcode to fd, length and operation
-    /// flags, user data, buffer index and personality. The rest reads as 0.
-    #[inline(always)]
-    pub(crate) fn read_bare(&self) -> Sqe {
-        let mut copy = Sqe::default();
-        self.read_units(&mut copy, [0, 3, 4, 5]);
-        copy
-    }
-
-    #[cfg(not(loom))]
-    #[inline(always)]
-    fn read_units<const N: usize>(&self, copy: &mut Sqe, units: [usize; N]) {
-        const WORDS: usize = 8 / size_of::<usize>();
-        let to = core::ptr::from_mut(copy).cast::<usize>();
-        self.0.with(|from| {
-            let from = from.cast::<core::sync::atomic::AtomicUsize>();
-            for unit in units {
-                for word in unit * WORDS..(unit + 1) * WORDS {
-                    // SAFETY: `word` is inside the entry and the copy, both
-                    // aligned for usize (Sqe has align 8) and made of
-                    // integers only.
-                    // Relaxed: ordered by the Acquire load of the SQ tail.
-                    unsafe { *to.add(word) = (*from.add(word)).load(Ordering::Relaxed) };
-                }
-            }
-        });
-    }
-
-    #[cfg(loom)]
-    fn read_units<const N: usize>(&self, copy: &mut Sqe, _units: [usize; N]) {
-        // SAFETY: the model application keeps the contract; loom fails the
-        // model when a write is not ordered before this read.
-        self.0.with(|from| unsafe { *copy = *from });
-    }
-
-    #[inline(always)]
-    fn write(&self, sqe: &Sqe) {
-        // SAFETY: the application half is the only writer (`&mut SqHalf`),
-        // and the engine does not read this entry before its publication.
-        self.0.with_mut(|cell| unsafe { *cell = *sqe });
-    }
-}
-
-impl CqeCell {
-    pub(crate) const SIZE: usize = size_of::<Self>();
-
-    #[inline(always)]
-    fn read(&self) -> Cqe {
-        // SAFETY: the engine published this entry (Acquire load of the CQ
-        // tail) and does not write it again before the head passes it.
-        self.0.with(|cqe| unsafe { *cqe })
-    }
-
-    #[inline(always)]
-    fn write(&self, cqe: Cqe) {
-        // SAFETY: the engine is the only producer, and the entry was given
-        // back by the application (Acquire load of the CQ head).
-        self.0.with_mut(|cell| unsafe { *cell = cqe });
-    }
-}
 
 /// The cell that a free-running index names.
 #[inline(always)]
@@ -277,7 +195,7 @@ impl<'m> RingRef<'m> {
             unsafe {
                 base.add(offsets.sqes + SqeCell::SIZE * i)
                     .cast::<SqeCell>()
-                    .write(SqeCell(UnsafeCell::new(Sqe::default())));
+                    .write(SqeCell::new(Sqe::default()));
             }
         }
         for i in 0..cq_entries as usize {
@@ -285,7 +203,7 @@ impl<'m> RingRef<'m> {
             unsafe {
                 base.add(offsets.cqes + CqeCell::SIZE * i)
                     .cast::<CqeCell>()
-                    .write(CqeCell(UnsafeCell::new(Cqe::default())));
+                    .write(CqeCell::new(Cqe::default()));
             }
         }
         // SAFETY: initialised just now, the rest is the caller's promise.

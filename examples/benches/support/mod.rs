@@ -135,10 +135,9 @@ impl Backend for Polled {
 
     #[inline]
     fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
-        for &(token, result) in self.under_way.iter().take(self.count) {
+        for &(token, result) in &self.under_way[..core::mem::take(&mut self.count)] {
             done(token, result);
         }
-        self.count = 0;
     }
 
     #[inline]

@@ -1,0 +1,73 @@
+//! The checks that need nothing but the copy of an SQE.
+
+use crate::errno::Errno;
+use crate::fault::{self, Fault};
+use crate::op::Kind;
+use crate::sqe::Sqe;
+use crate::uapi::{IORING_FSYNC_DATASYNC, IORING_NOP_INJECT_RESULT, IOSQE_ASYNC, IOSQE_FIXED_FILE};
+
+/// `UIO_MAXIOV`.
+const MAX_IOVECS: u32 = 1024;
+
+/// What a NOP answers.
+pub(super) fn nop_result(sqe: &Sqe) -> i32 {
+    let inject = sqe.op_flags & IORING_NOP_INJECT_RESULT != 0;
+    if inject && !fault::on(Fault::NopInjectIgnored) { sqe.len as i32 } else { 0 }
+}
+
+/// Flags that this engine keeps the whole promise of.
+pub(super) const FLAGS: u8 = IOSQE_FIXED_FILE | IOSQE_ASYNC;
+
+/// The checks that need nothing but the SQE. An error here ends a batch.
+#[inline(always)]
+pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
+    let flags = sqe.flags & !FLAGS != 0 && !fault::on(Fault::SqeFlagsUnchecked);
+    let personality = sqe.personality != 0 && !fault::on(Fault::PersonalityUnchecked);
+    if flags || sqe.ioprio != 0 || personality {
+        return Err(Errno::EINVAL);
+    }
+    match kind {
+        Kind::Nop => {
+            if sqe.op_flags & !IORING_NOP_INJECT_RESULT != 0 {
+                return Err(Errno::EINVAL);
+            }
+        }
+        Kind::ReadWrite | Kind::Fixed => {
+            // `pad2` is the uapi's attr_type_mask here: no attribute is built.
+            if sqe.pad2 != 0 {
+                return Err(Errno::EINVAL);
+            }
+            fits(sqe.addr)?;
+        }
+        Kind::Vectored => {
+            if sqe.pad2 != 0 || sqe.len > MAX_IOVECS {
+                return Err(Errno::EINVAL);
+            }
+            fits(sqe.addr)?;
+        }
+        Kind::Fsync => {
+            let flags = sqe.op_flags & !IORING_FSYNC_DATASYNC != 0;
+            if sqe.addr != 0
+                || sqe.buf_index != 0
+                || sqe.splice_fd_in != 0
+                || (sqe.off as i64) < 0
+                || flags && !fault::on(Fault::FsyncFlagsUnchecked)
+            {
+                return Err(Errno::EINVAL);
+            }
+        }
+        Kind::Fallocate => {
+            if sqe.buf_index != 0 || sqe.op_flags != 0 || sqe.splice_fd_in != 0 {
+                return Err(Errno::EINVAL);
+            }
+        }
+        Kind::None => return Err(Errno::EINVAL),
+    }
+    Ok(())
+}
+
+/// An address that a pointer cannot hold is `-EFAULT` (32-bit places).
+#[inline(always)]
+fn fits(addr: u64) -> Result<(), Errno> {
+    usize::try_from(addr).map(|_| ()).map_err(|_| Errno::EFAULT)
+}
