@@ -391,17 +391,30 @@ impl<P: Platform> Controller<P> {
         }
     }
 
+    /// Disables the controller for good, for it is to be taken away.
+    pub(super) fn retire(&self, seen: u32) {
+        if !self.claim(seen) {
+            return;
+        }
+        self.with_admin(|platform, _| {
+            let quiet = give_up(platform, self.cap, core::iter::empty());
+            self.leak(usize::from(!quiet));
+        });
+        self.state.store(seen.wrapping_add(INCARNATION) & !KIND | GONE, Ordering::Relaxed);
+    }
+
+    /// Whether the caller is the one to change the state from `seen`.
+    fn claim(&self, seen: u32) -> bool {
+        let next = seen & !KIND | RESETTING;
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        seen & KIND == RUNNING && self.state.compare_exchange(seen, next, success, failure).is_ok()
+    }
+
     /// Resets the controller, unless somebody else does or did since `seen`
     /// was its state. When it comes back the device does not use any memory
     /// of the old incarnation, or [`leaked_pages`](Self::leaked_pages) tells.
     pub(super) fn reset(&self, seen: u32) {
-        let won = self.state.compare_exchange(
-            seen,
-            seen & !KIND | RESETTING,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        if seen & KIND != RUNNING || won.is_err() {
+        if !self.claim(seen) {
             return;
         }
         let result = self.with_admin(|platform, admin| {

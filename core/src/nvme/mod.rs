@@ -76,6 +76,12 @@ pub trait Platform: Mmio + Dma + Clock {
     /// True if it surely cannot any more.
     fn isolate(&self) -> bool;
 
+    /// Whether somebody wants the device back (it is to be unplugged): what is
+    /// in flight ends with `-ENODEV` then, and everything after it.
+    fn leaving(&self) -> bool {
+        false
+    }
+
     /// Resets the function and gives the right to reach memory back, after
     /// [`isolate`](Platform::isolate). False if there is no such reset.
     fn reset_function(&self) -> bool;

@@ -55,6 +55,8 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let csts = self.controller.platform().read32(regs::CSTS);
         if csts == regs::GONE {
             self.controller.declare(GONE);
+        } else if self.controller.platform().leaving() {
+            self.controller.retire(self.seen);
         } else if csts & regs::CSTS_CFS != 0 {
             self.controller.reset(self.seen);
         } else {

@@ -1,16 +1,17 @@
 //! Setting a ring up.
 
+use std::os::fd::OwnedFd;
 use std::thread::available_parallelism;
 
 use annulus::config::{Config, Footprint, MAX_CQ_ENTRIES, MAX_ENTRIES, MAX_REQUESTS, Mode, Policy};
-use annulus::engine::{Parts, RingMemory, build};
+use annulus::engine::{Completer, Parts, RingMemory, build};
 use annulus::ring::Layout;
 use annulus::uapi;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::drive::{self, Driver};
 use super::memory::Mapping;
-use super::{Error, Parameters, Ring};
+use super::{Error, Parameters, Ring, RingBackend};
 use crate::file::{Blocks, FileBackend, Limits};
 use crate::guard::ForkGuard;
 use crate::host::LinuxHost;
@@ -22,6 +23,13 @@ const PLACES: u32 = 1024;
 const REQUESTS: u32 = 128;
 /// The most unbounded workers, unless asked for otherwise.
 const UNBOUNDED: u32 = 64;
+
+/// How completions are found, where there is a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    Polled,
+    Interrupts,
+}
 
 /// How a ring is to be set up; the `io-uring` crate's builder, and more.
 ///
@@ -48,6 +56,10 @@ pub struct Builder {
     policy: Policy,
     workers: Option<(u32, u32)>,
     eventfd: bool,
+    iopoll: bool,
+    pub(super) completions: Option<Finding>,
+    pub(super) queue_depth: Option<u32>,
+    pub(super) bounce: Option<(usize, usize)>,
 }
 
 impl Builder {
@@ -146,6 +158,37 @@ impl Builder {
         self
     }
 
+    /// Completions are found by polling the device only
+    /// (`IORING_SETUP_IOPOLL`), without interrupts. For rings on an NVMe
+    /// controller.
+    pub fn setup_iopoll(&mut self) -> &mut Self {
+        self.iopoll = true;
+        self.completions = Some(Finding::Polled);
+        self
+    }
+
+    /// Completions are found by interrupts only, instead of polling while the
+    /// ring is busy. For rings on an NVMe controller.
+    pub fn interrupts(&mut self) -> &mut Self {
+        self.iopoll = false;
+        self.completions = Some(Finding::Interrupts);
+        self
+    }
+
+    /// Commands that the device may have at once, at most 4,096; otherwise as
+    /// many as requests. For rings on an NVMe controller.
+    pub fn queue_depth(&mut self, depth: u32) -> &mut Self {
+        self.queue_depth = Some(depth);
+        self
+    }
+
+    /// Bounce buffers for memory that is not registered, and the bytes of
+    /// each; otherwise 32 of 64 KiB. For rings on an NVMe controller.
+    pub fn bounce_buffers(&mut self, count: usize, bytes: usize) -> &mut Self {
+        self.bounce = Some((count, bytes));
+        self
+    }
+
     /// SQ and CQ entries, by the kernel's rules.
     fn sizes(&self, entries: u32) -> Result<(u32, u32), Error> {
         let sq = match entries {
@@ -195,14 +238,32 @@ impl Builder {
         (if self.clamp { uapi::IORING_SETUP_CLAMP } else { 0 })
             | (if self.cq_entries.is_some() { uapi::IORING_SETUP_CQSIZE } else { 0 })
             | (if self.sqpoll_cpu.is_some() { uapi::IORING_SETUP_SQ_AFF } else { 0 })
+            | (if self.iopoll { uapi::IORING_SETUP_IOPOLL } else { 0 })
     }
 
-    /// Sets up a ring with at least `entries` SQ entries, rounded up to a
-    /// power of two.
+    /// Sets up a ring over files with at least `entries` SQ entries, rounded up
+    /// to a power of two.
     ///
     /// # Errors
     /// What is wrong, and what to do about it.
     pub fn build(&self, entries: u32) -> Result<Ring, Error> {
+        if self.iopoll || self.completions.is_some() {
+            return Err(Error::FilesNotPolled);
+        }
+        let plan = self.plan(entries)?;
+        let host = LinuxHost::new(self.bell()?);
+        let blocks =
+            Blocks::new().map_err(|e| Error::System { what: "address space", source: e.into() })?;
+        let slots = plan.config.requests as usize + 1;
+        let limits = self.limits(plan.config.sq_entries, plan.config.requests);
+        let bell = plan.mode == Mode::Inline;
+        self.set_up(plan, host, (), |completer| {
+            FileBackend::new(slots, limits, blocks, completer, bell)
+        })
+    }
+
+    /// Checks what was asked for.
+    pub(super) fn plan(&self, entries: u32) -> Result<Plan, Error> {
         let (sq_entries, cq_entries) = self.sizes(entries)?;
         let mode = self.mode()?;
         let polled = matches!(mode, Mode::SqPoll { .. });
@@ -221,34 +282,43 @@ impl Builder {
             .policy(self.policy)
             .mode(mode);
         config.validate()?;
+        Ok(Plan { config, mode })
+    }
 
+    /// The eventfd for the application, if it wants one.
+    pub(super) fn bell(&self) -> Result<Option<OwnedFd>, Error> {
+        if !self.eventfd {
+            return Ok(None);
+        }
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map(Some)
+            .map_err(|e| Error::System { what: "eventfd", source: e.into() })
+    }
+
+    /// Makes the ring. `keep` goes with it, and is dropped after its backend.
+    pub(super) fn set_up<B: RingBackend>(
+        &self,
+        Plan { config, mode }: Plan,
+        host: LinuxHost,
+        keep: impl Send + Sync + 'static,
+        backend: impl FnOnce(Completer<'static, &'static LinuxHost>) -> B,
+    ) -> Result<Ring<B>, Error> {
         let system = |what| move |source| Error::System { what, source };
         let guard = ForkGuard::new().map_err(system("page that is wiped on fork"))?;
-        let bell = match self.eventfd {
-            true => Some(
-                eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-                    .map_err(|e| Error::System { what: "eventfd", source: e.into() })?,
-            ),
-            false => None,
-        };
-        let bytes = Footprint::of::<FileBackend, &'static LinuxHost>(&config).total();
+        let bytes = Footprint::of::<B, &'static LinuxHost>(&config).total();
         let memory = Mapping::new(bytes).map_err(|source| Error::Memory { bytes, source })?;
-        let place = drive::Place::new(LinuxHost::new(bell), memory);
-
-        let blocks =
-            Blocks::new().map_err(|e| Error::System { what: "address space", source: e.into() })?;
-        let (slots, limits) = (requests as usize + 1, self.limits(sq_entries, requests));
+        let place = drive::Place::new(host, memory, Box::new(keep));
+        // Dropped before the place, whatever fails.
+        let make = backend;
         // SAFETY: the place outlives the ring that is built in it (the driver
         // ends first, in `Ring::drop`), and lends its memory once.
         let (memory, host) = unsafe { (place.memory.lend(), place.host()) };
         let Parts { engine, sq, cq, remote } =
-            build(&config, memory, RingMemory::Inside, host, |completer| {
-                FileBackend::new(slots, limits, blocks, completer, mode == Mode::Inline)
-            })?;
+            build(&config, memory, RingMemory::Inside, host, make)?;
         let params = Parameters {
-            sq_entries,
-            cq_entries,
-            requests,
+            sq_entries: config.sq_entries,
+            cq_entries: config.cq_entries,
+            requests: config.requests,
             flags: config.setup_flags() | self.more_flags(),
             features: engine.features(),
             sq_thread_idle: match mode {
@@ -261,6 +331,12 @@ impl Builder {
         let driver = Driver::start(mode, engine, remote, self.sqpoll_cpu)?;
         Ok(Ring::new_parts(driver, (sq, cq), remote, params, guard, place))
     }
+}
+
+/// What a ring will be, checked.
+pub(super) struct Plan {
+    pub config: Config,
+    pub mode: Mode,
 }
 
 /// Whether the caller may have a polling thread under policy *seed*.

@@ -1,5 +1,6 @@
 //! Who drives a ring's engine, and where it lives.
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::{Arc, mpsc};
@@ -12,15 +13,14 @@ use annulus::register::Call;
 use annulus::served::Served;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::Error;
 use super::memory::Mapping;
-use crate::file::FileBackend;
+use super::{Error, RingBackend};
 use crate::host::LinuxHost;
 use crate::threads;
 
-pub type Engine = annulus::engine::Engine<'static, FileBackend, &'static LinuxHost>;
+pub type Engine<B> = annulus::engine::Engine<'static, B, &'static LinuxHost>;
 pub type RemoteRing = Remote<'static, &'static LinuxHost>;
-type ServedRing = Served<'static, FileBackend, &'static LinuxHost>;
+type ServedRing<B> = Served<'static, B, &'static LinuxHost>;
 
 /// What a ring lives in. Dropped after everything that refers to it.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ pub struct Place {
     pub memory: Mapping,
     /// A box taken apart: it must not look unshared while it is shared.
     host: NonNull<LinuxHost>,
+    /// What the backend uses and does not own.
+    #[allow(dead_code)] // only dropped
+    keep: Box<dyn Any + Send + Sync>,
 }
 
 // SAFETY: memory and a host, neither of which belongs to a thread.
@@ -36,8 +39,8 @@ unsafe impl Send for Place {}
 unsafe impl Sync for Place {}
 
 impl Place {
-    pub fn new(host: LinuxHost, memory: Mapping) -> Self {
-        Self { memory, host: NonNull::from(Box::leak(Box::new(host))) }
+    pub fn new(host: LinuxHost, memory: Mapping, keep: Box<dyn Any + Send + Sync>) -> Self {
+        Self { memory, host: NonNull::from(Box::leak(Box::new(host))), keep }
     }
 
     /// The host, for the ring.
@@ -59,23 +62,23 @@ impl Drop for Place {
 
 /// Who drives the engine.
 #[allow(clippy::large_enum_variant)] // one a ring; inline, no pointer to follow
-pub enum Driver {
+pub enum Driver<B: RingBackend> {
     /// The thread that has the ring.
-    Inline(UnsafeCell<Engine>),
+    Inline(UnsafeCell<Engine<B>>),
     /// A thread of its own.
     SqPoll(JoinHandle<()>),
     /// Whoever has work, and a helper thread.
-    Served(Arc<ServedRing>, JoinHandle<()>),
+    Served(Arc<ServedRing<B>>, JoinHandle<()>),
 }
 
-impl Driver {
+impl<B: RingBackend> Driver<B> {
     /// Puts the engine to work.
     ///
     /// # Errors
     /// No thread, or no such CPU. The engine has ended then.
     pub fn start(
         mode: Mode,
-        engine: Engine,
+        engine: Engine<B>,
         remote: RemoteRing,
         cpu: Option<u32>,
     ) -> Result<Self, Error> {

@@ -60,6 +60,24 @@ pub enum Error {
     /// `EINVAL`.
     #[error("a ring is either polled (setup_sqpoll) or served (setup_served), not both")]
     TwoModes,
+    /// `EINVAL`.
+    #[error(
+        "files have no interrupts to choose and cannot be polled for completions; leave \
+         setup_iopoll() and interrupts() out, or build the ring on an NVMe controller"
+    )]
+    FilesNotPolled,
+    /// `EBUSY`: every interrupt vector has its ring.
+    #[error(
+        "all {vectors} interrupt vectors of the controller are in use; \
+         poll with setup_iopoll(), or end a ring"
+    )]
+    NoVector {
+        /// How many there are for rings.
+        vectors: usize,
+    },
+    /// A queue pair could not be had.
+    #[error(transparent)]
+    Nvme(#[from] annulus::nvme::Error),
     /// `EPERM`, under policy *seed*.
     #[error(
         "under Policy::Seed submission polling needs CAP_SYS_ADMIN; \
@@ -94,6 +112,8 @@ impl Error {
             Error::Memory { source, .. } => source.raw_os_error().unwrap_or(libc::ENOMEM),
             Error::System { source, .. } => source.raw_os_error().unwrap_or(libc::EAGAIN),
             Error::NotPermitted => libc::EPERM,
+            Error::NoVector { .. } => libc::EBUSY,
+            Error::Nvme(error) => error.errno().raw(),
             _ => libc::EINVAL,
         }
     }

@@ -4,6 +4,7 @@ mod builder;
 mod drive;
 mod error;
 mod memory;
+mod nvme;
 mod params;
 mod submitter;
 
@@ -16,10 +17,12 @@ use std::os::fd::BorrowedFd;
 
 use annulus::Stats;
 use annulus::engine::EnterFlags;
+use annulus::hal::Backend;
 use annulus::register::Call;
 use annulus::ring::{CqHalf, SqHalf};
 use annulus::uapi::IORING_SQ_TASKRUN;
 
+use crate::file::FileBackend;
 use crate::guard::ForkGuard;
 use crate::{CompletionQueue, SubmissionQueue};
 pub use builder::Builder;
@@ -57,10 +60,10 @@ pub use submitter::Submitter;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Ring {
+pub struct Ring<B: RingBackend = FileBackend> {
     // In this order: whoever drives ends before what it lives in. Neither is
     // dropped in a forked child.
-    driver: ManuallyDrop<Driver>,
+    driver: ManuallyDrop<Driver<B>>,
     place: ManuallyDrop<Place>,
     sq: UnsafeCell<SqHalf<'static>>,
     cq: UnsafeCell<CqHalf<'static>>,
@@ -69,14 +72,37 @@ pub struct Ring {
     guard: ForkGuard,
 }
 
+/// What can carry out the requests of a [`Ring`].
+pub trait RingBackend: Backend<File: Send, Buffer: Send> + fmt::Debug + Send + 'static {}
+
+impl<B> RingBackend for B where B: Backend<File: Send, Buffer: Send> + fmt::Debug + Send + 'static {}
+
 const _: () = {
     const fn send<T: Send>() {}
     send::<Ring>();
 };
 
 impl Ring {
+    /// A ring over files, with at least `entries` SQ entries and everything
+    /// else as the kernel has it: twice as many CQEs, driven by the calls of
+    /// its owner.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new(entries: u32) -> Result<Self, Error> {
+        Self::builder().build(entries)
+    }
+
+    /// A ring with choices.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl<B: RingBackend> Ring<B> {
     fn new_parts(
-        driver: Driver,
+        driver: Driver<B>,
         halves: (SqHalf<'static>, CqHalf<'static>),
         remote: RemoteRing,
         params: Parameters,
@@ -94,21 +120,6 @@ impl Ring {
         }
     }
 
-    /// A ring with at least `entries` SQ entries and everything else as the
-    /// kernel has it: twice as many CQEs, driven by the calls of its owner.
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
-    pub fn new(entries: u32) -> Result<Self, Error> {
-        Self::builder().build(entries)
-    }
-
-    /// A ring with choices.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// What the ring was set up with.
     #[inline]
     pub fn params(&self) -> &Parameters {
@@ -117,7 +128,7 @@ impl Ring {
 
     /// Submits, waits and registers.
     #[inline]
-    pub fn submitter(&self) -> Submitter<'_> {
+    pub fn submitter(&self) -> Submitter<'_, B> {
         Submitter { ring: self }
     }
 
@@ -171,8 +182,8 @@ impl Ring {
     /// Sync or drop a queue before submitting or waiting: until then what was
     /// pushed or taken is not seen.
     #[inline]
-    pub fn split(&mut self) -> (Submitter<'_>, SubmissionQueue<'_>, CompletionQueue<'_>) {
-        let ring: &Ring = self;
+    pub fn split(&mut self) -> (Submitter<'_, B>, SubmissionQueue<'_>, CompletionQueue<'_>) {
+        let ring: &Self = self;
         // SAFETY: borrowed mutably as a whole, and a submitter touches
         // neither half: it counts by the ring's own words.
         let (sq, cq) = unsafe { (&mut *ring.sq.get(), &mut *ring.cq.get()) };
@@ -226,7 +237,7 @@ impl Ring {
     /// # Errors
     /// The ring back, if its owner drives it.
     #[allow(clippy::result_large_err)] // the ring itself, as it came
-    pub fn into_shared(self) -> Result<SharedRing, Ring> {
+    pub fn into_shared(self) -> Result<SharedRing<B>, Self> {
         match *self.driver {
             Driver::Inline(_) => Err(self),
             _ => Ok(SharedRing { ring: self }),
@@ -261,7 +272,7 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl<B: RingBackend> Drop for Ring<B> {
     fn drop(&mut self) {
         if self.guard.forked() {
             // A child has no thread to wait for, and must not touch what it
@@ -278,17 +289,17 @@ impl Drop for Ring {
     }
 }
 
-impl fmt::Debug for Ring {
+impl<B: RingBackend> fmt::Debug for Ring<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring").field("params", &self.params).finish_non_exhaustive()
     }
 }
 
-struct Dump<'a> {
-    ring: &'a Ring,
+struct Dump<'a, B: RingBackend> {
+    ring: &'a Ring<B>,
 }
 
-impl fmt::Display for Dump<'_> {
+impl<B: RingBackend> fmt::Display for Dump<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.ring.guard.forked() {
             writeln!(f, "a forked child's copy of a ring; the parent's may go on")?;
@@ -312,27 +323,27 @@ impl fmt::Display for Dump<'_> {
 /// consumer each; [`Ring::submission_shared`] and [`Ring::completion_shared`]
 /// are for threads that take turns by a lock of their own.
 #[derive(Debug)]
-pub struct SharedRing {
-    ring: Ring,
+pub struct SharedRing<B: RingBackend = FileBackend> {
+    ring: Ring<B>,
 }
 
 // SAFETY: not inline (into_shared). `&self` then reaches the engine by
 // `Served` or `Remote`, which are Sync, and the halves only by unsafe
 // functions whose caller promises to be alone. Parameters and guard are
 // plain data.
-unsafe impl Sync for SharedRing {}
+unsafe impl<B: RingBackend> Sync for SharedRing<B> {}
 
-impl Deref for SharedRing {
-    type Target = Ring;
+impl<B: RingBackend> Deref for SharedRing<B> {
+    type Target = Ring<B>;
 
-    fn deref(&self) -> &Ring {
+    fn deref(&self) -> &Ring<B> {
         &self.ring
     }
 }
 
-impl SharedRing {
+impl<B: RingBackend> SharedRing<B> {
     /// The ring, for one thread again.
-    pub fn into_inner(self) -> Ring {
+    pub fn into_inner(self) -> Ring<B> {
         self.ring
     }
 }

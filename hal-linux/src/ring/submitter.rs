@@ -10,16 +10,25 @@ use annulus::probe::Probe;
 use annulus::register::Call;
 use annulus::types::{Iovec, SubmitArgs};
 
-use super::Ring;
+use super::{Ring, RingBackend};
+use crate::file::FileBackend;
 
 /// What submits, waits and registers. Every error is a raw errno's, as the
 /// kernel answers it, save that a forked child is told in words.
-#[derive(Clone, Copy, Debug)]
-pub struct Submitter<'a> {
-    pub(super) ring: &'a Ring,
+#[derive(Debug)]
+pub struct Submitter<'a, B: RingBackend = FileBackend> {
+    pub(super) ring: &'a Ring<B>,
 }
 
-impl Submitter<'_> {
+impl<B: RingBackend> Clone for Submitter<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: RingBackend> Copy for Submitter<'_, B> {}
+
+impl<B: RingBackend> Submitter<'_, B> {
     /// Submits what was pushed and synced. Answers how many SQEs were taken
     /// (under SQPOLL: are to be taken).
     ///
