@@ -43,6 +43,8 @@
 mod file;
 mod guard;
 mod host;
+#[cfg(target_pointer_width = "64")]
+pub mod nvme;
 mod ring;
 mod sys;
 mod threads;

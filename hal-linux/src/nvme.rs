@@ -25,11 +25,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annulus::nvme::NvmeBackend;
+use annulus::hal::Clock;
 pub use annulus::nvme::{
     BackendStats, ControllerInfo, Error as ControllerError, Health, Limits, NamespaceInfo, Options,
     RecentError, Status,
 };
+use annulus::nvme::{NvmeBackend, Platform};
 
 use crate::ring::Error as RingError;
 use crate::vfio::{self, PciAddress, VfioDevice};
@@ -45,6 +46,30 @@ pub type NvmeRing = crate::Ring<Backend>;
 /// Express I/O controller.
 const CLASS: u32 = 0x01_08_02;
 
+impl Clock for VfioDevice {
+    fn now(&self) -> u64 {
+        VfioDevice::now(self)
+    }
+}
+
+impl Platform for VfioDevice {
+    fn relax(&self) {
+        VfioDevice::relax(self);
+    }
+
+    fn isolate(&self) -> bool {
+        VfioDevice::isolate(self)
+    }
+
+    fn reset_function(&self) -> bool {
+        self.reset().is_ok() && self.enable_bus_master().is_ok()
+    }
+
+    fn leaving(&self) -> bool {
+        self.release_requested()
+    }
+}
+
 /// Why a controller cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,7 +78,9 @@ pub enum Error {
     #[error(transparent)]
     Vfio(#[from] vfio::Error),
     /// It is not an NVMe controller.
-    #[error("{address} is not an NVMe controller: its class code is {class:#08x}, not {CLASS:#08x}")]
+    #[error(
+        "{address} is not an NVMe controller: its class code is {class:#08x}, not {CLASS:#08x}"
+    )]
     Class {
         /// The function.
         address: PciAddress,
@@ -131,7 +158,7 @@ impl Nvme {
     pub fn open_with(address: &str, options: Options) -> Result<Self, Error> {
         let address: PciAddress = address.parse()?;
         let device = VfioDevice::open(address)?;
-        let class = device.class_code();
+        let class = device.class_code()?;
         if class != CLASS {
             return Err(Error::Class { address, class });
         }
@@ -157,7 +184,9 @@ impl Nvme {
         let mut free = self.vectors.free.lock().unwrap_or_else(PoisonError::into_inner);
         match free.pop() {
             Some(number) => Ok(Vector { number, all: Arc::clone(&self.vectors) }),
-            None => Err(RingError::NoVector { vectors: self.vectors.eventfds.len().saturating_sub(1) }),
+            None => {
+                Err(RingError::NoVector { vectors: self.vectors.eventfds.len().saturating_sub(1) })
+            }
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::uapi;
 const QUEUE_TIMEOUT_NS: u64 = 5_000_000_000;
 /// Polls between two looks at the clock.
 const CLOCK_EVERY: u32 = 1024;
+/// No state of a controller: it would be one that is gone.
+pub(super) const NO_PAIR: u32 = u32::MAX;
 /// Polls in vain after which an adaptive ring sleeps.
 const SPINS: u32 = 256;
 
@@ -109,10 +111,11 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) most: u32,
     /// The largest part in bytes.
     pub(super) max_part: u32,
-    /// The incarnation that this ring knows, and whether it has a queue pair
-    /// there.
+    /// The controller's state while this ring has a queue pair there, else
+    /// [`NO_PAIR`]: one comparison says that all is well.
+    pub(super) armed: u32,
+    /// The incarnation that this ring knows.
     pub(super) seen: u32,
-    pub(super) live: bool,
     pub(super) tick: u16,
     pub(super) polls: u32,
     idle: u32,
@@ -196,8 +199,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         };
         let seen = controller.state();
         let free_vectors = FreeVectors::new(vectors);
-        for tracker in trackers.iter_mut() {
-            *tracker = Tracker::new();
+        for (index, tracker) in (0..).zip(trackers.iter_mut()) {
+            // The slot's part of its commands' identifiers.
+            *tracker = Tracker { cid: index, ..Tracker::new() };
         }
         let mut backend = Self {
             trackers,
@@ -207,7 +211,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             most: entries - 1,
             max_part,
             seen,
-            live: false,
+            armed: NO_PAIR,
             tick: 0,
             polls: 0,
             idle: 0,
@@ -229,7 +233,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         };
         // What fails here is cleaned up by the drop.
         backend.create_pair()?;
-        backend.live = true;
+        backend.armed = seen;
         Ok(backend)
     }
 
@@ -246,6 +250,13 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// Commands that can be outstanding.
     pub fn depth(&self) -> u32 {
         self.most
+    }
+
+    /// Whether commands can be issued: the ring has a queue pair in the
+    /// incarnation of the controller that runs.
+    #[inline(always)]
+    pub(super) fn live(&self) -> bool {
+        self.controller.state() == self.armed
     }
 
     pub(super) fn polled(&self) -> bool {
@@ -349,7 +360,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             || request.op_flags != 0
             || self.in_flight >= self.most
             || !self.waiting.is_empty()
-            || !self.live
+            || !self.live()
         {
             return None;
         }
@@ -490,7 +501,7 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     #[inline]
     fn kick(&mut self) {
-        if self.live {
+        if self.live() {
             let rung = self.pair.sq.kick(self.controller.platform());
             self.stats.doorbells += u32::from(rung);
         }
@@ -525,7 +536,7 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
             self.idle = self.idle.saturating_add(1);
         } else {
             self.idle = 0;
-            if self.live {
+            if self.live() {
                 let rung = self.pair.cq.release(self.controller.platform());
                 self.stats.doorbells += u32::from(rung);
             }
@@ -572,11 +583,24 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
     }
 }
 
+impl<P: Platform, C: Deref<Target = Controller<P>>> core::fmt::Debug for NvmeBackend<'_, P, C> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("NvmeBackend")
+            .field("queue", &self.pair.qid)
+            .field("in_flight", &self.in_flight)
+            .field("depth", &self.most)
+            .field("waiting", &!self.waiting.is_empty())
+            .field("live", &self.live())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<P: Platform, C: Deref<Target = Controller<P>>> Drop for NvmeBackend<'_, P, C> {
     fn drop(&mut self) {
         let running = self.controller.state() & KIND == RUNNING;
         // A pair that the controller does not have is not deleted.
-        let quiet = !self.live || !running || self.delete_pair();
+        let quiet = self.armed == NO_PAIR || !running || self.delete_pair();
         let platform = self.controller.platform();
         let own = [self.pair.sq.memory(), self.pair.cq.memory(), Coherent { ..self.lists }];
         for memory in own.into_iter().chain(self.bounce.take_memory()) {

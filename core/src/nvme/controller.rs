@@ -128,7 +128,8 @@ fn check(platform: &impl Platform) -> Result<Cap, Error> {
     if cap.max_queue_entries() < 2 {
         return wrong("queues of fewer than two entries (MQES)");
     }
-    if cap.admin_only() || !cap.has_nvm() {
+    // Bit 7, no I/O command sets, is set by some beside the others.
+    if !cap.has_nvm() {
         return wrong("there is no NVM command set (CSS)");
     }
     if cap.page_shift_min() > PAGE.trailing_zeros() {

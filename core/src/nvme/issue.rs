@@ -224,7 +224,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         tracker.result = plan.result;
         tracker.block_shift = plan.block_shift;
         (tracker.chunk, tracker.complex) = (NONE, true);
-        if !self.live || !self.waiting.is_empty() || !self.issue(index) {
+        if !self.live() || !self.waiting.is_empty() || !self.issue(index) {
             self.trackers[token.index()].stage = Stage::Waiting;
             self.waiting.push(self.trackers, index);
             self.stats.waited += 1;
@@ -378,7 +378,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             self.free_parts(index);
             return Some(result);
         }
-        if !self.live || !self.issue(index) {
+        if !self.live() || !self.issue(index) {
             self.trackers[slot].stage = Stage::Waiting;
             self.waiting.push(self.trackers, index);
         }

@@ -13,6 +13,10 @@ pub(super) struct Shadow {
     pub event: NonNull<u32>,
 }
 
+// SAFETY: words that a device shares, which belong to no thread; whoever has
+// the doorbell is the only one here to touch them.
+unsafe impl Send for Shadow {}
+
 /// A doorbell register, with its shadow if there is one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doorbell {
@@ -22,8 +26,18 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// Of queue `qid`; `completion`: the completion queue's.
+    /// Of queue `qid`, which the device does not have yet; `completion`: the
+    /// completion queue's.
     pub fn new(qid: u16, completion: bool, stride: usize, shadow: Option<Shadow>) -> Self {
+        if let Some(shadow) = shadow {
+            // What the last queue of this number left there.
+            // SAFETY: in the shadow pages, which live as long as the
+            // controller.
+            unsafe {
+                shadow.doorbell.write_volatile(0);
+                shadow.event.write_volatile(0);
+            }
+        }
         let number = 2 * usize::from(qid) + usize::from(completion);
         Self { register: DOORBELLS + number * stride, shadow, value: 0 }
     }

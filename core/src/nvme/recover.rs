@@ -2,7 +2,7 @@
 
 use core::ops::Deref;
 
-use super::backend::NvmeBackend;
+use super::backend::{NO_PAIR, NvmeBackend};
 use super::controller::{DEAD, GONE, KIND, RESETTING, RUNNING};
 use super::tracker::Stage;
 use super::{Controller, Error, Platform, RecentError, Status, regs};
@@ -98,12 +98,12 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let state = self.controller.state();
         if state & KIND == RESETTING {
             // Whoever resets it says when the device is quiet.
-            self.live = false;
+            self.armed = NO_PAIR;
             return;
         }
         if state != self.seen {
             self.seen = state;
-            self.live = false;
+            self.armed = NO_PAIR;
             // The commands of the old incarnation will not end any more.
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
             self.end_issued(errno, done);
@@ -111,10 +111,10 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         if state & KIND != RUNNING {
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
             self.end_waiting(errno, done);
-        } else if !self.live {
+        } else if self.armed == NO_PAIR {
             match self.create_pair() {
                 Ok(()) => {
-                    (self.live, self.tries) = (true, 0);
+                    (self.armed, self.tries) = (state, 0);
                     self.issue_waiting();
                 }
                 // It has come up and yet does not do this: once more, from
@@ -161,7 +161,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// Issues what waits, as far as there is room.
     pub(super) fn issue_waiting(&mut self) {
         while let Some(index) = self.waiting.first() {
-            if !self.live || !self.issue(index) {
+            if !self.live() || !self.issue(index) {
                 break;
             }
             self.waiting.pop(self.trackers);

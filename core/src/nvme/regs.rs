@@ -73,11 +73,6 @@ impl Cap {
         if self.0 >> 37 & 1 != 0 { 0 } else { 6 << 4 }
     }
 
-    /// Whether only the admin commands exist (`CSS` bit 7).
-    pub fn admin_only(self) -> bool {
-        self.0 >> 44 & 1 != 0
-    }
-
     /// log2 of the smallest memory page (`MPSMIN`).
     pub fn page_shift_min(self) -> u32 {
         (self.0 >> 48 & 0xf) as u32 + 12

@@ -2,6 +2,7 @@
 
 mod bench;
 mod machine;
+mod nvme;
 mod power_cut;
 mod vfio;
 
@@ -86,6 +87,18 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "kernel-waits-for-stalled-medium", run: machine::kernel_waits },
     Scenario { name: "host-unplugs", run: machine::host_unplugs },
     Scenario { name: "measures", run: bench::measures },
+    Scenario { name: "nvme-brings-up", run: nvme::brings_up },
+    Scenario { name: "nvme-verified-io", run: nvme::verified_io },
+    Scenario { name: "nvme-two-rings", run: nvme::two_rings },
+    Scenario { name: "nvme-shadow-doorbells", run: nvme::shadow_doorbells },
+    Scenario { name: "nvme-rules-of-a-namespace", run: nvme::rules_of_a_namespace },
+    Scenario { name: "nvme-refuses", run: nvme::refuses },
+    Scenario { name: "nvme-idle-is-idle", run: nvme::idle_is_idle },
+    Scenario { name: "nvme-failing-medium", run: nvme::failing_medium },
+    Scenario { name: "nvme-stalled-medium", run: nvme::stalled_medium },
+    Scenario { name: "nvme-unplugged", run: nvme::unplugged },
+    Scenario { name: "nvme-iommu-stops", run: nvme::iommu_stops },
+    Scenario { name: "power-cut-workload-of-annulus", run: nvme::power_cut },
     Scenario { name: "fails", run: machine::fails },
     Scenario { name: "vfio-opens", run: vfio::opens },
     Scenario { name: "vfio-maps", run: vfio::maps },

@@ -250,27 +250,27 @@ impl Builder {
         if self.iopoll || self.completions.is_some() {
             return Err(Error::FilesNotPolled);
         }
-        let plan = self.plan(entries)?;
+        let plan = self.plan(entries, MAX_REQUESTS)?;
         let host = LinuxHost::new(self.bell()?);
         let blocks =
             Blocks::new().map_err(|e| Error::System { what: "address space", source: e.into() })?;
-        let slots = plan.config.requests as usize + 1;
-        let limits = self.limits(plan.config.sq_entries, plan.config.requests);
+        let slots = plan.requests as usize + 1;
+        let limits = self.limits(plan.sq_entries, plan.requests);
         let bell = plan.mode == Mode::Inline;
         self.set_up(plan, host, (), |completer| {
             FileBackend::new(slots, limits, blocks, completer, bell)
         })
     }
 
-    /// Checks what was asked for.
-    pub(super) fn plan(&self, entries: u32) -> Result<Plan, Error> {
+    /// Checks what was asked for. `most`: requests that the backend can have.
+    pub(super) fn plan(&self, entries: u32, most: u32) -> Result<Plan, Error> {
         let (sq_entries, cq_entries) = self.sizes(entries)?;
         let mode = self.mode()?;
         let polled = matches!(mode, Mode::SqPoll { .. });
         if polled && self.policy == Policy::Seed && !privileged() {
             return Err(Error::NotPermitted);
         }
-        let requests = self.requests.unwrap_or(cq_entries.clamp(REQUESTS, MAX_REQUESTS));
+        let requests = self.requests.unwrap_or(cq_entries.clamp(REQUESTS, MAX_REQUESTS).min(most));
         let config = Config::new(sq_entries)
             .cq_entries(cq_entries)
             .requests(requests)
@@ -282,7 +282,7 @@ impl Builder {
             .policy(self.policy)
             .mode(mode);
         config.validate()?;
-        Ok(Plan { config, mode })
+        Ok(Plan { config, mode, sq_entries, cq_entries, requests })
     }
 
     /// The eventfd for the application, if it wants one.
@@ -298,7 +298,7 @@ impl Builder {
     /// Makes the ring. `keep` goes with it, and is dropped after its backend.
     pub(super) fn set_up<B: RingBackend>(
         &self,
-        Plan { config, mode }: Plan,
+        Plan { config, mode, sq_entries, cq_entries, requests }: Plan,
         host: LinuxHost,
         keep: impl Send + Sync + 'static,
         backend: impl FnOnce(Completer<'static, &'static LinuxHost>) -> B,
@@ -316,9 +316,9 @@ impl Builder {
         let Parts { engine, sq, cq, remote } =
             build(&config, memory, RingMemory::Inside, host, make)?;
         let params = Parameters {
-            sq_entries: config.sq_entries,
-            cq_entries: config.cq_entries,
-            requests: config.requests,
+            sq_entries,
+            cq_entries,
+            requests,
             flags: config.setup_flags() | self.more_flags(),
             features: engine.features(),
             sq_thread_idle: match mode {
@@ -335,8 +335,11 @@ impl Builder {
 
 /// What a ring will be, checked.
 pub(super) struct Plan {
-    pub config: Config,
-    pub mode: Mode,
+    config: Config,
+    mode: Mode,
+    sq_entries: u32,
+    cq_entries: u32,
+    pub requests: u32,
 }
 
 /// Whether the caller may have a polling thread under policy *seed*.

@@ -4,6 +4,7 @@ mod builder;
 mod drive;
 mod error;
 mod memory;
+#[cfg(target_pointer_width = "64")]
 mod nvme;
 mod params;
 mod submitter;

@@ -9,6 +9,8 @@ use super::{Builder, Error, Ring};
 use crate::host::LinuxHost;
 use crate::nvme::{Backend, Nvme, Vector};
 
+/// With the reserve, as many as a queue pair tells apart.
+const MOST_REQUESTS: u32 = 4095;
 /// READVs and WRITEVs that can be in flight at once.
 const VECTORED: usize = 8;
 
@@ -48,8 +50,8 @@ impl<T> Drop for Lent<T> {
 struct Keep {
     trackers: Lent<Tracker<<Backend as annulus::hal::Backend>::Buffer>>,
     vectors: Lent<Vectors>,
-    /// Its interrupt, for the next ring.
-    vector: Option<Vector>,
+    /// Its interrupt, the next ring's when this is dropped.
+    _vector: Option<Vector>,
 }
 
 impl Builder {
@@ -63,11 +65,7 @@ impl Builder {
     /// # Errors
     /// What is wrong, and what to do about it.
     pub fn build_on(&self, nvme: &Nvme, entries: u32) -> Result<Ring<Backend>, Error> {
-        let mut plan = self.plan(entries)?;
-        if self.requests.is_none() {
-            // As deep as the SQ, and no deeper than a queue pair can be.
-            plan.config = plan.config.requests(plan.config.requests.min(4095));
-        }
+        let plan = self.plan(entries, MOST_REQUESTS)?;
         let (vector, completions) = match self.completions {
             Some(Finding::Polled) => (None, Completions::Polled),
             finding => {
@@ -80,7 +78,7 @@ impl Builder {
                 (Some(vector), how)
             }
         };
-        let requests = plan.config.requests;
+        let requests = plan.requests;
         let mut options = QueueOptions {
             depth: self.queue_depth.unwrap_or(requests.min(4096)),
             completions,
@@ -97,7 +95,7 @@ impl Builder {
         let keep = Keep {
             trackers: Lent::new(requests as usize + 1, Tracker::new),
             vectors: Lent::new(VECTORED, Vectors::new),
-            vector,
+            _vector: vector,
         };
         // SAFETY: lent once; the ring's place keeps them until the backend
         // has ended, and so does `keep` if that is never made.

@@ -30,7 +30,7 @@ const EIO: i32 = 5;
 
 /// All machines.
 pub fn all() -> Vec<Planned> {
-    vec![plain(), vfio(), power_cuts()]
+    vec![plain(), vfio(), nvme(), power_cuts(), power_cuts_of_annulus()]
 }
 
 /// No driver of ours: the machine is what the others take it for.
@@ -79,6 +79,58 @@ fn vfio() -> Planned {
     }
 }
 
+/// Our driver: a controller with namespaces of both block sizes, one of them
+/// failing, and small commands, so that there are requests beyond them.
+fn nvme() -> Planned {
+    let failing = Drive::file(64).fails("read", Some(BAD), EIO);
+    let first = Controller::new()
+        .with("mdts", 5)
+        .namespace(Drive::file(128), 512)
+        .namespace(failing, 512)
+        .namespace(Drive::file(128), 4096);
+    let second = Controller::new().namespace(Drive::null(64), 4096);
+    Planned {
+        machine: Machine::new("nvme").controller(first).controller(second),
+        scenarios: &[
+            ("nvme-brings-up", 30),
+            ("nvme-rules-of-a-namespace", 30),
+            ("nvme-verified-io nsid=1", 90),
+            ("nvme-verified-io nsid=3", 90),
+            ("nvme-two-rings", 60),
+            ("nvme-shadow-doorbells", 60),
+            ("nvme-refuses", 60),
+            ("nvme-idle-is-idle", 60),
+            ("nvme-failing-medium nsid=2 sector=4096", 30),
+            ("nvme-iommu-stops", 30),
+            ("nvme-stalled-medium", 90),
+            ("nvme-unplugged controller=1", 90),
+        ],
+        failing: &[],
+        checks: &[],
+    }
+}
+
+<<<<<<< HEAD
+=======
+/// The same for our driver: with its flushes, and without.
+fn power_cuts_of_annulus() -> Planned {
+    let logged = || Drive::file(8).logged();
+    let controller = Controller::new().namespace(logged(), 512).namespace(logged(), 512);
+    Planned {
+        machine: Machine::new("power-cuts-of-annulus").controller(controller),
+        scenarios: &[
+            ("power-cut-workload-of-annulus nsid=1", 60),
+            ("power-cut-workload-of-annulus nsid=2 flushes=no", 60),
+        ],
+        failing: &[],
+        checks: &[
+            ("every cut leaves what was flushed", |dir| power_cut::holds(&dir.join("disk0.log"))),
+            ("flushes left out are caught", |dir| power_cut::caught(&dir.join("disk1.log"))),
+        ],
+    }
+}
+
+>>>>>>> bc75e8d (hal-linux, guest: an NVMe controller drives the ring in a virtual machine)
 /// Every write and flush is recorded, and replayed up to each cut.
 fn power_cuts() -> Planned {
     let logged = || Drive::file(8).logged();
