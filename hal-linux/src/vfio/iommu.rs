@@ -102,10 +102,10 @@ impl Iommu {
             }
             Iommu::Iommufd { iommu, ioas } => {
                 let mut unmap = iommufd::iommu_ioas_unmap {
-                    size: size_of::<iommufd::iommu_ioas_unmap>() as u32,
                     ioas_id: *ioas,
                     iova,
                     length: len as u64,
+                    ..Default::default()
                 };
                 iommu.call(&mut unmap)?;
                 unmap.length
@@ -116,11 +116,7 @@ impl Iommu {
 }
 
 fn type1_offer(container: &Handle) -> io::Result<Offer> {
-    let ask = vfio::vfio_iommu_type1_info {
-        argsz: size_of::<vfio::vfio_iommu_type1_info>() as u32,
-        ..Default::default()
-    };
-    let (info, answer) = container.call_long(ask)?;
+    let (info, answer) = container.call_long(vfio::vfio_iommu_type1_info::default())?;
     let has = |flag| info.flags & flag != 0;
     let first = if has(vfio::VFIO_IOMMU_INFO_CAPS) { info.cap_offset } else { 0 };
     let ranges = caps::find(&answer, first, vfio::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE);

@@ -91,8 +91,7 @@ fn by_group(sys: &Arc<dyn Sys>, function: &Function, group: u32) -> Result<Opene
 
     let path = function.roots.dev.join(format!("vfio/{group}"));
     let file = Handle::open(sys, &path).map_err(|e| refused(function, &path, e))?;
-    let size = size_of::<vfio::vfio_group_status>() as u32;
-    let mut status = vfio::vfio_group_status { argsz: size, flags: 0 };
+    let mut status = vfio::vfio_group_status::default();
     let fail = |what: &str| {
         let what = format!("{what} ({})", path.display());
         move |e| Error::system(what, e)
@@ -136,29 +135,20 @@ fn files(sys: &Arc<dyn Sys>, function: &Function) -> Result<(Handle, Handle), Er
 /// As the same document's section on the device cdev.
 fn by_cdev(function: &Function, (device, iommu): (Handle, Handle)) -> Result<Opened, Error> {
     let address = function.address;
-    let mut bind = vfio::vfio_device_bind_iommufd {
-        argsz: size_of::<vfio::vfio_device_bind_iommufd>() as u32,
-        iommufd: iommu.as_fd().as_raw_fd(),
-        ..Default::default()
-    };
+    let mut bind =
+        vfio::vfio_device_bind_iommufd { iommufd: iommu.as_fd().as_raw_fd(), ..Default::default() };
     device.call(&mut bind).map_err(|e| match e.raw_os_error() {
         // EINVAL is what the kernel says if the device is open elsewhere by
         // its own file, EBUSY if by its group.
         Some(libc::EBUSY | libc::EINVAL) => in_use(function, &function.cdev().unwrap_or_default()),
         _ => Error::system(format!("cannot bind {address} to iommufd"), e),
     })?;
-    let mut space = iommufd::iommu_ioas_alloc {
-        size: size_of::<iommufd::iommu_ioas_alloc>() as u32,
-        ..Default::default()
-    };
+    let mut space = iommufd::iommu_ioas_alloc::default();
     iommu
         .call(&mut space)
         .map_err(|e| Error::system("iommufd gave no address space".to_owned(), e))?;
-    let mut attach = vfio::vfio_device_attach_iommufd_pt {
-        argsz: size_of::<vfio::vfio_device_attach_iommufd_pt>() as u32,
-        pt_id: space.out_ioas_id,
-        ..Default::default()
-    };
+    let mut attach =
+        vfio::vfio_device_attach_iommufd_pt { pt_id: space.out_ioas_id, ..Default::default() };
     device.call(&mut attach).map_err(|e| match e.raw_os_error() {
         Some(libc::EPERM) => Error::UnsafeInterrupts { address },
         _ => Error::system(format!("cannot attach {address} to its address space"), e),

@@ -40,8 +40,7 @@ impl Device {
     /// # Errors
     /// [`Error::Unsupported`] if it is no PCI device, [`Error::System`].
     pub fn new(file: Handle, address: PciAddress) -> Result<Self, Error> {
-        let size = size_of::<vfio::vfio_device_info>() as u32;
-        let mut info = vfio::vfio_device_info { argsz: size, ..Default::default() };
+        let mut info = vfio::vfio_device_info::default();
         let fail = |what: &'static str| {
             move |e| Error::system(format!("{address} does not tell of its {what}"), e)
         };
@@ -72,8 +71,7 @@ impl Device {
 
     /// How many interrupts of a kind there are; 0 for a kind that is not.
     fn vectors(&self, index: u32) -> u32 {
-        let size = size_of::<vfio::vfio_irq_info>() as u32;
-        let mut info = vfio::vfio_irq_info { argsz: size, index, ..Default::default() };
+        let mut info = vfio::vfio_irq_info { index, ..Default::default() };
         match self.file.call(&mut info) {
             Ok(_) if info.flags & vfio::VFIO_IRQ_INFO_EVENTFD != 0 => info.count,
             _ => 0,
@@ -260,8 +258,7 @@ impl Device {
 
 /// What the kernel says of a region, and the capabilities behind it.
 fn region(file: &Handle, index: u32) -> io::Result<(vfio::vfio_region_info, Vec<u8>)> {
-    let argsz = size_of::<vfio::vfio_region_info>() as u32;
-    file.call_long(vfio::vfio_region_info { argsz, index, ..Default::default() })
+    file.call_long(vfio::vfio_region_info { index, ..Default::default() })
 }
 
 /// An eventfd of the kind that VFIO takes: its counter is read without

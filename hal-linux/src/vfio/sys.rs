@@ -95,9 +95,9 @@ impl Sys for Kernel {
 /// A structure that stands for one ioctl.
 ///
 /// # Safety
-/// The kernel, asked [`REQUEST`](Argument::REQUEST) with the address of `Self`,
-/// touches that many bytes as the structure has, or says in the first word,
-/// and follows no address in it. Any bytes make a valid `Self`.
+/// The first word of `Self` is its size. The kernel, asked
+/// [`REQUEST`](Argument::REQUEST) with the address of `Self`, touches at most
+/// so many bytes, and follows no address in it. Any bytes make a valid `Self`.
 pub unsafe trait Argument: Copy {
     const REQUEST: u32;
 }
@@ -171,14 +171,16 @@ impl Handle {
         unsafe { self.sys.ioctl(self.as_fd(), request.0, number) }
     }
 
-    /// An ioctl that takes and answers in `argument`.
+    /// An ioctl that takes and answers in `argument`, whose size is filled in.
     ///
     /// # Errors
     /// `ioctl(2)`'s.
     pub fn call<T: Argument>(&self, argument: &mut T) -> io::Result<u32> {
-        // SAFETY: the promise of `Argument`; the size was set by whoever made
-        // it, and the kernel refuses one that is larger than it knows.
-        unsafe { self.call_raw(T::REQUEST, argument) }
+        // SAFETY: the promise of `Argument`, and the size is the true one.
+        unsafe {
+            ptr::from_mut(argument).cast::<u32>().write(size_of::<T>() as u32);
+            self.call_raw(T::REQUEST, argument)
+        }
     }
 
     /// [`call`](Self::call) for a structure that names memory.
@@ -195,8 +197,7 @@ impl Handle {
     }
 
     /// An ioctl whose answer goes on behind the structure, as capability
-    /// chains do: all bytes of it. `argument` has its own size in its first
-    /// word.
+    /// chains do: all bytes of it. Sizes are filled in.
     ///
     /// # Errors
     /// `ioctl(2)`'s.

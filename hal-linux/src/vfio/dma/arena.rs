@@ -34,7 +34,7 @@ impl Memory {
         // SAFETY: a new mapping, where the kernel finds room.
         let at = unsafe { mmap_anonymous(ptr::null_mut(), room, prot, flags) }?;
         let start = at.cast::<u8>();
-        let skip = if room > len { start.align_offset(HUGE) } else { 0 };
+        let skip = if room > len { start.addr().next_multiple_of(HUGE) - start.addr() } else { 0 };
         let tail = room - skip - len;
         // SAFETY: both ends lie in the mapping, are whole pages, and nobody
         // has seen them.
