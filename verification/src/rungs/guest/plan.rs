@@ -110,8 +110,6 @@ fn nvme() -> Planned {
     }
 }
 
-<<<<<<< HEAD
-=======
 /// The same for our driver: with its flushes, and without.
 fn power_cuts_of_annulus() -> Planned {
     let logged = || Drive::file(8).logged();
@@ -130,7 +128,6 @@ fn power_cuts_of_annulus() -> Planned {
     }
 }
 
->>>>>>> bc75e8d (hal-linux, guest: an NVMe controller drives the ring in a virtual machine)
 /// Every write and flush is recorded, and replayed up to each cut.
 fn power_cuts() -> Planned {
     let logged = || Drive::file(8).logged();
