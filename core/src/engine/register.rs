@@ -177,28 +177,63 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// As for [`call`](Self::call).
     unsafe fn register_buffers(&mut self, iovecs: &[Iovec]) -> Result<u32, Errno> {
         self.open_buffers(u32::try_from(iovecs.len()).map_err(|_| Errno::EINVAL)?)?;
-        for (place, iovec) in iovecs.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            if let Err(errno) = unsafe { self.put_buffer(place as u32, iovec) } {
+        // SAFETY: the caller's promise, in both.
+        let put = unsafe {
+            self.each_buffer(iovecs, |engine, at| engine.put_buffer(at as u32, &iovecs[at]))
+        };
+        match put {
+            Ok(()) => Ok(0),
+            Err((_, errno)) => {
                 self.close_buffers();
-                return Err(errno);
+                Err(errno)
             }
         }
-        Ok(0)
     }
 
     /// # Safety
     /// As for [`call`](Self::call).
     unsafe fn update_buffers(&mut self, offset: u32, iovecs: &[Iovec]) -> Result<u32, Errno> {
         let count = update_range(self.buffers.len(), offset, iovecs.len())?;
-        for (done, iovec) in iovecs.iter().enumerate() {
-            let place = offset + done as u32;
-            // SAFETY: the caller's promise.
-            if let Err(errno) = unsafe { self.replace_buffer(place, iovec) } {
-                return if done == 0 { Err(errno) } else { Ok(done as u32) };
-            }
+        // SAFETY: the caller's promise, in both.
+        let put = unsafe {
+            self.each_buffer(iovecs, |engine, at| {
+                engine.replace_buffer(offset + at as u32, &iovecs[at])
+            })
+        };
+        match put {
+            Ok(()) => Ok(count),
+            Err((0, errno)) => Err(errno),
+            Err((done, _)) => Ok(done as u32),
         }
-        Ok(count)
+    }
+
+    /// Calls `put` for each buffer of a call, up to the first that fails:
+    /// which, and why. Neighbours share a mapping, if the backend's do.
+    ///
+    /// # Safety
+    /// As for [`call`](Self::call).
+    unsafe fn each_buffer(
+        &mut self,
+        iovecs: &[Iovec],
+        mut put: impl FnMut(&mut Self, usize) -> Result<(), Errno>,
+    ) -> Result<(), (usize, Errno)> {
+        let mut from = 0;
+        while from < iovecs.len() {
+            let (count, len) =
+                if B::SHARES_MAPPINGS { neighbours(&iovecs[from..]) } else { (1, 0) };
+            // If the whole cannot be mapped the parts tell which of them.
+            let whole = (count > 1).then(|| {
+                // SAFETY: the caller's promise, for each part of it.
+                unsafe { self.backend.map(iovecs[from].base as usize, len) }
+            });
+            let done = (from..from + count).try_for_each(|at| put(self, at).map_err(|e| (at, e)));
+            if let Some(Ok(whole)) = whole {
+                self.backend.unmap(whole);
+            }
+            done?;
+            from += count;
+        }
+        Ok(())
     }
 
     /// The new buffer is mapped before the old one goes: a bad one changes
@@ -250,6 +285,22 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let handle = unsafe { self.backend.map(addr, len)? };
         Ok(Some(BufferEntry { start, len, handle }))
     }
+}
+
+/// How many buffers from the first on follow each other in memory (at least
+/// 1), and their bytes.
+fn neighbours(iovecs: &[Iovec]) -> (usize, usize) {
+    let mut iovecs = iovecs.iter();
+    let Some(first) = iovecs.next() else { return (0, 0) };
+    let (start, mut count, mut len) = (first.base as usize, 1, first.len);
+    for next in iovecs {
+        let joins = start.checked_add(len) == Some(next.base as usize) && next.len != 0;
+        // What goes on past the last address is no buffer.
+        let more = len.checked_add(next.len).filter(|&more| start.checked_add(more).is_some());
+        let (true, Some(more)) = (joins, more) else { break };
+        (count, len) = (count + 1, more);
+    }
+    (count, len)
 }
 
 /// Checks an update's range against the table; its length as a count.

@@ -118,6 +118,10 @@ pub trait Dma {
     /// least to the end of the page, perhaps past the end of the mapping).
     fn span(&self, buffer: &Self::Buffer, addr: usize) -> Span;
 
+    /// Whether [`map`](Dma::map) shares the mapping of live buffers that cover
+    /// its memory, so that a whole and its parts take one.
+    const SHARES_MAPPINGS: bool = false;
+
     /// Whether [`sync_for_cpu`](Dma::sync_for_cpu) does anything.
     const NEEDS_SYNC: bool = false;
 

@@ -218,6 +218,12 @@ pub trait Backend {
     /// Gives back a mapping made by [`map`](Backend::map).
     fn unmap(&mut self, buffer: Self::Buffer);
 
+    /// Whether a buffer costs nothing where a live one covers it already.
+    /// Of buffers that follow each other in memory and are registered in one
+    /// call the engine then maps the whole first, and unmaps that when its
+    /// parts are mapped: they take one mapping.
+    const SHARES_MAPPINGS: bool = false;
+
     /// Starts a request without blocking. An array of `iovec`s is the
     /// application's again when this returns (`IORING_FEAT_SUBMIT_STABLE`):
     /// what is needed later has to be copied.

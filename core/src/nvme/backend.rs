@@ -483,6 +483,8 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
         self.controller.platform().unmap(buffer);
     }
 
+    const SHARES_MAPPINGS: bool = P::SHARES_MAPPINGS;
+
     #[inline]
     unsafe fn start(&mut self, token: Token, request: &Request<NamespaceInfo, P::Buffer>) -> Start {
         let ns = match request.target {

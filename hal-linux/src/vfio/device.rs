@@ -262,6 +262,8 @@ impl Mmio for VfioDevice {
 impl Dma for VfioDevice {
     type Buffer = Buffer;
 
+    const SHARES_MAPPINGS: bool = true;
+
     fn alloc(&self, len: usize) -> Result<Coherent, Errno> {
         Ok(self.pool.alloc(len)?)
     }
