@@ -13,7 +13,7 @@
 //!   index) and reading the rest of it: nothing of it is older.
 //! * [`barrier::full`] between publishing and reading what the device wrote in
 //!   the same memory (shadow doorbells, event indices): of two such pairs at
-//!   least one sees the other, as with two threads ([`wake`](crate::wake)).
+//!   least one sees the other, as with two threads (`core/src/wake.rs`).
 
 use core::ptr::NonNull;
 
