@@ -13,13 +13,16 @@
 #[allow(dead_code)]
 mod support;
 
+use annulus::engine::EnterFlags;
 use annulus::hal::Backend;
+use annulus::nvme::{Controller, NvmeBackend, Options, QueueOptions, Tracker};
 use annulus::register::Call;
 use annulus::ring::lane;
 use annulus::types::{Fixed, Iovec};
 use annulus::{config::Config, opcode};
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
+use support::nvme::Ready;
 use support::{
     Ends, Polled, Ring, memory, nop, nop_round, null_ring, push_nops, reap, ring, submit,
 };
@@ -93,6 +96,13 @@ const WORKLOADS: &[Workload] = &[
         ops: 1,
         run: |rounds| reads::<1>(rounds, ring(64, |_| Polled::new())),
     },
+    Workload {
+        name: "nvme-32",
+        what: "4 KiB READ_FIXED of an NVMe namespace, SQE push to CQE reap, batch 32",
+        ops: BATCH,
+        run: nvme_reads::<BATCH>,
+    },
+    Workload { name: "nvme-1", what: "the same, batch 1", ops: 1, run: nvme_reads::<1> },
 ];
 
 fn nops<const BATCH: usize>(rounds: u32) {
@@ -193,6 +203,52 @@ fn reads<const BATCH: usize>(rounds: u32, mut ring: Ring<impl Backend>) {
         // The engine's end is not counted.
         (ring, buffer)
     });
+}
+
+/// The whole path of a read but the device's own part, which is done between
+/// two counted stretches.
+fn nvme_reads<const BATCH: usize>(rounds: u32) {
+    let controller: &Controller<Ready> =
+        Box::leak(Box::new(Controller::new(Ready::new(), Options::default()).expect("ready")));
+    let trackers: Vec<_> = (0..65).map(|_| Tracker::new()).collect();
+    let backend = NvmeBackend::new(controller, &QueueOptions::default(), trackers.leak(), &mut [])
+        .expect("a queue pair");
+    let mut ring = ring(64, |_| backend);
+    let mut buffer = vec![0u8; 2 * 4096];
+    let skip = buffer.as_ptr().align_offset(4096);
+    let at = buffer[skip..].as_mut_ptr();
+    let iovecs = [Iovec { base: at, len: 4096 }];
+    // SAFETY: the buffer outlives the last request, which ends below.
+    let answers = unsafe {
+        [
+            ring.engine.call(Call::RegisterFiles(&[1])),
+            ring.engine.call(Call::RegisterBuffers(&iovecs)),
+        ]
+    };
+    assert_eq!(answers, [Ok(0), Ok(0)]);
+    for _ in 0..rounds {
+        measured(|| {
+            let mut queue = ring.sq.queue();
+            for i in 0..BATCH as u64 {
+                let entry = opcode::ReadFixed::new(Fixed(0), at, 4096, 0)
+                    .offset(i * 4096)
+                    .build()
+                    .user_data(i);
+                // SAFETY: the buffer is there until the end.
+                unsafe { queue.push(&entry) }.expect("the batch fits");
+            }
+            drop(queue);
+            let batch = BATCH as u32;
+            let taken = ring.engine.enter(ring.sq.ready(), 0, EnterFlags::empty(), None);
+            assert!(matches!(taken, Ok(taken) if taken == batch));
+        });
+        controller.platform().run();
+        measured(|| {
+            let waited = ring.engine.enter(0, BATCH as u32, EnterFlags::GETEVENTS, None);
+            assert!(waited.is_ok());
+            black_box(reap::<BATCH>(&mut ring, 4096));
+        });
+    }
 }
 
 /// What callgrind counts: the inside of this function, and nothing else.

@@ -1,6 +1,8 @@
 //! A ring over nothing: the core engine with the smallest backend and host
 //! that keep the contract, so that what is measured is the engine.
 
+pub mod nvme;
+
 use annulus::config::{Config, Footprint};
 use annulus::engine::{Completer, EnterFlags, Memory, Parts, RingMemory, build};
 use annulus::errno::Errno;
