@@ -88,13 +88,21 @@ const WORKLOADS: &[Workload] = &[
         name: "polled-32",
         what: "the same, found complete by polling, batch 32",
         ops: BATCH,
-        run: |rounds| reads::<BATCH>(rounds, ring(64, |_| Polled::new())),
+        run: |rounds| reads::<BATCH>(rounds, ring(Config::new(64), |_| Polled::new())),
+    },
+    Workload {
+        name: "polled-32-direct",
+        what: "the same, without an index array (NO_SQARRAY), batch 32",
+        ops: BATCH,
+        run: |rounds| {
+            reads::<BATCH>(rounds, ring(Config::new(64).index_array(false), |_| Polled::new()))
+        },
     },
     Workload {
         name: "polled-1",
-        what: "the same, batch 1",
+        what: "found complete by polling, batch 1",
         ops: 1,
-        run: |rounds| reads::<1>(rounds, ring(64, |_| Polled::new())),
+        run: |rounds| reads::<1>(rounds, ring(Config::new(64), |_| Polled::new())),
     },
     Workload {
         name: "nvme-32",
@@ -213,7 +221,7 @@ fn nvme_reads<const BATCH: usize>(rounds: u32) {
     let trackers: Vec<_> = (0..65).map(|_| Tracker::new()).collect();
     let backend = NvmeBackend::new(controller, &QueueOptions::default(), trackers.leak(), &mut [])
         .expect("a queue pair");
-    let mut ring = ring(64, |_| backend);
+    let mut ring = ring(Config::new(64), |_| backend);
     let mut buffer = vec![0u8; 2 * 4096];
     let skip = buffer.as_ptr().align_offset(4096);
     let at = buffer[skip..].as_mut_ptr();

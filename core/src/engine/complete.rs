@@ -61,7 +61,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.pending -= 1;
         self.starved &= fault::on(Fault::StarvedForEver);
         let record = &self.pool.records[index as usize];
-        let cqe = late(record, index, result);
+        let cqe = late(record.user_data, index, result);
         if !record.what.ordinary() {
             self.let_go(index);
         }
@@ -158,14 +158,19 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let mut posted = 0;
         self.backend.poll(|token: Token, result| {
             let index = token.index();
+            // Looked at before the slot is, whose place in memory is found by
+            // the same shift.
+            let Some(&record) = records.get(index) else {
+                self.shared.slots.refuse();
+                return;
+            };
             match slots.end(token) {
                 End::Closed => {
-                    let record = &records[index];
                     if let Some(place) = places.get_mut(posted)
                         && record.what.ordinary()
                     {
                         let tail = cqes.first.wrapping_add(posted as u32);
-                        cqes.put(tail, late(record, index as u32, result));
+                        cqes.put(tail, late(record.user_data, index as u32, result));
                         *place = index as u32;
                         posted += 1;
                     } else {
@@ -175,7 +180,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 }
                 End::Crossed => crossed(records, outcomes, index, result),
                 // A device's or backend's error: nobody's request ends by it.
-                End::Stale => drop(self.shared.slots.refuse()),
+                End::Stale => {
+                    self.shared.slots.refuse();
+                }
             }
         });
         self.pool.set_top(bottom + posted);
@@ -230,9 +237,9 @@ fn crossed(records: &mut [Record], outcomes: &mut [Outcome], index: usize, resul
 
 /// The CQE of a request whose result came after its start.
 #[inline(always)]
-fn late(record: &Record, index: u32, result: i32) -> Cqe {
+fn late(user_data: u64, index: u32, result: i32) -> Cqe {
     let res = result - i32::from(result > 0 && fault::on(Fault::LateResultOffByOne));
     let lost = fault::on(Fault::LateUserDataLost);
-    let user_data = if lost { index.into() } else { record.user_data };
+    let user_data = if lost { index.into() } else { user_data };
     Cqe { user_data, res, flags: 0 }
 }

@@ -1,7 +1,7 @@
 //! `enter`: submit, wait, and how much of it was done.
 
 use super::Engine;
-use super::submit::End;
+use super::submit::{Batch, End};
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Parked};
@@ -34,6 +34,14 @@ impl EnterFlags {
     }
 }
 
+/// What [`Engine::enter`] was asked for.
+struct Asked {
+    to_submit: u32,
+    min_complete: u32,
+    waiting: bool,
+    deadline: Option<u64>,
+}
+
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// `io_uring_enter` for the thread that owns the engine.
     ///
@@ -57,24 +65,29 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         deadline: Option<u64>,
     ) -> Result<u32, Errno> {
         let waiting = flags.contains(EnterFlags::GETEVENTS) && !fault::on(Fault::WaitForgotten);
-        if !self.quiet() || !self.whole(to_submit) {
-            return self.enter_slow(0, to_submit, min_complete, waiting, deadline);
+        // Made where it is needed: the short way does without.
+        let asked = || Asked { to_submit, min_complete, waiting, deadline };
+        if !self.quiet() || !self.sq.has(to_submit) || fault::on(Fault::LastSqeLeft) {
+            return self.enter_slow(0, asked());
         }
         // One at a time is worth a way of its own, without a loop.
-        let (taken, all) = if to_submit == 1 {
-            self.run(1)
-        } else if self.next_kind() == Kind::Nop {
-            self.run_many(to_submit)
+        if to_submit == 1 {
+            if !self.room_for_run(1) || !self.run(1).1 {
+                return self.enter_ready(0, asked());
+            }
         } else {
-            (0, false)
-        };
-        if !all {
-            return self.enter_slow(taken, to_submit, min_complete, waiting, deadline);
+            if self.next_kind() != Kind::Nop || !self.room_for_run(to_submit) {
+                return self.enter_ready(0, asked());
+            }
+            let (taken, all) = self.run_many(to_submit);
+            if !all {
+                return self.enter_ready(taken, asked());
+            }
         }
         // What is posted here cannot have been reaped yet, so as many as were
         // submitted need no look.
         if waiting && !(1..=to_submit).contains(&min_complete) && self.lacks(min_complete) {
-            return self.enter_slow(to_submit, to_submit, min_complete, waiting, deadline);
+            return self.enter_slow(to_submit, asked());
         }
         self.sq.commit();
         self.cq.post();
@@ -85,28 +98,37 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// [`enter`](Self::enter) when there is more to do than it did, having
     /// taken `taken` SQEs.
     #[inline(never)]
-    fn enter_slow(
-        &mut self,
-        taken: u32,
-        to_submit: u32,
-        min_complete: u32,
-        waiting: bool,
-        deadline: Option<u64>,
-    ) -> Result<u32, Errno> {
+    fn enter_slow(&mut self, taken: u32, asked: Asked) -> Result<u32, Errno> {
         self.progress();
-        let answer = match self.enter_submit(to_submit, taken) {
-            Ok(taken) if waiting && taken == to_submit && self.lacks(min_complete) => {
-                // What a polled backend has done meanwhile is often enough.
-                if self.backend.polling() {
-                    self.poll_backend();
-                }
-                match self.wait(min_complete, deadline) {
-                    Err(errno) if taken == 0 => Err(errno),
-                    _ => Ok(taken),
-                }
+        let submitted = self.enter_submit(asked.to_submit, taken);
+        self.enter_wait(submitted, &asked)
+    }
+
+    /// [`enter_slow`](Self::enter_slow) when the SQEs asked for are ready and
+    /// nothing else waits to be done.
+    #[inline(never)]
+    fn enter_ready(&mut self, taken: u32, asked: Asked) -> Result<u32, Errno> {
+        let batch = self.submit_some(asked.to_submit, taken);
+        let submitted = self.submitted(batch);
+        self.enter_wait(submitted, &asked)
+    }
+
+    /// The waiting part of [`enter`](Self::enter), and its end.
+    #[inline(always)]
+    fn enter_wait(&mut self, submitted: Result<u32, Errno>, asked: &Asked) -> Result<u32, Errno> {
+        let mut answer = submitted;
+        if asked.waiting && submitted == Ok(asked.to_submit) {
+            // What a polled backend has done meanwhile is often enough.
+            if self.backend.polling() {
+                self.poll_backend();
             }
-            other => other,
-        };
+            if self.lacks(asked.min_complete)
+                && let Err(errno) = self.wait(asked.min_complete, asked.deadline)
+                && asked.to_submit == 0
+            {
+                answer = Err(errno);
+            }
+        }
         self.publish();
         answer
     }
@@ -118,7 +140,18 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.down && !fault::on(Fault::EndNotChecked) {
             return Err(Errno::EOWNERDEAD);
         }
-        let batch = self.submit_rest(to_submit, taken);
+        let batch = self.submit(to_submit, taken);
+        self.submitted(batch)
+    }
+
+    /// Gives the entries of a batch back to the application. What
+    /// [`enter`](Self::enter) says of them.
+    #[inline(always)]
+    fn submitted(&mut self, batch: Batch) -> Result<u32, Errno> {
+        // Nothing is stored in vain: a polling engine comes here all the time.
+        if batch.progress() {
+            self.sq.commit();
+        }
         if batch.taken == 0 && batch.end == End::Busy {
             return Err(Errno::EBUSY);
         }
@@ -133,10 +166,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Drives the engine until `want` CQEs are there.
+    #[inline(never)]
     fn wait(&mut self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
-        if !self.lacks(want) {
-            return Ok(());
-        }
         let want = want.min(self.cq.entries());
         loop {
             self.progress();

@@ -17,6 +17,7 @@ mod submit;
 pub use build::StaticMemory;
 pub use build::{Memory, Parts, RingMemory, build};
 pub use enter::EnterFlags;
+pub(crate) use register::BufferEntry;
 pub use remote::{Completer, Remote};
 
 use crate::config::{Config, Mode};
@@ -31,27 +32,6 @@ use crate::stats::Stats;
 use crate::sync::{AtomicU32, Ordering, fence};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_SQ_TASKRUN};
 use crate::wake::{EventCount, Key};
-use core::num::NonZeroUsize;
-
-/// A registered buffer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BufferEntry<T> {
-    pub start: NonZeroUsize,
-    pub len: usize,
-    pub handle: T,
-}
-
-impl<T> BufferEntry<T> {
-    /// Whether a range lies inside.
-    #[inline(always)]
-    pub fn holds(&self, addr: u64, len: u32) -> bool {
-        // Where the range starts in the buffer, and where one of its length
-        // may start; an address before the buffer wraps to far behind it.
-        let start = addr.wrapping_sub(self.start.get() as u64);
-        let last = (self.len as u64).checked_sub(len.into());
-        last.is_some_and(|last| start <= last)
-    }
-}
 
 /// What more than one thread of a ring touches: the lanes to the engine and
 /// the words that sleepers and wakers meet on.
@@ -355,9 +335,13 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         // Not while the SQE at the head waits for a completion: it would be
         // started in vain, round after round.
         if submit && !self.starved {
-            let taken = self.submit(self.sq.entries());
+            let batch = self.submit(self.sq.entries(), 0);
+            if batch.progress() {
+                self.sq.commit();
+                did = true;
+            }
             // A batch that took nothing may have found completions.
-            did |= taken.progress() || self.cq.uncommitted();
+            did |= self.cq.uncommitted();
         }
         if did {
             self.publish();

@@ -1,6 +1,6 @@
 //! Answering [`Call`]s.
 
-use super::{BufferEntry, Engine};
+use super::Engine;
 use crate::config::MAX_BUFFERS;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
@@ -13,6 +13,26 @@ use core::num::NonZeroUsize;
 
 /// The kernel's bound for one registered buffer.
 const MAX_BUFFER: usize = 1 << 30;
+
+/// A registered buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferEntry<T> {
+    pub start: NonZeroUsize,
+    pub len: usize,
+    pub handle: T,
+}
+
+impl<T> BufferEntry<T> {
+    /// Whether a range lies inside.
+    #[inline(always)]
+    pub fn holds(&self, addr: u64, len: u32) -> bool {
+        // Where the range starts in the buffer, and where one of its length
+        // may start; an address before the buffer wraps to far behind it.
+        let start = addr.wrapping_sub(self.start.get() as u64);
+        let last = (self.len as u64).checked_sub(len.into());
+        last.is_some_and(|last| start <= last)
+    }
+}
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Carries out a call.

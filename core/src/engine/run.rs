@@ -16,17 +16,17 @@ use crate::ring::{Head, Words};
 use crate::uapi::{IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IOSQE_FIXED_FILE};
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
-    /// Whether a [`run`](Self::run) can have `want` SQEs, at least one.
+    /// Whether a [`run`](Self::run) of `want` ready SQEs finds room.
     #[inline(always)]
-    pub(super) fn whole(&self, want: u32) -> bool {
-        self.sq.has(want) && want <= self.cq.run().room && self.pool.any()
+    pub(super) fn room_for_run(&self, want: u32) -> bool {
+        want <= self.cq.run().room && self.pool.any()
     }
 
     /// Carries out the requests at the head of the SQ that end inside the
     /// engine, `want` of them if nothing stands in the way, with the positions
     /// of both rings in registers. Answers how many, and whether it was all.
     ///
-    /// It asks for what [`whole`](Self::whole) promises.
+    /// It wants one at least, that they are ready, and room for them.
     #[inline(always)]
     pub(super) fn run(&mut self, want: u32) -> (u32, bool) {
         // No CQE passes one that waits for room.
@@ -71,7 +71,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.cq.refresh();
         }
         let most = most.min(self.cq.run().room);
-        if self.whole(most) { self.run_many(most).0 } else { 0 }
+        if most != 0 && self.room_for_run(most) { self.run_many(most).0 } else { 0 }
     }
 
     /// Starts the requests at the head of the SQ that read or write registered
@@ -83,10 +83,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// before it.
     #[inline(always)]
     pub(super) fn run_fixed(&mut self, batch: &mut Batch, want: u32) {
-        if fault::on(Fault::ReferenceIgnored) || fault::on(Fault::ArmedLate) {
-            // These are made in `step`.
-            return;
-        }
         let entries = self.sq.entries_by_place();
         let slots = self.shared.slots.run();
         let Run { records, stack, .. } = self.pool.run();
@@ -101,27 +97,28 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let Some(cell) = entries.at(position) else { return };
         let mut sqe = cell.words();
         let (mut head, mut group) = (sqe.head(), sqe.group());
-        let odd = 'file: loop {
+        let mut odd = None;
+        'file: loop {
             if !fixed(head) || !self.backend.supports(head.opcode()) {
-                break None;
+                break;
             }
-            let Some(file) = self.files.get(head.fd()) else { break None };
+            let Some(file) = self.files.get(head.fd()) else { break };
             'buffer: loop {
                 let off_by_one = u32::from(fault::on(Fault::BufferIndexOffByOne));
                 let place = u32::from(group.buf_index()) + off_by_one;
-                let Some(buffer) = self.buffers.get(place) else { break 'file None };
+                let Some(buffer) = self.buffers.get(place) else { break 'file };
                 if group.personality() != 0 {
-                    break 'file None;
+                    break 'file;
                 }
                 let what = What::new(head.opcode(), head.fd(), place);
                 loop {
                     let (addr, len) = (sqe.addr(), sqe.len());
                     if sqe.pad2() != 0 || !buffer.holds(addr, len) {
-                        break 'file None;
+                        break 'file;
                     }
                     let record_index = index.get();
                     let Some(record) = records.get_mut(record_index as usize) else {
-                        break 'file None;
+                        break 'file;
                     };
                     let user_data = sqe.user_data();
                     *record = Record { user_data, what };
@@ -140,21 +137,26 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     let token = slots.arm(record_index);
                     // SAFETY: as in `step`.
                     let started = unsafe { self.backend.start(token, &request) };
-                    if started != Start::Pending {
+                    if started == Start::Pending && !fault::on(Fault::ReferenceIgnored) {
+                        slots.started(record_index);
+                    } else {
                         let Start::Done(result) = started else {
-                            break 'file Some((record_index, user_data, started));
+                            odd = Some((record_index, user_data, started));
+                            break 'file;
                         };
                         if !self.overflow.is_empty() || !self.cq.push(done(user_data, result)) {
-                            break 'file Some((record_index, user_data, started));
+                            odd = Some((record_index, user_data, started));
+                            break 'file;
                         }
+                        // Back on the stack, where it has been read already.
                         slots.retire(record_index);
                         ended += 1;
                         stack[stack.len() - ended].set(record_index);
                     }
                     position = position.wrapping_add(1);
-                    let Some(next) = indices.next() else { break 'file None };
+                    let Some(next) = indices.next() else { break 'file };
                     index = next;
-                    let Some(cell) = entries.at(position) else { break 'file None };
+                    let Some(cell) = entries.at(position) else { break 'file };
                     sqe = cell.words();
                     let (last_head, last_group) = (head, group);
                     (head, group) = (sqe.head(), sqe.group());
@@ -166,7 +168,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     }
                 }
             }
-        };
+        }
         let taken = position.wrapping_sub(start);
         let used = taken as usize + usize::from(odd.is_some());
         self.pool.take_run(used, ended);

@@ -50,32 +50,23 @@ pub(super) enum Issue {
 }
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
-    /// Takes up to `to_submit` SQEs and starts them.
+    /// Takes up to `to_submit` SQEs and starts them, `taken` of which have been
+    /// done. The entries are the application's again after
+    /// [`commit`](crate::ring::SqConsumer::commit).
     #[inline]
-    pub(crate) fn submit(&mut self, to_submit: u32) -> Batch {
-        self.submit_rest(to_submit, 0)
-    }
-
-    /// The rest of a batch of which [`run`](Self::run) has taken a part.
-    pub(super) fn submit_rest(&mut self, to_submit: u32, taken: u32) -> Batch {
+    pub(crate) fn submit(&mut self, to_submit: u32, taken: u32) -> Batch {
         let want = taken + (to_submit - taken).min(self.sq.ready());
         let want =
             if fault::on(Fault::LastSqeLeft) { want.saturating_sub(1).max(taken) } else { want };
-        let batch = if taken == want {
-            Batch { taken, end: End::All }
-        } else {
-            self.submit_some(want, taken)
-        };
-        // Nothing is stored in vain: a polling engine comes here all the time.
-        if batch.progress() {
-            self.sq.commit();
+        if taken == want {
+            return Batch { taken, end: End::All };
         }
-        batch
+        self.submit_some(want, taken)
     }
 
-    /// Takes what is left of `want` SQEs, at least one.
+    /// Takes what is left of `want` SQEs, which are ready, and at least one.
     #[inline(never)]
-    fn submit_some(&mut self, want: u32, taken: u32) -> Batch {
+    pub(super) fn submit_some(&mut self, want: u32, taken: u32) -> Batch {
         let mut batch = Batch { taken, end: End::All };
         if !self.pool.has(want - batch.taken) {
             // Whole batches from the free records; when they run dry, those
@@ -233,18 +224,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         // Before `start`: the completion may come from another thread before
         // `start` returns. It waits on the return list until we look there.
         let slots = self.shared.slots.run();
-        let late = fault::on(Fault::ArmedLate);
-        let token = if late { slots.token(index) } else { slots.arm(index) };
+        let token = slots.arm(index);
         // SAFETY: whoever pushed the SQE promised that its memory stays
         // valid until the CQE (SubmissionQueue::push), and a registered
         // range lies inside memory that its registrar keeps valid.
         let start = unsafe { self.backend.start(token, &request) };
-        if late && start == Start::Pending {
-            slots.arm(index);
-        }
-        if start == Start::Pending {
-            self.pending += 1;
-        }
         self.started(index, sqe.user_data, start)
     }
 
@@ -257,6 +241,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // Our reference of the two that a request has, the submission's,
             // was that nothing can come home while we are here.
             Start::Pending => {
+                self.pending += 1;
+                self.shared.slots.run().started(index);
                 if fault::on(Fault::ReferenceIgnored) {
                     self.complete_now(index, Cqe { user_data, res: 0, flags: 0 });
                 }

@@ -92,11 +92,12 @@ impl<'m> CqProducer<'m> {
         self.ring.cq_tail.store(self.tail, fault::order(Fault::CqTailRelaxed, Ordering::Release));
     }
 
-    /// Entries written that the application has not taken.
+    /// Entries written that the application has not taken; more than there are
+    /// if it lies about its head.
     #[inline(always)]
     pub fn unread(&self) -> u32 {
         // Relaxed: only a number is wanted.
-        self.tail.wrapping_sub(self.ring.cq_head.load(Ordering::Relaxed)).min(self.mask + 1)
+        self.tail.wrapping_sub(self.ring.cq_head.load(Ordering::Relaxed))
     }
 
     #[inline(always)]

@@ -1,12 +1,14 @@
 //! A ring driven by the application's own thread, completed by others.
 
 use crate::script::{
-    Hands, Rig, Threads, by_threads, nop, push, read, reap, rig, rig_device, rig_resumed,
+    Hands, Rig, Threads, by_threads, fixed, nop, push, read, reap, register, rig, rig_device,
+    rig_resumed,
 };
 use annulus::config::Config;
 use annulus::engine::EnterFlags;
 use annulus::errno::Errno;
 use annulus::hal::{Request, Start, Token};
+use annulus::sqe::Sqe;
 use annulus::sync::{AtomicU32, Ordering, UnsafeCell};
 use loom::sync::{Arc, mpsc};
 use loom::thread;
@@ -79,9 +81,19 @@ pub fn taskrun() {
 /// One slot, used three times. A completion may come before the start has
 /// returned, and each token comes back twice.
 pub fn slot_life() {
+    slot_lives(read);
+}
+
+/// [`slot_life`] of fixed reads of a registered file.
+pub fn slot_life_fixed() {
+    slot_lives(fixed);
+}
+
+fn slot_lives(read: fn(u64) -> Sqe) {
     let threads = Threads::default();
     let mut early = true;
-    let Rig { mut parts, arena } = rig(Config::new(1).cq_entries(1), {
+    let config = Config::new(1).cq_entries(1).files(1).buffers(1);
+    let Rig { mut parts, arena } = rig(config, {
         let threads = threads.clone();
         move |hands: Hands, token: Token, request: &Request<(), ()>| {
             let result = request.len as i32;
@@ -97,6 +109,7 @@ pub fn slot_life() {
             Start::Pending
         }
     });
+    register(&mut parts.engine);
     for n in 1..=3 {
         push(&mut parts.sq, read(n)).unwrap();
         assert_eq!(parts.engine.enter(1, 1, WAIT, None), Ok(1));

@@ -2,13 +2,15 @@
 
 use crate::place::{Arena, Place};
 use annulus::config::{Config, Footprint};
-use annulus::engine::{Completer, Parts, RingMemory, build};
+use annulus::engine::{Completer, Engine, Parts, RingMemory, build};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Request, Start, Token};
+use annulus::register::Call;
 use annulus::ring::{CqHalf, PushError, SqHalf};
 use annulus::sqe::Sqe;
 use annulus::sync::{AtomicU32, Ordering, UnsafeCell};
-use annulus::uapi::IORING_OP_READ;
+use annulus::types::Iovec;
+use annulus::uapi::{IORING_OP_READ, IORING_OP_READ_FIXED, IOSQE_FIXED_FILE};
 use loom::thread::JoinHandle;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -128,6 +130,25 @@ pub fn polled(user_data: u64) -> Sqe {
 /// A read that ends with `user_data` for its result.
 pub fn read(user_data: u64) -> Sqe {
     Sqe { opcode: IORING_OP_READ, user_data, len: user_data as u32, ..Sqe::default() }
+}
+
+/// [`read`] of what [`register`] has registered.
+pub fn fixed(user_data: u64) -> Sqe {
+    let flags = IOSQE_FIXED_FILE;
+    Sqe { opcode: IORING_OP_READ_FIXED, flags, addr: BUFFER as u64, ..read(user_data) }
+}
+
+/// Where the registered buffer would be, if there were one.
+const BUFFER: usize = 4096;
+
+/// Registers a file and a buffer.
+pub fn register(engine: &mut Engine<'static, Script, Place>) {
+    let buffer = Iovec { base: std::ptr::without_provenance_mut(BUFFER), len: 64 };
+    // SAFETY: nothing is read or written there.
+    let answers = unsafe {
+        [engine.call(Call::RegisterFiles(&[0])), engine.call(Call::RegisterBuffers(&[buffer]))]
+    };
+    assert_eq!(answers, [Ok(0), Ok(0)]);
 }
 
 /// A NOP.

@@ -25,7 +25,7 @@ models! {
     rings: sq_ring 4, sq_ring_array 3, sq_indices 3, cq_ring all;
     lane: return_list 3, notices all, notice_at_once all, stale_tokens all;
     waits: two_wakers 3, two_wakers_unordered 3, two_sleepers 3, mailbox 3, mailbox_unordered 3, mailbox_close 2;
-    inline: inline_wait all, inline_two 3, taskrun 3, slot_life 3, resumed 3, crossing 3,
+    inline: inline_wait all, inline_two 3, taskrun 3, slot_life 3, slot_life_fixed 3, resumed 3, crossing 3,
         fallback 2, inline_interrupt all, drop_in_flight all, drop_interrupt all;
     sqpoll: sqpoll_submit 3, sqpoll_return 3, sqpoll_unordered 3, sqpoll_interrupt 3, sqpoll_sq_room 3,
         sqpoll_cq_room 3, sqpoll_starved 2, sqpoll_mail 3, sqpoll_stop 3, sqpoll_stop_waiting 3;
@@ -63,9 +63,11 @@ pub fn expect(fault: Fault) -> Expect {
         ReturnNoWake => &["inline_wait", "sqpoll_return", "served_return"],
         QueuedSetRelaxed | QueuedClearRelaxed => &["notices"],
         QueuedClearedLate => &["notice_at_once", "resumed"],
-        StaleTokenAccepted | RetireKeepsGeneration => &["stale_tokens", "slot_life"],
+        StaleTokenAccepted | RetireKeepsGeneration => {
+            &["stale_tokens", "slot_life", "slot_life_fixed"]
+        }
         RetireBlind => &["crossing"],
-        ArmedLate | ReferenceIgnored => &["slot_life"],
+        ArmedLate | ReferenceIgnored => &["slot_life", "slot_life_fixed"],
         TaskrunSetRelaxed | TaskrunClearRelaxed | TaskrunHiddenLate => &["taskrun"],
         FallbackLeaked => &["fallback"],
 

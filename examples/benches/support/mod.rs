@@ -166,15 +166,15 @@ pub fn memory(len: usize) -> Memory<'static> {
 
 /// A ring over nothing of `entries` entries.
 pub fn null_ring(entries: u32, ends: Ends) -> NullRing {
-    ring(entries, |completer| Null { completer, ends })
+    ring(Config::new(entries), |completer| Null { completer, ends })
 }
 
-/// A ring of `entries` entries over a backend.
+/// A ring over a backend, with room for a registered file and buffer.
 pub fn ring<B: Backend>(
-    entries: u32,
+    config: Config,
     backend: impl FnOnce(Completer<'static, Nowhere>) -> B,
 ) -> Ring<B> {
-    let config = Config::new(entries).files(1).buffers(1);
+    let config = config.files(1).buffers(1);
     let memory = memory(Footprint::of::<B, Nowhere>(&config).total());
     build(&config, memory, RingMemory::Inside, Nowhere, backend).expect("a ring of a power of two")
 }
