@@ -37,6 +37,21 @@ impl Ids {
     }
 }
 
+/// Takes the lowest number that is free.
+fn give_bit(used: &mut u32) -> u16 {
+    let number = used.trailing_ones();
+    *used |= 1 << number;
+    number as u16
+}
+
+/// Gives a command's number back. False if it is not in use.
+fn take_bit(used: &mut u32, cid: u16) -> bool {
+    let bit = 1u32.checked_shl(u32::from(cid & !KIND)).unwrap_or(0);
+    let taken = *used & bit != 0;
+    *used &= !bit;
+    taken
+}
+
 /// The admin queue pair, and what is kept with it under its lock.
 #[derive(Debug)]
 pub(super) struct Admin {
@@ -47,9 +62,11 @@ pub(super) struct Admin {
     number: u16,
     /// The answer of the command that is waited for.
     answer: Option<Completion>,
-    pub aborts: u32,
+    /// Outstanding, one bit an identifier: which one ends first is the
+    /// controller's choice, and only that one's may be used again.
+    aborts: u32,
     pub abort_limit: u32,
-    pub events: u32,
+    events: u32,
     pub event_limit: u32,
     /// Events seen, by type: error, health, notice, others.
     pub event_counts: [u32; 4],
@@ -156,9 +173,8 @@ impl Admin {
             let cid = completion.cid();
             match cid & KIND {
                 WAITED if cid & !KIND == self.number => self.answer = Some(completion),
-                ABORT if self.aborts > 0 => self.aborts -= 1,
-                EVENT if self.events > 0 => {
-                    self.events -= 1;
+                ABORT if take_bit(&mut self.aborts, cid) => {}
+                EVENT if take_bit(&mut self.events, cid) => {
                     if completion.status().is_success() {
                         let kind = (completion.dword0 & 7) as usize;
                         self.event_counts[kind.min(3)] += 1;
@@ -177,10 +193,9 @@ impl Admin {
 
     /// Asks for the next events.
     pub fn ask_for_events(&mut self, platform: &impl Platform) {
-        while self.events < self.event_limit.min(MOST_EVENTS) {
+        while self.events.count_ones() < self.event_limit.min(MOST_EVENTS) {
             let command = Command { opcode: admin::ASYNC_EVENT_REQUEST, ..Command::default() };
-            self.sq.push(&command, EVENT | self.events as u16);
-            self.events += 1;
+            self.sq.push(&command, EVENT | give_bit(&mut self.events));
         }
         self.sq.kick(platform);
     }
@@ -188,7 +203,7 @@ impl Admin {
     /// Asks for a command to be aborted. False if no more can be asked for
     /// now.
     pub fn abort(&mut self, platform: &impl Platform, queue: u16, cid: u16) -> bool {
-        if self.aborts >= self.abort_limit.min(MOST_ABORTS) {
+        if self.aborts.count_ones() >= self.abort_limit.min(MOST_ABORTS) {
             return false;
         }
         let command = Command {
@@ -196,8 +211,7 @@ impl Admin {
             dword10: u32::from(queue) | u32::from(cid) << 16,
             ..Command::default()
         };
-        self.sq.push(&command, ABORT | self.aborts as u16);
-        self.aborts += 1;
+        self.sq.push(&command, ABORT | give_bit(&mut self.aborts));
         self.sq.kick(platform);
         true
     }
