@@ -379,8 +379,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             return Some(result);
         }
         if !self.live() || !self.issue(index) {
+            // Before those that wait for what it holds.
             self.trackers[slot].stage = Stage::Waiting;
-            self.waiting.push(self.trackers, index);
+            self.waiting.push_first(self.trackers, index);
         }
         None
     }

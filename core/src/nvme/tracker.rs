@@ -148,6 +148,15 @@ impl Waiting {
         self.last = index;
     }
 
+    /// Puts a request before all others.
+    pub fn push_first<B>(&mut self, trackers: &mut [Tracker<B>], index: u16) {
+        trackers[usize::from(index)].next = self.first;
+        if self.is_empty() {
+            self.last = index;
+        }
+        self.first = index;
+    }
+
     pub fn pop<B>(&mut self, trackers: &[Tracker<B>]) -> Option<u16> {
         let index = self.first()?;
         self.first = trackers[usize::from(index)].next;
