@@ -64,9 +64,9 @@ pub struct RecentError {
     pub command: u16,
     /// Its opcode; 0xff where it is not known.
     pub opcode: u8,
-    /// The namespace.
+    /// The namespace; 0 where the command is not known.
     pub nsid: u32,
-    /// The first block.
+    /// The first block; 0 where the command is not known.
     pub block: u64,
     /// What the controller answered.
     pub status: Status,

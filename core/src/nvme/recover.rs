@@ -176,10 +176,20 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let error = RecentError {
             queue: self.pair.qid,
             command: tracker.cid,
-            opcode: if tracker.complex { tracker.command.opcode } else { 0xff },
-            nsid: tracker.command.nsid,
-            block: tracker.position >> tracker.block_shift,
+            opcode: 0xff,
+            nsid: 0,
+            block: 0,
             status,
+        };
+        // The short way keeps no copy of its command.
+        let error = match tracker.complex {
+            true => RecentError {
+                opcode: tracker.command.opcode,
+                nsid: tracker.command.nsid,
+                block: tracker.position >> tracker.block_shift,
+                ..error
+            },
+            false => error,
         };
         // Not waited for: another ring may be at it.
         self.controller.try_admin(|_, admin| admin.errors.note(error));
