@@ -164,7 +164,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         }
         let (info, limits) = (controller.info(), controller.limits());
         let limit = info.max_transfer.unwrap_or(u64::MAX);
-        let max_part = u64::from(options.max_transfer).min(limit) as u32;
+        // No more blocks than a command can name, of the largest.
+        let max_part =
+            u64::from(options.max_transfer).min(limit).min(super::issue::MAX_BLOCKS << 12) as u32;
         let list_pages = prp::list_pages(max_part as usize);
         // One entry stays empty, so that full and empty differ.
         let room = limits.queue_entries.min(4096);
@@ -397,7 +399,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         if P::NEEDS_SYNC {
             (tracker.command, tracker.source, tracker.addr) =
                 (command, Source::Mapped(buffer), addr);
-            (tracker.part, tracker.left, tracker.chunk) = (len, 0, NONE);
+            (tracker.part, tracker.left, tracker.chunk) = (len.into(), 0, NONE);
         }
         self.send(token.index() as u16, &command);
         Some(Start::Pending)

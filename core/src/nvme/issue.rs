@@ -18,8 +18,8 @@ use crate::uapi;
 const MAX_RW: u64 = 0x7fff_f000;
 /// A hole whose bytes may read as anything: no more than a hint.
 const HINT: i32 = uapi::FALLOC_FL_PUNCH_HOLE | uapi::FALLOC_FL_NO_HIDE_STALE;
-/// Blocks of one Write Zeroes (16 bits, 0's based).
-const MAX_ZEROES: u64 = 1 << 16;
+/// Blocks of one command (16 bits, 0's based).
+pub(super) const MAX_BLOCKS: u64 = 1 << 16;
 
 /// What a request comes to, after all checks.
 pub(super) struct Plan<B> {
@@ -251,9 +251,12 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let mut command = tracker.command;
         let limit = match tracker.source {
             _ if command.opcode == nvm::DATASET_MANAGEMENT => u64::from(u32::MAX) << shift,
-            Source::None => (MAX_ZEROES << shift).min(self.max_zeroes),
-            Source::Mapped(_) => u64::from(self.max_part),
-            _ => u64::from(self.max_part).min(self.bounce.chunk() as u64),
+            Source::None => (MAX_BLOCKS << shift).min(self.max_zeroes),
+            Source::Mapped(_) => (MAX_BLOCKS << shift).min(self.max_part.into()),
+            _ => {
+                let chunk = self.bounce.chunk() as u64;
+                (MAX_BLOCKS << shift).min(self.max_part.into()).min(chunk)
+            }
         };
         let part = tracker.left.min(limit & !0 << shift);
         let block = tracker.position >> shift;
@@ -315,7 +318,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             }
         };
         debug_assert!(told, "what cannot be told was not planned");
-        tracker.part = part as u32;
+        tracker.part = part;
         tracker.left -= part;
         self.send(index, &command);
         true
@@ -350,8 +353,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     pub(super) fn part_done(&mut self, index: u16) -> Option<i32> {
         let slot = usize::from(index);
         let tracker = &mut self.trackers[slot];
-        let part = tracker.part as usize;
+        let bytes = tracker.part;
         if tracker.command.opcode == nvm::READ {
+            let part = bytes as usize;
             match &tracker.source {
                 Source::Mapped(_) => {
                     self.controller.platform().sync_for_cpu(tracker.addr, part);
@@ -371,8 +375,10 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 }
             }
         }
-        tracker.addr = tracker.addr.wrapping_add(part);
-        tracker.position += part as u64;
+        tracker.position += bytes;
+        if !matches!(tracker.source, Source::None) {
+            tracker.addr += bytes as usize;
+        }
         if tracker.left == 0 {
             let result = tracker.result;
             self.free_parts(index);

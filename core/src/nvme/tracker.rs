@@ -69,7 +69,7 @@ pub struct Tracker<B> {
     /// The current part's position on the namespace, in bytes.
     pub(super) position: u64,
     /// Bytes of the current part, and after it.
-    pub(super) part: u32,
+    pub(super) part: u64,
     pub(super) left: u64,
 }
 
