@@ -2,6 +2,7 @@
 //! aborts and event requests that are not.
 
 use super::log::Errors;
+use super::memory::alloc_all;
 use super::queue::{Doorbell, Reaped, Submissions};
 use super::spec::{self, Command, Completion, admin};
 use super::{Error, Platform, RecentError, Status, regs};
@@ -72,6 +73,9 @@ pub(super) struct Admin {
     pub event_counts: [u32; 4],
     pub ids: Ids,
     pub pairs: u16,
+    /// The device could neither be stopped nor cut off: it may use, for ever,
+    /// whatever memory it knows of.
+    pub restless: bool,
     pub errors: Errors,
     /// Completions that nobody waited for.
     pub stale: u32,
@@ -79,11 +83,11 @@ pub(super) struct Admin {
 
 impl Admin {
     pub fn new(platform: &impl Platform, stride: usize) -> Result<Self, Error> {
-        let alloc = || platform.alloc(PAGE).map_err(Error::Memory);
+        let [sq, cq, data] = alloc_all(platform, [PAGE; 3]).map_err(Error::Memory)?;
         Ok(Self {
-            sq: Submissions::new(alloc()?, ENTRIES, Doorbell::new(0, false, stride, None)),
-            cq: Reaped::new(alloc()?, ENTRIES, Doorbell::new(0, true, stride, None)),
-            data: alloc()?,
+            sq: Submissions::new(sq, ENTRIES, Doorbell::new(0, false, stride, None)),
+            cq: Reaped::new(cq, ENTRIES, Doorbell::new(0, true, stride, None)),
+            data,
             number: 0,
             answer: None,
             aborts: 0,
@@ -93,6 +97,7 @@ impl Admin {
             event_counts: [0; 4],
             ids: Ids::default(),
             pairs: 0,
+            restless: false,
             errors: Errors::new(),
             stale: 0,
         })

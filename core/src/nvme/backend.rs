@@ -4,8 +4,9 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 
 use super::bounce::Bounce;
-use super::controller::{GONE, KIND, RUNNING};
+use super::controller::{DEAD, GONE, KIND};
 use super::identify::{NamespaceInfo, SglAlignment};
+use super::memory::alloc_all;
 use super::prp;
 use super::queue::{Reaped, Submissions};
 use super::spec::{Command, admin, nvm};
@@ -25,6 +26,12 @@ const CLOCK_EVERY: u32 = 1024;
 pub(super) const NO_PAIR: u32 = u32::MAX;
 /// Polls in vain after which an adaptive ring sleeps.
 const SPINS: u32 = 256;
+
+const DELETE_CQ: &str = "delete a completion queue";
+
+fn delete(opcode: u8, qid: u16) -> Command {
+    Command { opcode, dword10: u32::from(qid), ..Command::default() }
+}
 
 /// How a ring learns of completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +137,8 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) free_vectors: FreeVectors,
     pub(super) next_tick: Option<u64>,
     pub(super) tries: u8,
+    /// This incarnation of the controller has no queue pair for this ring.
+    pub(super) lost: bool,
     cancelled: bool,
     /// Namespaces met by their numbers, newest first.
     known: [Option<NamespaceInfo>; 4],
@@ -180,14 +189,21 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             .with_admin(|_, admin| admin.ids.take(most))
             .ok_or(Error::NoQueue { pairs })?;
         let platform = controller.platform();
-        let memory = || {
-            let sq = platform.alloc(entries as usize * 64)?;
-            let cq = platform.alloc(entries as usize * 16)?;
-            let lists = platform.alloc(trackers.len() * list_pages * PAGE)?;
-            let bounce = Bounce::new(platform, options.bounce_buffers, options.bounce_bytes)?;
-            Ok((sq, cq, lists, bounce))
-        };
-        let (sq, cq, lists, bounce) = match memory() {
+        let entries_bytes = |bytes: usize| entries as usize * bytes;
+        let lens = [entries_bytes(64), entries_bytes(16), trackers.len() * list_pages * PAGE];
+        let memory = alloc_all(platform, lens).and_then(|own| {
+            match Bounce::new(platform, options.bounce_buffers, options.bounce_bytes) {
+                Ok(bounce) => Ok((own, bounce)),
+                Err(errno) => {
+                    for memory in own {
+                        // SAFETY: from this platform, and not used yet.
+                        unsafe { platform.free(memory) };
+                    }
+                    Err(errno)
+                }
+            }
+        });
+        let ([sq, cq, lists], bounce) = match memory {
             Ok(memory) => memory,
             Err(errno) => {
                 controller.with_admin(|_, admin| admin.ids.put(qid));
@@ -228,6 +244,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             free_vectors,
             next_tick: None,
             tries: 0,
+            lost: false,
             cancelled: false,
             known: [None; 4],
             stats: BackendStats::default(),
@@ -235,7 +252,6 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         };
         // What fails here is cleaned up by the drop.
         backend.create_pair()?;
-        backend.armed = seen;
         Ok(backend)
     }
 
@@ -261,11 +277,20 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.controller.state() == self.armed
     }
 
+    /// Whether [`poll`](Backend::poll) would find something, looked at from
+    /// where interrupts wake.
+    fn has_news(&self) -> bool {
+        self.pair.cq.any()
+            || self.controller.state() != self.seen
+            || self.cancelled && !self.waiting.is_empty()
+    }
+
     pub(super) fn polled(&self) -> bool {
         self.completions == Completions::Polled
     }
 
     /// Creates the queue pair on a controller that has none of this number.
+    /// Nothing is in flight.
     pub(super) fn create_pair(&mut self) -> Result<(), Error> {
         let qid = self.pair.qid;
         self.pair.sq.reset(self.controller.doorbell(qid, false));
@@ -292,33 +317,52 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             dword11: 1 | u32::from(qid) << 16,
             ..Command::default()
         };
-        self.controller.with_admin(|platform, admin| {
-            admin.run(platform, "create a completion queue", &completion, QUEUE_TIMEOUT_NS)?;
-            admin.run(platform, "create a submission queue", &submission, QUEUE_TIMEOUT_NS)?;
-            Ok(())
-        })
+        let delete = delete(admin::DELETE_CQ, qid);
+        let mut half = None;
+        let created = self.controller.command(|platform, admin, state| {
+            let limit = QUEUE_TIMEOUT_NS;
+            if qid > admin.pairs {
+                // Fewer than before a reset.
+                return Err(Error::NoQueue { pairs: admin.pairs });
+            }
+            admin.run(platform, "create a completion queue", &completion, limit)?;
+            match admin.run(platform, "create a submission queue", &submission, limit) {
+                Err(error @ Error::Command { .. }) => {
+                    // Half a pair would keep its number and its memory.
+                    let undone = admin.run(platform, DELETE_CQ, &delete, limit);
+                    half = undone.is_err().then_some(state);
+                    Err(error)
+                }
+                result => result.map(|_| state),
+            }
+        });
+        if let Some(state) = half {
+            self.controller.reset(state);
+        }
+        let state = created?;
+        (self.seen, self.armed) = (state, state);
+        Ok(())
     }
 
     /// Deletes the queue pair, submission queue first. True if the device
     /// does not use its memory any more.
     fn delete_pair(&mut self) -> bool {
-        let qid = u32::from(self.pair.qid);
-        let delete = |opcode| Command { opcode, dword10: qid, ..Command::default() };
-        let deleted = self.controller.with_admin(|platform, admin| {
-            let (sq, cq) = (delete(admin::DELETE_SQ), delete(admin::DELETE_CQ));
-            admin.run(platform, "delete a submission queue", &sq, QUEUE_TIMEOUT_NS)?;
-            admin.run(platform, "delete a completion queue", &cq, QUEUE_TIMEOUT_NS)
-        });
-        match deleted {
-            Ok(_) | Err(Error::Gone) => true,
-            Err(_) => {
-                // Then by force. Other rings get over it.
-                let seen = self.controller.state();
-                let leaked = self.controller.leaked_pages();
-                self.controller.reset(seen);
-                self.controller.state() != seen && self.controller.leaked_pages() == leaked
+        let (armed, qid) = (self.armed, self.pair.qid);
+        let deleted = self.controller.command(|platform, admin, state| {
+            if state != armed {
+                // Gone with its incarnation.
+                return Ok(());
             }
+            let (sq, cq) = (delete(admin::DELETE_SQ, qid), delete(admin::DELETE_CQ, qid));
+            let limit = QUEUE_TIMEOUT_NS;
+            admin.run(platform, "delete a submission queue", &sq, limit)?;
+            admin.run(platform, DELETE_CQ, &cq, limit).map(drop)
+        });
+        if deleted.is_err() {
+            // Then by force. Other rings get over it.
+            self.controller.reset(armed);
         }
+        self.controller.is_quiet()
     }
 
     /// The namespace of this number.
@@ -418,7 +462,10 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     ) -> Start {
         match self.controller.state() & KIND {
             GONE => return Start::Done(Errno::ENODEV.to_result()),
-            super::controller::DEAD => return Start::Done(Errno::EIO.to_result()),
+            DEAD => return Start::Done(Errno::EIO.to_result()),
+            _ if self.lost && self.controller.state() == self.seen => {
+                return Start::Done(Errno::EIO.to_result());
+            }
             _ => {}
         }
         if token.index() >= self.trackers.len() {
@@ -565,14 +612,8 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
         let busy = self.in_flight != 0 || !self.waiting.is_empty();
         match self.completions {
             Completions::Polled => busy,
-            Completions::Interrupt(_) => {
-                busy && (self.pair.cq.any() || self.controller.state() != self.seen)
-            }
-            Completions::Adaptive(_) => {
-                busy && (self.idle < SPINS
-                    || self.pair.cq.any()
-                    || self.controller.state() != self.seen)
-            }
+            Completions::Interrupt(_) => busy && self.has_news(),
+            Completions::Adaptive(_) => busy && (self.idle < SPINS || self.has_news()),
         }
     }
 
@@ -602,9 +643,11 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> core::fmt::Debug for NvmeBac
 
 impl<P: Platform, C: Deref<Target = Controller<P>>> Drop for NvmeBackend<'_, P, C> {
     fn drop(&mut self) {
-        let running = self.controller.state() & KIND == RUNNING;
         // A pair that the controller does not have is not deleted.
-        let quiet = self.armed == NO_PAIR || !running || self.delete_pair();
+        let quiet = match self.armed {
+            NO_PAIR => self.controller.is_quiet(),
+            _ => self.delete_pair(),
+        };
         let platform = self.controller.platform();
         let own = [self.pair.sq.memory(), self.pair.cq.memory(), Coherent { ..self.lists }];
         for memory in own.into_iter().chain(self.bounce.take_memory()) {

@@ -23,7 +23,7 @@ impl Bounce {
         let count = count.min(MOST);
         let memory = match count {
             0 => None,
-            _ => Some(platform.alloc(count * chunk)?),
+            _ => Some(platform.alloc(count.checked_mul(chunk).ok_or(Errno::ENOMEM)?)?),
         };
         let mut free = [NONE; MOST];
         for (index, place) in free[..count].iter_mut().enumerate() {

@@ -4,6 +4,7 @@
 use super::admin::{self, Admin};
 use super::identify::{ControllerInfo, NamespaceInfo};
 use super::log::{Health, RecentError, error_entry};
+use super::memory::alloc_all;
 use super::queue::{Doorbell, Shadow};
 use super::regs::{self, Cap};
 use super::spec::{Command, cns, feature, log_page};
@@ -57,6 +58,8 @@ pub(super) const GONE: u32 = 3;
 /// The kind of state in a state word.
 pub(super) const KIND: u32 = 3;
 const INCARNATION: u32 = 4;
+
+const OTHER: &str = "after a reset it is another controller";
 
 /// For admin commands and shutdown.
 const ADMIN_TIMEOUT_NS: u64 = 5_000_000_000;
@@ -158,9 +161,11 @@ impl<P: Platform> Controller<P> {
         let brought = disable(&platform, cap)
             .and_then(|()| bring_up(&platform, cap, &options, &mut admin, None))
             .and_then(|info| {
-                if options.shadow_doorbells && info.shadow_doorbells {
-                    let page = || platform.alloc(PAGE).map_err(Error::Memory);
-                    let pages = shadow.insert([page()?, page()?]);
+                // The pages have room for a pair's at least.
+                let fits = 4 * cap.doorbell_stride() <= PAGE;
+                if options.shadow_doorbells && info.shadow_doorbells && fits {
+                    let pages = alloc_all(&platform, [PAGE; 2]).map_err(Error::Memory)?;
+                    let pages = shadow.insert(pages);
                     configure_shadow(&platform, &mut admin, pages)?;
                 }
                 Ok(info)
@@ -253,12 +258,48 @@ impl<P: Platform> Controller<P> {
         self.admin.try_with(|admin| f(&self.platform, admin))
     }
 
-    fn running(&self) -> Result<(), Error> {
-        match self.state() & KIND {
-            GONE => Err(Error::Gone),
-            DEAD => Err(Error::Fatal { csts: self.platform.read32(regs::CSTS) }),
-            _ => Ok(()),
+    /// Runs admin commands on the controller, with the state that it is in
+    /// for all of them.
+    ///
+    /// One that does not end in time may still end, at any time: with its
+    /// data, or with a queue that it has made. So the controller is reset
+    /// before this comes back.
+    pub(super) fn command<R>(
+        &self,
+        mut f: impl FnMut(&P, &mut Admin, u32) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        loop {
+            let done = self.with_admin(|platform, admin| {
+                let state = self.state();
+                let result = match state & KIND {
+                    // Whoever resets it is about to take the lock.
+                    RESETTING => return None,
+                    GONE => Err(Error::Gone),
+                    DEAD => Err(Error::Fatal { csts: platform.read32(regs::CSTS) }),
+                    _ => f(platform, admin, state),
+                };
+                Some((result, state))
+            });
+            match done {
+                Some((result, state)) => {
+                    if let Err(Error::Timeout { .. }) = result {
+                        self.reset(state);
+                    }
+                    return result;
+                }
+                None => self.platform.relax(),
+            }
         }
+    }
+
+    /// Waits until nobody resets the controller. Answers whether the device
+    /// surely uses no memory of a ring that has no queue pair in its present
+    /// incarnation.
+    pub(super) fn is_quiet(&self) -> bool {
+        while self.state() & KIND == RESETTING {
+            self.platform.relax();
+        }
+        self.with_admin(|_, admin| !admin.restless)
     }
 
     /// Describes a namespace.
@@ -270,8 +311,7 @@ impl<P: Platform> Controller<P> {
         if nsid == 0 || nsid > count {
             return Err(Error::NoNamespace { nsid, count });
         }
-        self.running()?;
-        self.with_admin(|platform, admin| {
+        self.command(|platform, admin, _| {
             let mut data = [0; PAGE];
             admin.identify(platform, cns::NAMESPACE, nsid, ADMIN_TIMEOUT_NS, &mut data)?;
             NamespaceInfo::parse(&data, nsid, count)
@@ -284,8 +324,7 @@ impl<P: Platform> Controller<P> {
     /// # Errors
     /// That of the controller.
     pub fn active_namespaces(&self, after: u32, to: &mut [u32]) -> Result<usize, Error> {
-        self.running()?;
-        self.with_admin(|platform, admin| {
+        self.command(|platform, admin, _| {
             let mut data = [0; PAGE];
             let cns = cns::ACTIVE_NAMESPACES;
             admin.identify(platform, cns, after, ADMIN_TIMEOUT_NS, &mut data)?;
@@ -300,7 +339,6 @@ impl<P: Platform> Controller<P> {
     }
 
     fn log(&self, page: u32, data: &mut [u8; PAGE], bytes: u32) -> Result<(), Error> {
-        self.running()?;
         let command = Command {
             opcode: spec::admin::GET_LOG_PAGE,
             nsid: spec::ALL_NAMESPACES,
@@ -308,7 +346,7 @@ impl<P: Platform> Controller<P> {
             dword10: page | (bytes / 4 - 1) << 16,
             ..Command::default()
         };
-        self.with_admin(|platform, admin| {
+        self.command(|platform, admin, _| {
             admin.read_page(platform, "get log page", command, ADMIN_TIMEOUT_NS, data)
         })
     }
@@ -376,32 +414,27 @@ impl<P: Platform> Controller<P> {
         self.limits.pairs.min(pairs.min(usize::from(u16::MAX)) as u16)
     }
 
+    /// Counts memory that is not given back.
     pub(super) fn leak(&self, pages: usize) {
         // Relaxed: a statistic.
         self.leaked.fetch_add(pages as u32, Ordering::Relaxed);
     }
 
-    /// It was found to be removed ([`GONE`]) or to be of no use ([`DEAD`]).
-    pub(super) fn declare(&self, kind: u32) {
-        // Relaxed: see the field.
-        let state = self.state();
-        self.state.store(state & !KIND | kind, Ordering::Relaxed);
-        if kind == DEAD {
-            let quiet = give_up(&self.platform, self.cap, core::iter::empty());
-            self.leak(usize::from(!quiet));
+    /// Stops the controller for good: it was removed or is to be taken away
+    /// ([`GONE`]), or is of no use ([`DEAD`]). Only then do others see that.
+    pub(super) fn retire(&self, seen: u32, kind: u32) {
+        if self.claim(seen) {
+            self.with_admin(|_, admin| self.quieten(admin));
+            self.state.store(seen.wrapping_add(INCARNATION) & !KIND | kind, Ordering::Relaxed);
         }
     }
 
-    /// Disables the controller for good, for it is to be taken away.
-    pub(super) fn retire(&self, seen: u32) {
-        if !self.claim(seen) {
-            return;
+    /// Whatever it is doing, it does it without our memory from here on.
+    fn quieten(&self, admin: &mut Admin) {
+        if !give_up(&self.platform, self.cap, core::iter::empty()) && !admin.restless {
+            admin.restless = true;
+            self.leak(3 + self.shadow.as_ref().map_or(0, |pages| pages.len()));
         }
-        self.with_admin(|platform, _| {
-            let quiet = give_up(platform, self.cap, core::iter::empty());
-            self.leak(usize::from(!quiet));
-        });
-        self.state.store(seen.wrapping_add(INCARNATION) & !KIND | GONE, Ordering::Relaxed);
     }
 
     /// Whether the caller is the one to change the state from `seen`.
@@ -425,12 +458,17 @@ impl<P: Platform> Controller<P> {
                 if error == Error::Gone {
                     return Err(error);
                 }
-                let isolated = platform.isolate();
+                platform.isolate();
                 if !platform.reset_function() {
-                    self.leak(usize::from(!isolated));
                     return Err(error);
                 }
                 disable(platform, self.cap)?;
+            }
+            if platform.read64(regs::CAP) != self.cap.0 {
+                return Err(match regs::is_gone(platform) {
+                    true => Error::Gone,
+                    false => Error::Identify { why: OTHER },
+                });
             }
             let limit = admin.event_limit;
             admin.event_limit = 0;
@@ -442,17 +480,15 @@ impl<P: Platform> Controller<P> {
             admin.ask_for_events(platform);
             Ok(())
         });
+        if result.is_err() {
+            self.with_admin(|_, admin| self.quieten(admin));
+        }
         let next = seen.wrapping_add(INCARNATION) & !KIND;
         let state = next
             | match result {
                 Ok(()) => RUNNING,
                 Err(Error::Gone) => GONE,
-                Err(_) => {
-                    // Whatever it is doing, it does it without our memory.
-                    let quiet = give_up(&self.platform, self.cap, core::iter::empty());
-                    self.leak(usize::from(!quiet));
-                    DEAD
-                }
+                Err(_) => DEAD,
             };
         self.state.store(state, Ordering::Relaxed);
     }
@@ -492,9 +528,8 @@ fn bring_up(
     let mut data = [0; PAGE];
     admin.identify(platform, cns::CONTROLLER, 0, ADMIN_TIMEOUT_NS, &mut data)?;
     let info = ControllerInfo::parse(&data, platform.read32(regs::VS))?;
-    if known.is_some_and(|known| known.serial != info.serial || known.namespaces != info.namespaces)
-    {
-        return Err(Error::Identify { why: "after a reset it calls itself another controller" });
+    if known.is_some_and(|known| !known.is_same(&info)) {
+        return Err(Error::Identify { why: OTHER });
     }
     admin.abort_limit = info.aborts;
     let want = u32::from(options.pairs) - 1;
@@ -547,7 +582,12 @@ fn configure_shadow(
 /// at all. False if not: then the memory is lost.
 fn give_up(platform: &impl Platform, cap: Cap, memory: impl Iterator<Item = Coherent>) -> bool {
     let quiet = match disable(platform, cap) {
-        Ok(()) | Err(Error::Gone) => true,
+        Ok(()) => true,
+        Err(Error::Gone) => {
+            // Should it be its registers alone that are gone.
+            platform.isolate();
+            true
+        }
         Err(_) => platform.isolate(),
     };
     if quiet {

@@ -86,6 +86,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there is no queue pair to be had, now or later.
+    pub(super) fn is_no_queue(self) -> bool {
+        matches!(self, Error::NoQueue { .. })
+    }
+
     /// The errno that says the same, for a CQE or a registration.
     pub fn errno(self) -> Errno {
         match self {

@@ -89,6 +89,15 @@ pub enum SglAlignment {
 }
 
 impl ControllerInfo {
+    /// Whether what a driver relies on is the same after a reset.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let relied_on = |info: &Self| {
+            let has = (info.write_cache, info.write_zeroes, info.dataset_management);
+            (info.serial, info.model, info.namespaces, info.max_transfer, info.sgl, has)
+        };
+        relied_on(self) == relied_on(other)
+    }
+
     /// Of identify controller data; `version` is the register.
     pub(super) fn parse(data: &[u8; BYTES], version: u32) -> Result<Self, Error> {
         let wrong = |why| Err(Error::Identify { why });

@@ -45,6 +45,7 @@ mod error;
 mod identify;
 mod issue;
 mod log;
+mod memory;
 mod prp;
 mod queue;
 mod recover;

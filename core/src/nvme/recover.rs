@@ -3,7 +3,7 @@
 use core::ops::Deref;
 
 use super::backend::{NO_PAIR, NvmeBackend};
-use super::controller::{DEAD, GONE, KIND, RESETTING, RUNNING};
+use super::controller::{GONE, KIND, RESETTING, RUNNING};
 use super::tracker::Stage;
 use super::{Controller, Error, Platform, RecentError, Status, regs};
 use crate::errno::Errno;
@@ -52,11 +52,13 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             }
         }
         self.tick = self.tick.wrapping_add(1);
+        if self.controller.state() != self.seen {
+            // Its registers say nothing while somebody resets it.
+            return;
+        }
         let csts = self.controller.platform().read32(regs::CSTS);
-        if csts == regs::GONE {
-            self.controller.declare(GONE);
-        } else if self.controller.platform().leaving() {
-            self.controller.retire(self.seen);
+        if csts == regs::GONE || self.controller.platform().leaving() {
+            self.controller.retire(self.seen, GONE);
         } else if csts & regs::CSTS_CFS != 0 {
             self.controller.reset(self.seen);
         } else {
@@ -103,29 +105,31 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         }
         if state != self.seen {
             self.seen = state;
-            self.armed = NO_PAIR;
+            (self.armed, self.lost) = (NO_PAIR, false);
             // The commands of the old incarnation will not end any more.
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
             self.end_issued(errno, done);
         }
-        if state & KIND != RUNNING {
+        if state & KIND != RUNNING || self.lost {
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
             self.end_waiting(errno, done);
         } else if self.armed == NO_PAIR {
             match self.create_pair() {
                 Ok(()) => {
-                    (self.armed, self.tries) = (state, 0);
+                    self.tries = 0;
                     self.issue_waiting();
                 }
+                Err(Error::Gone) => self.controller.retire(state, GONE),
                 // It has come up and yet does not do this: once more, from
                 // the start, but not for ever.
-                Err(error) if error != Error::Gone && self.tries < MOST_TRIES => {
+                Err(error) if self.tries < MOST_TRIES && !error.is_no_queue() => {
                     self.tries += 1;
                     self.controller.reset(state);
                 }
-                Err(error) => {
-                    self.controller.declare(if error == Error::Gone { GONE } else { DEAD });
-                    self.notice_state(done);
+                // Other rings may be better off.
+                Err(_) => {
+                    self.lost = true;
+                    self.end_waiting(Errno::EIO, done);
                 }
             }
         }
