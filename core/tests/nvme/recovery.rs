@@ -1,0 +1,481 @@
+//! Commands that are late, controllers that fail, and what becomes of what was
+//! in flight.
+
+use crate::fake::{Aborts, Fate, Rule, Setup, meanwhile};
+use crate::rig::*;
+use annulus::errno::Errno;
+use annulus::nvme::{Completions, Error, Options, QueueOptions};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+const LATE: i32 = -110;
+
+#[test]
+fn a_late_command_is_aborted_and_times_out() {
+    for options in [seldom(), polled()] {
+        let rig = Rig::<false>::with(1, Setup::default(), quick());
+        let mut ring = rig.ring(&options);
+        rig.device().lies.rules = vec![Rule::io(Fate::Lost, 1)];
+        let lost = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        let fine = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        ring.turn();
+        rig.fake.run(20);
+        ring.pass_ms(150);
+        assert_eq!(ring.results(), [512], "it is not late yet");
+        ring.pass_ms(250);
+        rig.fake.run(20);
+        ring.pass_ms(50);
+        assert_eq!(ring.result(lost), LATE);
+        assert_eq!(ring.result(fine), 512);
+        assert_eq!((ring.stats().aborts, ring.stats().resets), (1, 0));
+        assert_eq!((rig.controller().resets(), rig.device().aborts), (0, 1));
+        let again = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        assert_eq!(ring.result(again), 512);
+        ring.end();
+        rig.end();
+    }
+}
+
+#[test]
+fn an_abort_that_comes_too_late_changes_nothing() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&seldom());
+    rig.device().lies.aborts = Aborts::TooLate;
+    rig.device().lies.rules = vec![Rule::io(Fate::Lost, 2)];
+    for how in [How::Fixed(0), How::Plain(0)] {
+        ring.read(On::Fd(1), 0, 512, &how);
+    }
+    ring.turn();
+    ring.pass_ms(500);
+    ring.finish();
+    assert_eq!(ring.results(), [512, 512]);
+    assert_eq!((ring.stats().aborts, rig.controller().resets()), (2, 0));
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn more_late_commands_than_aborts_allowed() {
+    // One abort at a time, and 15 late commands.
+    let rig = Rig::<false>::with(1, Setup { acl: 0, ..Setup::default() }, quick());
+    let mut ring = rig.ring(&seldom());
+    rig.device().lies.rules = vec![Rule::io(Fate::Lost, 15)];
+    for at in 0..15 {
+        ring.read(On::Fd(1), at * 512, 512, &How::Fixed(0));
+    }
+    ring.turn();
+    rig.fake.run(20);
+    ring.pass_ms(800);
+    ring.finish();
+    assert_eq!(ring.results(), [LATE; 15]);
+    assert_eq!(rig.controller().resets(), 1, "not all could be aborted in time");
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn an_abort_that_does_not_help_is_followed_by_a_reset() {
+    for aborts in [Aborts::Ignored, Aborts::Lost] {
+        for options in [seldom(), polled()] {
+            let rig = Rig::<false>::with(1, Setup::default(), quick());
+            let mut ring = rig.ring(&QueueOptions { depth: 7, ..options });
+            rig.device().lies.aborts = aborts;
+            rig.device().lies.rules = vec![Rule::io(Fate::Lost, 3)];
+            let early: Vec<_> = (0..3)
+                .map(|at| ring.write(On::Fd(1), at * 512, &pattern(at, 512), &How::Fixed(0)))
+                .collect();
+            ring.turn();
+            rig.fake.run(20);
+            ring.pass_ms(300);
+            rig.device().lies.hold = true;
+            // Young when the reset comes; more than there are places.
+            let young: Vec<_> =
+                (0..8).map(|at| ring.read(On::Fd(1), at * 512, 512, &How::Plain(1))).collect();
+            ring.turn();
+            rig.fake.run(20);
+            assert!(early.iter().all(|id| !ring.ended.contains_key(id)), "neither ends nor aborts");
+            ring.pass_ms(250);
+            rig.device().lies.hold = false;
+            ring.finish();
+            assert_eq!(rig.controller().resets(), 1, "{aborts:?}");
+            for id in early {
+                assert_eq!(ring.ended[&id].res, LATE);
+            }
+            let eio = errno(Errno::EIO);
+            let results: Vec<_> = young.iter().map(|id| ring.ended[id].res).collect();
+            assert_eq!(results[..4], [eio; 4], "in flight when it was reset");
+            assert_eq!(results[4..], [512; 4], "they had waited");
+            let again = ring.read(On::Fd(2), 0, 8192, &How::Fixed(0));
+            assert_eq!(ring.result(again), 8192);
+            assert_eq!(rig.controller().leaked_pages(), 0);
+            ring.end();
+            rig.end();
+        }
+    }
+}
+
+#[test]
+fn a_fatal_status_is_followed_by_a_reset() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&seldom());
+    rig.device().lies.hold = true;
+    for at in 0..20 {
+        ring.write(On::Fd(1), at * 512, &pattern(at, 512), &How::Plain(0));
+    }
+    ring.turn();
+    rig.fake.run(10);
+    rig.device().lies.csts = 2;
+    rig.device().lies.hold = false;
+    ring.turn();
+    // It has failed for good if it stays so; it does not.
+    let fake = rig.fake.clone();
+    meanwhile(move || fake.device().lies.csts = 0, || ring.pass_ms(150));
+    ring.finish();
+    assert_eq!(rig.controller().resets(), 1);
+    let eio = errno(Errno::EIO);
+    let results = ring.results();
+    assert!(results.iter().all(|&res| res == 512 || res == eio), "{results:?}");
+    assert!(results.contains(&eio) && results.contains(&512), "{results:?}");
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn after_a_reset_every_ring_has_its_queue_again() {
+    let options = Options { shadow_doorbells: true, ..quick() };
+    for options in [quick(), options] {
+        let rig = Rig::<false>::with(1, Setup::default(), options);
+        let (mut one, mut two) = (rig.ring(&seldom()), rig.ring(&polled()));
+        let mut idle = rig.ring(&polled());
+        for ring in [&mut one, &mut two, &mut idle] {
+            let read = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+            assert_eq!(ring.result(read), 512);
+        }
+        rig.device().lies.aborts = Aborts::Ignored;
+        rig.device().lies.rules = vec![Rule::io(Fate::Lost, 1)];
+        let lost = one.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        one.turn();
+        rig.fake.run(20);
+        let bystander = two.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        rig.device().lies.hold = true;
+        two.turn();
+        rig.fake.run(20);
+        one.pass_ms(600);
+        rig.device().lies.hold = false;
+        assert_eq!(one.result(lost), LATE);
+        assert_eq!(two.result(bystander), errno(Errno::EIO));
+        assert_eq!(rig.controller().resets(), 1);
+        // What was not even looking is not hurt: its first request after the
+        // reset goes well.
+        for ring in [&mut idle, &mut one, &mut two] {
+            let ids: Vec<_> =
+                (0..20).map(|at| ring.read(On::Fd(1), at * 512, 512, &How::Fixed(0))).collect();
+            ring.finish();
+            assert!(ids.iter().all(|id| ring.ended[id].res == 512));
+        }
+        assert_eq!(rig.controller().resets(), 1, "one was enough");
+        one.end();
+        two.end();
+        idle.end();
+        assert_eq!(rig.controller().resets(), 1);
+        rig.end();
+    }
+}
+
+#[test]
+fn a_ring_that_ends_after_a_reset_it_has_not_seen_hurts_nobody() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let (mut busy, idle) = (rig.ring(&seldom()), rig.ring(&seldom()));
+    rig.device().lies.aborts = Aborts::Ignored;
+    rig.device().lies.rules = vec![Rule::io(Fate::Lost, 1)];
+    busy.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    busy.turn();
+    rig.fake.run(20);
+    busy.pass_ms(600);
+    busy.finish();
+    assert_eq!(rig.controller().resets(), 1);
+    rig.device().lies.hold = true;
+    let read = busy.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    busy.turn();
+    idle.end();
+    rig.device().lies.hold = false;
+    assert_eq!(busy.result(read), 512);
+    assert_eq!(rig.controller().resets(), 1);
+    busy.end();
+    rig.end();
+}
+
+#[test]
+fn a_queue_that_cannot_be_created_after_a_reset() {
+    // It works the second time; or never.
+    for times in [1, 100] {
+        let rig = Rig::<false>::with(1, Setup::default(), quick());
+        let mut ring = rig.ring(&seldom());
+        rig.device().lies.hold = true;
+        let ids: Vec<_> =
+            (0..20).map(|at| ring.read(On::Fd(1), at * 512, 512, &How::Fixed(0))).collect();
+        ring.turn();
+        rig.fake.run(20);
+        rig.device().lies.aborts = Aborts::Ignored;
+        rig.device().lies.rules = vec![Rule::admin(0x01, Fate::Status(0x06), times)];
+        ring.pass_ms(600);
+        rig.device().lies.hold = false;
+        ring.finish();
+        let last = ring.ended[&ids[19]].res;
+        let again = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        let again = ring.result(again);
+        if times == 1 {
+            assert_eq!((last, again, rig.controller().resets()), (512, 512, 2));
+        } else {
+            assert_eq!((last, again), (errno(Errno::EIO), errno(Errno::EIO)));
+            assert_eq!(rig.controller().resets(), 4, "it was tried, and not for ever");
+            rig.controller().namespace(1).expect("the controller itself is well");
+        }
+        assert_eq!(ring.ended[&ids[0]].res, LATE);
+        ring.end();
+        rig.end();
+    }
+}
+
+fn fail(rig: &Rig, ring: &mut Ring, change: impl FnOnce(&mut crate::fake::Device)) -> Vec<i32> {
+    rig.device().relax = 10_000_000;
+    rig.device().lies.hold = true;
+    for at in 0..20 {
+        ring.write(On::Fd(1), at * 512, &pattern(at, 512), &How::Fixed(0));
+    }
+    ring.turn();
+    rig.fake.run(40);
+    rig.device().lies.aborts = Aborts::Ignored;
+    change(&mut rig.device());
+    ring.pass_ms(600);
+    rig.device().lies.hold = false;
+    ring.finish();
+    ring.results()
+}
+
+#[test]
+fn a_controller_that_does_not_stop_is_cut_off_and_reset_as_a_function() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&seldom());
+    let results = fail(&rig, &mut ring, |device| device.lies.never_disabled = true);
+    assert_eq!(results, [[LATE; 15].as_slice(), &[512; 5]].concat());
+    assert_eq!(rig.device().isolations, 1);
+    assert_eq!(rig.device().function_resets, 1);
+    assert_eq!(rig.controller().leaked_pages(), 0);
+    rig.device().lies.never_disabled = false;
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn a_controller_that_cannot_be_reset_is_cut_off() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&seldom());
+    let results = fail(&rig, &mut ring, |device| {
+        device.lies.never_disabled = true;
+        device.lies.no_function_reset = true;
+    });
+    assert_eq!(results, [[LATE; 15].as_slice(), &[errno(Errno::EIO); 5]].concat());
+    assert!(rig.device().isolated);
+    assert_eq!(rig.controller().leaked_pages(), 0, "it was cut off");
+    let error = rig.try_ring(&seldom(), 4).err().unwrap();
+    assert!(matches!(error, Error::Fatal { .. }), "{error}");
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn memory_that_a_controller_may_write_for_ever_is_never_given_back() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&seldom());
+    // Requests in memory of their own: what the device has are copies.
+    rig.device().relax = 10_000_000;
+    rig.device().lies.hold = true;
+    for at in 0..4 {
+        ring.read(On::Fd(1), at * 512, 512, &How::Plain(0));
+    }
+    ring.turn();
+    rig.fake.run(40);
+    rig.device().lies.aborts = Aborts::Ignored;
+    rig.device().lies.never_disabled = true;
+    rig.device().lies.no_function_reset = true;
+    rig.device().lies.no_isolation = true;
+    ring.pass_ms(600);
+    ring.finish();
+    assert_eq!(ring.results(), [LATE; 4]);
+    assert!(rig.controller().leaked_pages() > 0, "it is told");
+    let before = rig.device().memory.allocations();
+    ring.end();
+    assert_eq!(rig.device().memory.allocations(), before, "nothing was given back");
+    let fake = rig.fake.clone();
+    drop(rig);
+    assert_eq!(fake.device().memory.allocations(), before);
+    // It still writes, to memory that is there.
+    fake.device().last_writes();
+    fake.check_faults();
+}
+
+#[test]
+fn a_reset_that_turns_it_into_another_controller_is_not_gone_along_with() {
+    let usual = Setup::default;
+    let others = [
+        Setup { serial: "B2", ..usual() },
+        Setup { mdts: 1, ..usual() },
+        Setup { vwc: false, ..usual() },
+        Setup { mqes: 7, ..usual() },
+        Setup { dstrd: 1, ..usual() },
+        Setup { cap: Some(0), ..usual() },
+        Setup { identify: Some(|_, data| data.fill(0)), ..usual() },
+    ];
+    for other in others {
+        let rig = Rig::<false>::with(1, usual(), quick());
+        let mut ring = rig.ring(&seldom());
+        let text = format!("{other:?}");
+        let results = fail(&rig, &mut ring, |device| {
+            device.lies.wild = true;
+            device.lies.change = Some(other);
+        });
+        assert_eq!(results, [[LATE; 15].as_slice(), &[errno(Errno::EIO); 5]].concat(), "{text}");
+        let read = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        assert_eq!(ring.result(read), errno(Errno::EIO));
+        ring.end();
+        rig.end();
+    }
+}
+
+#[test]
+fn fewer_queues_after_a_reset() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let (mut one, mut two) = (rig.ring(&seldom()), rig.ring(&seldom()));
+    let results = fail(&rig, &mut one, |device| device.setup.pairs = 1);
+    assert_eq!(results, [[LATE; 15].as_slice(), &[512; 5]].concat());
+    // There is none for the second; it says so, and the first goes on.
+    let read = two.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    assert_eq!(two.result(read), errno(Errno::EIO));
+    let read = one.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    assert_eq!(one.result(read), 512);
+    two.end();
+    one.end();
+    rig.end();
+}
+
+#[test]
+fn a_ring_that_ends_cancels_what_waits_and_awaits_what_runs() {
+    for options in
+        [seldom(), polled(), QueueOptions { completions: Completions::Adaptive(0), ..seldom() }]
+    {
+        let rig = Rig::<false>::with(1, Setup::default(), quick());
+        let mut ring = rig.ring(&QueueOptions { depth: 3, ..options });
+        rig.device().auto = false;
+        for at in 0..20 {
+            ring.write(On::Fd(1), at * 512, &pattern(at, 512), &How::Fixed(0));
+        }
+        ring.turn();
+        rig.device().auto = true;
+        let start = rig.device().now;
+        ring.end();
+        let written = rig.device().log.iter().filter(|one| one.sqid == 1).count();
+        assert_eq!(written, 3, "what waited was not begun");
+        let took = rig.device().now - start;
+        assert!(took < 40_000_000, "{took} ns");
+        rig.end();
+    }
+}
+
+#[test]
+fn a_ring_that_ends_awaits_what_never_ends_until_its_deadline() {
+    for options in [seldom(), polled()] {
+        let rig = Rig::<false>::with(1, Setup::default(), quick());
+        let mut ring = rig.ring(&options);
+        rig.device().lies.aborts = Aborts::Ignored;
+        rig.device().lies.rules = vec![Rule::io(Fate::Lost, 3)];
+        for at in 0..5 {
+            ring.read(On::Fd(1), at * 512, 512, &How::Plain(0));
+        }
+        ring.turn();
+        // Polled, a look at the clock is what takes time.
+        rig.device().tick = 5_000_000;
+        ring.end();
+        assert_eq!(rig.controller().resets(), 1);
+        rig.end();
+    }
+}
+
+#[test]
+fn what_waits_for_a_chunk_does_not_wait_for_what_waits_behind_it() {
+    // One chunk; ring `two` is between the two parts of a long request that
+    // has it, and another request waits for it, when ring `one` resets.
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut one = rig.ring(&seldom());
+    let mut two = rig.ring(&QueueOptions { bounce_buffers: 1, ..polled() });
+    let long = two.read(On::Fd(1), 0, 3 * 8192, &How::Plain(0));
+    let short = two.read(On::Fd(1), 0, 512, &How::Plain(0));
+    rig.device().lies.hold = true;
+    two.turn();
+    rig.fake.run(10);
+    rig.device().lies.aborts = Aborts::Ignored;
+    one.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    one.turn();
+    rig.fake.run(10);
+    let two = Rc::new(RefCell::new(two));
+    let other = two.clone();
+    let fake = rig.fake.clone();
+    let mut turns = 0;
+    meanwhile(
+        move || {
+            // The reset has begun; the part ends in that very moment.
+            other.borrow_mut().turn();
+            if turns == 0 {
+                let mut device = fake.device();
+                device.lies.hold = false;
+                device.complete_unseen();
+            }
+            turns += 1;
+        },
+        || one.pass_ms(600),
+    );
+    assert_eq!(rig.controller().resets(), 1);
+    let mut two = Rc::into_inner(two).unwrap().into_inner();
+    let (long, short) = (two.result(long), two.result(short));
+    assert_eq!(short, 512);
+    assert!(long == 3 * 8192 || long == errno(Errno::EIO), "{long}");
+    one.finish();
+    two.end();
+    one.end();
+    rig.end();
+}
+
+#[test]
+fn nothing_in_flight_ends_before_the_device_is_quiet() {
+    // Ring `two` goes on while ring `one` resets the controller, in every way
+    // that a reset goes.
+    for (never_disabled, no_function_reset) in [(false, false), (true, false), (true, true)] {
+        let rig = Rig::<false>::with(1, Setup::default(), quick());
+        let (mut one, mut two) = (rig.ring(&seldom()), rig.ring(&polled()));
+        rig.device().relax = 50_000_000;
+        rig.device().lies.hold = true;
+        rig.device().lies.aborts = Aborts::Ignored;
+        rig.device().lies.never_disabled = never_disabled;
+        rig.device().lies.no_function_reset = no_function_reset;
+        one.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        two.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        two.read(On::Fd(1), 0, 512, &How::Plain(0));
+        one.turn();
+        two.turn();
+        rig.fake.run(10);
+        let two = Rc::new(RefCell::new(two));
+        let other = two.clone();
+        meanwhile(move || other.borrow_mut().look(), || one.pass_ms(600));
+        rig.device().lies.hold = false;
+        one.finish();
+        let mut two = Rc::into_inner(two).unwrap().into_inner();
+        two.finish();
+        assert_eq!(two.results().len(), 2);
+        // `released` was asked for each request that ended.
+        rig.fake.check_faults();
+        rig.device().lies.never_disabled = false;
+        one.end();
+        two.end();
+        rig.end();
+    }
+}
