@@ -20,8 +20,8 @@ use crate::uapi;
 
 /// For creating and deleting queues.
 const QUEUE_TIMEOUT_NS: u64 = 5_000_000_000;
-/// Polls between two looks at the clock.
-const CLOCK_EVERY: u32 = 1024;
+/// Polls between two looks at the clock, less one, at most.
+pub(super) const SELDOM: u32 = 1023;
 /// No state of a controller: it would be one that is gone.
 pub(super) const NO_PAIR: u32 = u32::MAX;
 /// Polls in vain after which an adaptive ring sleeps.
@@ -125,6 +125,11 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) seen: u32,
     pub(super) tick: u16,
     pub(super) polls: u32,
+    /// When none of these bits is set in `polls`, it is time to look at the
+    /// clock. A ring that is polled rarely looks more often.
+    pub(super) look: u32,
+    /// When that was last.
+    pub(super) looked: u64,
     idle: u32,
     completions: Completions,
     pub(super) waiting: Waiting,
@@ -232,6 +237,8 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             armed: NO_PAIR,
             tick: 0,
             polls: 0,
+            look: SELDOM,
+            looked: 0,
             idle: 0,
             completions: options.completions,
             waiting: Waiting::new(),
@@ -592,7 +599,7 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
                 self.stats.doorbells += u32::from(rung);
             }
         }
-        if self.polls.is_multiple_of(CLOCK_EVERY) {
+        if self.polls & self.look == 0 {
             self.look_at_clock(&mut done);
         }
         if self.controller.state() != self.seen {

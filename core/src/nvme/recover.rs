@@ -2,7 +2,7 @@
 
 use core::ops::Deref;
 
-use super::backend::{NO_PAIR, NvmeBackend};
+use super::backend::{NO_PAIR, NvmeBackend, SELDOM};
 use super::controller::{GONE, KIND, RESETTING, RUNNING};
 use super::tracker::Stage;
 use super::{Controller, Error, Platform, RecentError, Status, regs};
@@ -38,11 +38,12 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// Looks at the clock, and at commands that have been in flight too long.
     #[cold]
     pub(super) fn look_at_clock(&mut self, done: &mut impl FnMut(Token, i32)) {
+        let now = self.controller.platform().now();
+        self.pace(now);
         if self.in_flight == 0 && self.waiting.is_empty() {
             self.next_tick = None;
             return;
         }
-        let now = self.controller.platform().now();
         match self.next_tick {
             Some(at) if now >= at => self.next_tick = Some(now + TICK_NS),
             Some(_) => return,
@@ -66,6 +67,17 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             self.find_late();
         }
         self.notice_state(done);
+    }
+
+    /// Sees to it that the clock is looked at some times a tick, whoever polls
+    /// however often: deadlines are counted in ticks.
+    fn pace(&mut self, now: u64) {
+        let since = now.saturating_sub(core::mem::replace(&mut self.looked, now));
+        if since > TICK_NS / 2 {
+            self.look = self.look.checked_shr((since / (TICK_NS / 4)).ilog2()).unwrap_or(0);
+        } else if since < TICK_NS / 16 {
+            self.look = (self.look << 1 | 1) & SELDOM;
+        }
     }
 
     /// Aborts what is late, and resets the controller for what stays so.
