@@ -68,7 +68,7 @@ fn every_command_set_choice_and_every_delay() {
         let slow = 900_000_000;
         let setup = Setup { css, ready_delay: slow, disable_delay: slow, ..Setup::default() };
         let rig = Rig::<false>::with(1, setup, quick());
-        rig.device().relax = 10_000_000;
+        rig.device().relax = LONG;
         rig.end();
     }
 }
@@ -77,7 +77,7 @@ fn every_command_set_choice_and_every_delay() {
 fn a_controller_that_does_not_become_ready_is_left_with_nothing() {
     let fake = Fake::new(1, Setup::default());
     fake.device().lies.never_ready = true;
-    fake.device().relax = 10_000_000;
+    fake.device().relax = LONG;
     let error = Controller::new(Plug::<false>(fake.clone()), quick()).unwrap_err();
     assert!(matches!(error, Error::Timeout { ms: 1000, .. }), "{error}");
     fake.check();
@@ -94,7 +94,7 @@ fn a_controller_that_does_not_become_ready_is_left_with_nothing() {
 fn memory_of_a_controller_that_cannot_be_stopped_is_not_given_back() {
     for isolation in [true, false] {
         let rig = Rig::<false>::with(1, Setup::default(), quick());
-        rig.device().relax = 10_000_000;
+        rig.device().relax = LONG;
         rig.device().lies.never_disabled = true;
         rig.device().lies.no_isolation = !isolation;
         let fake = rig.fake.clone();
@@ -299,7 +299,7 @@ fn a_queue_that_is_created_too_late_has_no_memory_that_was_given_back() {
     // The answer does not come in time, and yet the queue is there.
     for opcode in [0x05, 0x01] {
         let rig = Rig::<false>::with(1, Setup::default(), quick());
-        rig.device().relax = 10_000_000;
+        rig.device().relax = LONG;
         rig.device().lies.rules = vec![Rule::admin(opcode, Fate::Lost, 1)];
         let error = rig.try_ring(&seldom(), 4).err().unwrap();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -317,7 +317,7 @@ fn a_queue_that_is_created_too_late_has_no_memory_that_was_given_back() {
 fn a_late_answer_is_not_taken_for_that_of_another_command() {
     for seed in 0..if cfg!(miri) { 2 } else { 20 } {
         let rig = Rig::<false>::with(seed, Setup::default(), quick());
-        rig.device().relax = 10_000_000;
+        rig.device().relax = LONG;
         rig.device().lies.rules = vec![Rule::admin(0x06, Fate::Lost, 1)];
         let error = rig.controller().namespace(1).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -333,7 +333,7 @@ fn a_late_answer_is_not_taken_for_that_of_another_command() {
 #[test]
 fn admin_commands_that_never_end_do_not_fill_the_queue() {
     let rig = Rig::<false>::with(1, Setup::default(), quick());
-    rig.device().relax = 100_000_000;
+    rig.device().relax = LONG;
     for _ in 0..40 {
         rig.device().lies.deaf_admin = true;
         rig.controller().namespace(1).unwrap_err();

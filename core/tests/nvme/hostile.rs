@@ -372,7 +372,7 @@ proptest! {
         let fake = Fake::new(seed, Setup::default());
         let options = Options { shadow_doorbells: shadow, ..quick() };
         let rig = Rig::<false>::try_with(fake.clone(), options).unwrap();
-        rig.device().relax = 20_000_000;
+        rig.device().relax = LONG;
         rig.device().lies.wild = true;
         let mut ring = rig.try_ring(&QueueOptions {
             depth: 7,

@@ -37,6 +37,47 @@ fn a_late_command_is_aborted_and_times_out() {
 }
 
 #[test]
+fn a_ring_that_is_polled_rarely_keeps_its_deadlines() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&polled());
+    // The first one may take some time, until the ring knows its pace.
+    for (every_ms, within_ms) in [(1, 4000), (1, 500), (30, 4000), (30, 500)] {
+        rig.device().lies.rules = vec![Rule::io(Fate::Lost, 1)];
+        let lost = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+        let start = rig.device().now;
+        while !ring.ended.contains_key(&lost) {
+            rig.fake.advance_ms(every_ms);
+            ring.turn();
+            rig.fake.run(4);
+        }
+        let took = (rig.device().now - start) / 1_000_000;
+        assert_eq!(ring.ended[&lost].res, LATE);
+        assert!((200..within_ms).contains(&took), "{took} ms, polled every {every_ms}");
+    }
+    // One that polls all the time does not look at the clock all the time.
+    ring.register(&[1]).unwrap();
+    let turns = if cfg!(miri) { 3_000 } else { 100_000 };
+    let mut looks = 0;
+    for turn in 0..turns {
+        if ring.in_flight() < 4 {
+            ring.read(On::Fixed(0), 0, 512, &How::Fixed(0));
+        }
+        if turn == turns / 2 {
+            looks = rig.device().waits;
+        }
+        rig.fake.advance(10_000);
+        ring.turn();
+        rig.fake.run(2);
+    }
+    let looks = rig.device().waits - looks;
+    assert!(cfg!(miri) || looks < turns / 500, "{looks} looks in {} turns", turns / 2);
+    ring.finish();
+    assert_eq!(ring.stats().failed, 4, "those that were aborted");
+    ring.end();
+    rig.end();
+}
+
+#[test]
 fn an_abort_that_comes_too_late_changes_nothing() {
     let rig = Rig::<false>::with(1, Setup::default(), quick());
     let mut ring = rig.ring(&seldom());
@@ -238,7 +279,7 @@ fn a_queue_that_cannot_be_created_after_a_reset() {
 }
 
 fn fail(rig: &Rig, ring: &mut Ring, change: impl FnOnce(&mut crate::fake::Device)) -> Vec<i32> {
-    rig.device().relax = 10_000_000;
+    rig.device().relax = LONG;
     rig.device().lies.hold = true;
     for at in 0..20 {
         ring.write(On::Fd(1), at * 512, &pattern(at, 512), &How::Fixed(0));
@@ -289,7 +330,7 @@ fn memory_that_a_controller_may_write_for_ever_is_never_given_back() {
     let rig = Rig::<false>::with(1, Setup::default(), quick());
     let mut ring = rig.ring(&seldom());
     // Requests in memory of their own: what the device has are copies.
-    rig.device().relax = 10_000_000;
+    rig.device().relax = LONG;
     rig.device().lies.hold = true;
     for at in 0..4 {
         ring.read(On::Fd(1), at * 512, 512, &How::Plain(0));
@@ -452,7 +493,7 @@ fn nothing_in_flight_ends_before_the_device_is_quiet() {
     for (never_disabled, no_function_reset) in [(false, false), (true, false), (true, true)] {
         let rig = Rig::<false>::with(1, Setup::default(), quick());
         let (mut one, mut two) = (rig.ring(&seldom()), rig.ring(&polled()));
-        rig.device().relax = 50_000_000;
+        rig.device().relax = LONG;
         rig.device().lies.hold = true;
         rig.device().lies.aborts = Aborts::Ignored;
         rig.device().lies.never_disabled = never_disabled;

@@ -151,6 +151,9 @@ pub struct Rig<const SYNC: bool = false> {
     pub controller: Option<Ctl<SYNC>>,
 }
 
+/// A long wait, where nothing but time shall pass.
+pub const LONG: u64 = if cfg!(miri) { 400_000_000 } else { 20_000_000 };
+
 pub fn seldom() -> QueueOptions {
     QueueOptions {
         depth: 15,

@@ -152,25 +152,40 @@ impl Memory {
         Span { device, len }
     }
 
-    /// Device addresses of mapped memory, in pieces.
-    pub fn pieces(&self, addr: usize, len: usize) -> Vec<(u64, usize)> {
-        let mut pieces = Vec::new();
-        for (device, region) in self.regions.iter().filter(|(_, r)| r.mapping.is_some()) {
-            let from = region.addr.max(addr);
-            let to = (region.addr + region.len).min(addr + len);
+    /// The regions that a range of mapped memory lies in.
+    fn regions_of(&self, addr: usize, len: usize) -> Vec<u64> {
+        let mut all = Vec::new();
+        for mapping in self.mappings.values() {
+            let (from, to) = (addr.max(mapping.addr), (addr + len).min(mapping.addr + mapping.len));
             if from < to {
-                pieces.push((device + (from - region.addr) as u64, to - from));
+                let first = mapping.addr / PAGE;
+                for page in from / PAGE..to.div_ceil(PAGE) {
+                    let inside = (page * PAGE).max(mapping.addr) % PAGE;
+                    all.push(mapping.pages[page - first] + inside as u64);
+                }
             }
         }
-        pieces
+        all
+    }
+
+    /// Device addresses of mapped memory, in pieces.
+    pub fn pieces(&self, addr: usize, len: usize) -> Vec<(u64, usize)> {
+        let piece = |device: u64| {
+            let region = &self.regions[&device];
+            let from = region.addr.max(addr);
+            let to = (region.addr + region.len).min(addr + len);
+            (device + (from - region.addr) as u64, to - from)
+        };
+        self.regions_of(addr, len).into_iter().map(piece).collect()
     }
 
     /// Between the processor's memory and what the device sees of it.
     pub fn sync(&mut self, addr: usize, len: usize, for_device: bool) {
-        for region in self.regions.values_mut().filter(|r| r.mapping.is_some()) {
+        for device in self.regions_of(addr, len) {
+            let region = self.regions.get_mut(&device).expect("a part of the mapping");
             let from = region.addr.max(addr);
             let to = (region.addr + region.len).min(addr + len);
-            let Some(cache) = region.cache.as_mut().filter(|_| from < to) else { continue };
+            let Some(cache) = region.cache.as_mut() else { continue };
             let cache = &mut cache[from - region.addr..to - region.addr];
             let memory = std::ptr::with_exposed_provenance_mut::<u8>(from);
             // SAFETY: mapped memory is valid until it is unmapped, and in a
