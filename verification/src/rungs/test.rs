@@ -42,6 +42,9 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
     if has_features() {
         let cmd = Cmd::cargo(&["test", "--workspace", "--all-features"]);
         steps.push(Step::command("tests with every feature", cmd));
+        // Alone: in the workspace's graph others turn them on.
+        let cmd = Cmd::cargo(&["test", "-p", "annulus", "--no-default-features"]);
+        steps.push(Step::command("core's tests without features", cmd.show("test result: ok")));
     }
     steps.push(Step::command(
         "documentation",
@@ -53,7 +56,8 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
         let bare = Cmd::cargo(&args).args(["--no-default-features"]);
         steps.push(Step::command(format!("no_std: {target}"), bare));
         if has_features() {
-            steps.push(Step::command(format!("no_std: {target}, features"), Cmd::cargo(&args)));
+            let all = Cmd::cargo(&args).args(["--all-features"]);
+            steps.push(Step::command(format!("no_std: {target}, every feature"), all));
         }
     }
     steps.push(Step::check("no alloc: core links without an allocator", fixtures::no_alloc));
