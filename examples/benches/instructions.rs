@@ -221,7 +221,7 @@ fn nvme_reads<const BATCH: usize>(rounds: u32) {
     let trackers: Vec<_> = (0..65).map(|_| Tracker::new()).collect();
     let backend = NvmeBackend::new(controller, &QueueOptions::default(), trackers.leak(), &mut [])
         .expect("a queue pair");
-    let mut ring = ring(Config::new(64), |_| backend);
+    let mut ring = ring(Config::new(64).index_array(false), |_| backend);
     let mut buffer = vec![0u8; 2 * 4096];
     let skip = buffer.as_ptr().align_offset(4096);
     let at = buffer[skip..].as_mut_ptr();

@@ -10,7 +10,7 @@ use super::memory::alloc_all;
 use super::prp;
 use super::queue::{Reaped, Submissions};
 use super::spec::{Command, admin, nvm};
-use super::tracker::{MAX_SLOTS, NONE, Source, Stage, Tracker, Waiting};
+use super::tracker::{MAX_SLOTS, NONE, Source, Tracker, Waiting};
 use super::vectors::{FreeVectors, Vectors};
 use super::{Controller, Error, Platform, RecentError};
 use crate::errno::Errno;
@@ -121,9 +121,12 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     /// The controller's state while this ring has a queue pair there, else
     /// [`NO_PAIR`]: one comparison says that all is well.
     pub(super) armed: u32,
+    /// The same while nobody waits, else [`NO_PAIR`]: what comes anew may be
+    /// issued at once.
+    pub(super) gate: u32,
     /// The incarnation that this ring knows.
     pub(super) seen: u32,
-    pub(super) tick: u16,
+    pub(super) tick: u32,
     pub(super) polls: u32,
     /// When none of these bits is set in `polls`, it is time to look at the
     /// clock. A ring that is polled rarely looks more often.
@@ -133,6 +136,8 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     idle: u32,
     completions: Completions,
     pub(super) waiting: Waiting,
+    /// Requests that have ended without a completion; empty between polls.
+    pub(super) ended: Waiting,
     pub(super) lists: Coherent,
     pub(super) list_pages: usize,
     pub(super) sgl: Option<SglAlignment>,
@@ -224,7 +229,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let free_vectors = FreeVectors::new(vectors);
         for (index, tracker) in (0..).zip(trackers.iter_mut()) {
             // The slot's part of its commands' identifiers.
-            *tracker = Tracker { cid: index, ..Tracker::new() };
+            *tracker = Tracker::of(index);
         }
         let mut backend = Self {
             trackers,
@@ -235,6 +240,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             max_part,
             seen,
             armed: NO_PAIR,
+            gate: NO_PAIR,
             tick: 0,
             polls: 0,
             look: SELDOM,
@@ -242,6 +248,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             idle: 0,
             completions: options.completions,
             waiting: Waiting::new(),
+            ended: Waiting::new(),
             lists,
             list_pages,
             sgl,
@@ -275,6 +282,11 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// Commands that can be outstanding.
     pub fn depth(&self) -> u32 {
         self.most
+    }
+
+    /// After a change of `armed` or of who waits.
+    pub(super) fn set_gate(&mut self) {
+        self.gate = if self.waiting.is_empty() { self.armed } else { NO_PAIR };
     }
 
     /// Whether commands can be issued: the ring has a queue pair in the
@@ -348,6 +360,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         }
         let state = created?;
         (self.seen, self.armed) = (state, state);
+        self.set_gate();
         Ok(())
     }
 
@@ -402,41 +415,31 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         };
         let buffer = request.buffer?;
         let (shift, len, off) = (ns.block_shift, request.len, request.off);
-        let grid = u64::from(len) | off;
-        let end = off.wrapping_add(u64::from(len));
-        // In range, on the grid, not empty, no flags, and no longer than
-        // a page, so at most in two, for which no list is needed; the queue has room and nobody waits.
-        if end > ns.bytes
-            || end < off
-            || grid & ((1 << shift) - 1) != 0
-            || len.wrapping_sub(1) >= PAGE as u32
+        // Not empty, and no longer than a page, so in two at most, for which no
+        // list is needed; a page away from the end; on the grid; no flags;
+        // there is a queue pair, nobody waits, and the queue has room.
+        if len.wrapping_sub(1) >= PAGE as u32
+            || off >= ns.short_end
+            || (u64::from(len) | off) & ((1 << shift) - 1) != 0
             || request.op_flags != 0
+            || self.controller.state() != self.gate
             || self.in_flight >= self.most
-            || !self.waiting.is_empty()
-            || !self.live()
         {
             return None;
         }
         let addr = request.addr as usize;
         let platform = self.controller.platform();
         let span = platform.span(&buffer, addr);
-        let room = PAGE - (span.device as usize & (PAGE - 1));
-        if span.device & 3 != 0 {
-            return None;
-        }
-        let data2 = if len as usize <= room {
-            0
-        } else if span.len >= len as usize {
-            span.device + room as u64
-        } else {
-            return None;
+        let data2 = match span.device as usize % PAGE {
+            0 => 0,
+            offset if offset % 4 != 0 => return None,
+            offset if len as usize <= PAGE - offset => 0,
+            offset if span.len >= len as usize => span.device + (PAGE - offset) as u64,
+            _ => return None,
         };
         let tracker = self.trackers.get_mut(token.index())?;
         platform.sync_for_device(addr, len as usize);
         let block = off >> shift;
-        tracker.token = token.to_raw();
-        tracker.result = len as i32;
-        tracker.complex = P::NEEDS_SYNC;
         let command = Command {
             opcode,
             psdt: 0,
@@ -452,7 +455,10 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 (command, Source::Mapped(buffer), addr);
             (tracker.part, tracker.left, tracker.chunk) = (len.into(), 0, NONE);
         }
-        self.send(token.index() as u16, &command);
+        let raw = token.to_raw();
+        let cid = tracker.hot.issue(P::NEEDS_SYNC, self.tick, raw, len as i32);
+        self.in_flight += 1;
+        self.pair.sq.push(&command, cid);
         Some(Start::Pending)
     }
 
@@ -460,12 +466,14 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     ///
     /// # Safety
     /// As for [`start`](Backend::start).
+    // By value: what is only read there need not lie in memory here.
+    #[cold]
     #[inline(never)]
     unsafe fn start_long(
         &mut self,
         token: Token,
-        ns: &NamespaceInfo,
-        request: &Request<NamespaceInfo, P::Buffer>,
+        ns: NamespaceInfo,
+        request: Request<NamespaceInfo, P::Buffer>,
     ) -> Start {
         match self.controller.state() & KIND {
             GONE => return Start::Done(Errno::ENODEV.to_result()),
@@ -479,23 +487,61 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             return Start::Done(Errno::EINVAL.to_result());
         }
         // SAFETY: the caller's promise.
-        match unsafe { self.plan(ns, request) } {
+        match unsafe { self.plan(&ns, &request) } {
             Ok(plan) => self.enter(token, plan),
             Err(answer) => answer,
         }
     }
 
     /// A completion that is not the end of a simple request, or says that
-    /// something went wrong.
+    /// something went wrong, or is none of ours.
     #[cold]
-    fn settle(&mut self, index: u16, status: super::Status, done: &mut impl FnMut(Token, i32)) {
-        let token = Token::from_raw(self.trackers[usize::from(index)].token);
+    #[inline(never)]
+    fn settle(&mut self, answer: u32, index: u16) -> Option<(Token, i32)> {
+        let hot = self.trackers.get_mut(usize::from(index)).map(|tracker| &mut tracker.hot);
+        let Some(hot) = hot.filter(|hot| hot.issued() && hot.cid() == answer as u16) else {
+            self.stats.stale += 1;
+            return None;
+        };
+        hot.idle();
+        self.in_flight -= 1;
+        let (token, simple, result) = (Token::from_raw(hot.token), !hot.complex(), hot.result);
+        let status = super::Status::from_field((answer >> 17) as u16);
         if !status.is_success() {
-            let result = self.failed(index, status);
-            done(token, result);
-        } else if let Some(result) = self.part_done(index) {
-            done(token, result);
+            Some((token, self.failed(index, status)))
+        } else if simple {
+            Some((token, result))
+        } else {
+            self.part_done(index).map(|result| (token, result))
         }
+    }
+
+    /// What a poll does besides completions, of which it has `taken` some.
+    #[inline(never)]
+    fn look_around(&mut self, taken: u32) {
+        self.polls = self.polls.wrapping_add(1);
+        if taken == 0 {
+            self.idle = self.idle.saturating_add(1);
+        } else {
+            self.idle = 0;
+            if self.live() {
+                let rung = self.pair.cq.release(self.controller.platform());
+                self.stats.doorbells += u32::from(rung);
+            }
+        }
+        if self.polls & self.look == 0 {
+            self.look_at_clock();
+        }
+        if self.controller.state() != self.seen {
+            self.notice_state();
+        }
+        if !self.waiting.is_empty() {
+            if self.cancelled {
+                self.end_waiting(Errno::ECANCELED);
+            }
+            self.issue_waiting();
+        }
+        self.kick();
     }
 }
 
@@ -541,7 +587,9 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     const SHARES_MAPPINGS: bool = P::SHARES_MAPPINGS;
 
-    #[inline]
+    // Into the engine's loop: there the request stays in registers, and what is
+    // the same for a run of reads is looked up once.
+    #[inline(always)]
     unsafe fn start(&mut self, token: Token, request: &Request<NamespaceInfo, P::Buffer>) -> Start {
         let ns = match request.target {
             Target::Registered(ns) => ns,
@@ -553,7 +601,7 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
         match self.start_short(token, &ns, request) {
             Some(start) => start,
             // SAFETY: the caller's promise.
-            None => unsafe { self.start_long(token, &ns, request) },
+            None => unsafe { self.start_long(token, ns, *request) },
         }
     }
 
@@ -567,51 +615,47 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     #[inline]
     fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
-        let mut taken = 0;
         // No more than there can be: a device that writes entries for ever
         // does not keep us here.
-        while taken <= self.most {
-            let Some(completion) = self.pair.cq.next() else { break };
-            taken += 1;
-            let cid = completion.cid();
-            let index = cid & (MAX_SLOTS as u16 - 1);
-            match self.trackers.get_mut(usize::from(index)) {
-                Some(tracker) if tracker.cid == cid && tracker.stage == Stage::Issued => {
-                    tracker.stage = Stage::Idle;
-                    self.in_flight -= 1;
-                    let status = completion.status();
-                    if status.is_success() && !tracker.complex {
-                        done(Token::from_raw(tracker.token), tracker.result);
-                    } else {
-                        self.settle(index, status, &mut done);
+        let most = self.most + 1;
+        let mut left = most;
+        // Positions and counts of the loop, in registers.
+        let mut answers = self.pair.cq.answers();
+        let mut simple = 0;
+        let mut looked = false;
+        // One place that calls `done`, so that it is compiled into this loop
+        // and what it keeps stays in registers, too.
+        loop {
+            let (token, result) = if let Some(answer) = answers.next(left) {
+                left -= 1;
+                let index = answer as u16 & (MAX_SLOTS as u16 - 1);
+                match self.trackers.get_mut(usize::from(index)) {
+                    Some(tracker) if tracker.hot.is_simple_end(answer) => {
+                        tracker.hot.idle();
+                        simple += 1;
+                        (Token::from_raw(tracker.hot.token), tracker.hot.result)
+                    }
+                    _ => {
+                        self.in_flight -= core::mem::take(&mut simple);
+                        match self.settle(answer, index) {
+                            Some(end) => end,
+                            None => continue,
+                        }
                     }
                 }
-                _ => self.stats.stale += 1,
-            }
+            } else if !looked {
+                self.in_flight -= core::mem::take(&mut simple);
+                self.pair.cq.took(&answers);
+                self.look_around(most - left);
+                (looked, left) = (true, 0);
+                continue;
+            } else {
+                let Some(index) = self.ended.pop(self.trackers) else { return };
+                let hot = &self.trackers[usize::from(index)].hot;
+                (Token::from_raw(hot.token), hot.result)
+            };
+            done(token, result);
         }
-        self.polls = self.polls.wrapping_add(1);
-        if taken == 0 {
-            self.idle = self.idle.saturating_add(1);
-        } else {
-            self.idle = 0;
-            if self.live() {
-                let rung = self.pair.cq.release(self.controller.platform());
-                self.stats.doorbells += u32::from(rung);
-            }
-        }
-        if self.polls & self.look == 0 {
-            self.look_at_clock(&mut done);
-        }
-        if self.controller.state() != self.seen {
-            self.notice_state(&mut done);
-        }
-        if !self.waiting.is_empty() {
-            if self.cancelled {
-                self.end_waiting(Errno::ECANCELED, &mut done);
-            }
-            self.issue_waiting();
-        }
-        self.kick();
     }
 
     #[inline]

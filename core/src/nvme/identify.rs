@@ -1,6 +1,7 @@
 //! Identify data (Base section 5.17.2, NVM section 4.1.5), checked.
 
 use super::Error;
+use crate::hal::device::PAGE;
 
 /// Bytes of identify data.
 pub const BYTES: usize = 4096;
@@ -160,6 +161,8 @@ pub struct NamespaceInfo {
     pub zeroes_deallocate: bool,
     /// Bytes.
     pub bytes: u64,
+    /// What begins before this lies inside, if it is no longer than a page.
+    pub(super) short_end: u64,
 }
 
 impl NamespaceInfo {
@@ -208,6 +211,7 @@ impl NamespaceInfo {
             read_only: data[99] & 1 != 0,
             zeroes_deallocate: data[33] & 1 << 3 != 0,
             bytes: blocks << block_shift,
+            short_end: ((blocks << block_shift) + 1).saturating_sub(PAGE as u64),
         })
     }
 }

@@ -6,7 +6,7 @@ use super::backend::NvmeBackend;
 use super::identify::NamespaceInfo;
 use super::prp::{self, List};
 use super::spec::{self, Command, nvm};
-use super::tracker::{NONE, Source, Stage};
+use super::tracker::{NONE, Source};
 use super::{Controller, Platform};
 use crate::errno::Errno;
 use crate::hal::device::{PAGE, Span};
@@ -215,18 +215,18 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     pub(super) fn enter(&mut self, token: Token, plan: Plan<P::Buffer>) -> Start {
         let index = token.index() as u16;
         let tracker = &mut self.trackers[token.index()];
-        tracker.token = token.to_raw();
+        tracker.hot.token = token.to_raw();
         tracker.command = plan.command;
         tracker.source = plan.source;
         tracker.addr = plan.addr;
         tracker.position = plan.position;
         (tracker.part, tracker.left) = (0, plan.bytes);
-        tracker.result = plan.result;
+        tracker.hot.result = plan.result;
         tracker.block_shift = plan.block_shift;
-        (tracker.chunk, tracker.complex) = (NONE, true);
+        tracker.chunk = NONE;
         if !self.live() || !self.waiting.is_empty() || !self.issue(index) {
-            self.trackers[token.index()].stage = Stage::Waiting;
             self.waiting.push(self.trackers, index);
+            self.set_gate();
             self.stats.waited += 1;
         }
         Start::Pending
@@ -320,21 +320,11 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         debug_assert!(told, "what cannot be told was not planned");
         tracker.part = part;
         tracker.left -= part;
-        self.send(index, &command);
-        true
-    }
-
-    /// Pushes a command of a slot.
-    #[inline(always)]
-    pub(super) fn send(&mut self, index: u16, command: &Command) {
-        let tracker = &mut self.trackers[usize::from(index)];
-        let cid = tracker.next_cid();
-        tracker.cid = cid;
-        tracker.stage = Stage::Issued;
-        tracker.stamp = self.tick;
-        tracker.aborted = false;
+        let hot = &mut tracker.hot;
+        let cid = hot.issue(true, self.tick, hot.token, hot.result);
         self.in_flight += 1;
-        self.pair.sq.push(command, cid);
+        self.pair.sq.push(&command, cid);
+        true
     }
 
     /// The slot's own list pages.
@@ -380,14 +370,14 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             tracker.addr += bytes as usize;
         }
         if tracker.left == 0 {
-            let result = tracker.result;
+            let result = tracker.hot.result;
             self.free_parts(index);
             return Some(result);
         }
         if !self.live() || !self.issue(index) {
             // Before those that wait for what it holds.
-            self.trackers[slot].stage = Stage::Waiting;
             self.waiting.push_first(self.trackers, index);
+            self.set_gate();
         }
         None
     }
@@ -395,7 +385,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// Gives back what a complex request holds.
     pub(super) fn free_parts(&mut self, index: u16) {
         let tracker = &mut self.trackers[usize::from(index)];
-        tracker.stage = Stage::Idle;
+        tracker.hot.idle();
         let chunk = core::mem::replace(&mut tracker.chunk, NONE);
         if chunk != NONE {
             self.bounce.put(chunk);

@@ -92,6 +92,7 @@ impl Submissions {
     /// `entries` in zeroed memory of their own.
     pub fn new(memory: Coherent, entries: u32, doorbell: Doorbell) -> Self {
         assert!(entries as usize * COMMAND_BYTES <= memory.len && entries >= 2);
+        assert!(entries.is_power_of_two(), "so that the tail wraps by a mask");
         Self { memory, entries, tail: 0, doorbell, rung: 0 }
     }
 
@@ -115,10 +116,7 @@ impl Submissions {
             // The other words of the entry have been zero since the start.
             unsafe { at.add(first + word).write_volatile(value.to_le()) };
         }
-        self.tail += 1;
-        if self.tail == self.entries {
-            self.tail = 0;
-        }
+        self.tail = (self.tail + 1) & (self.entries - 1);
     }
 
     /// Rings the doorbell if anything was pushed since. Answers whether the
@@ -185,6 +183,28 @@ impl Reaped {
         u32::from_le(unsafe { self.word(3).read_volatile() }) & PHASE == self.phase
     }
 
+    /// The new entries, to be gone through with the positions in registers;
+    /// [`took`](Self::took) says how far.
+    #[inline(always)]
+    pub fn answers(&self) -> Answers {
+        let Self { entries, head, phase, .. } = *self;
+        Answers { base: self.memory.ptr.cast(), entries, head, phase }
+    }
+
+    /// Takes the entries that were gone through.
+    #[inline(always)]
+    pub fn took(&mut self, answers: &Answers) {
+        (self.head, self.phase) = (answers.head, answers.phase);
+    }
+
+    #[inline(always)]
+    fn step(&mut self) {
+        self.head += 1;
+        if self.head == self.entries {
+            (self.head, self.phase) = (0, self.phase ^ PHASE);
+        }
+    }
+
     /// Takes the next new entry. Each word is read once.
     #[inline(always)]
     pub fn next(&mut self) -> Option<Completion> {
@@ -198,10 +218,7 @@ impl Reaped {
         barrier::read();
         // SAFETY: as above.
         let dword0 = u32::from_le(unsafe { self.word(0).read_volatile() });
-        self.head += 1;
-        if self.head == self.entries {
-            (self.head, self.phase) = (0, self.phase ^ PHASE);
-        }
+        self.step();
         Some(Completion { dword0, dword3 })
     }
 
@@ -223,5 +240,48 @@ impl Reaped {
     /// The memory, to be freed.
     pub fn memory(&self) -> Coherent {
         Coherent { ..self.memory }
+    }
+}
+
+/// A walk through the new entries of a completion queue, which stays where it
+/// is meanwhile.
+#[derive(Debug)]
+pub(super) struct Answers {
+    base: NonNull<u32>,
+    entries: u32,
+    head: u32,
+    phase: u32,
+}
+
+impl Answers {
+    /// The next new entry's dword 3, identifier and status, with the phase tag
+    /// set, if there is one and any are `left` to be taken.
+    #[inline(always)]
+    pub fn next(&mut self, left: u32) -> Option<u32> {
+        if left == 0 {
+            return None;
+        }
+        // SAFETY: as in `Reaped::word`: the head is below `entries`, and the
+        // queue outlives the walk. Volatile, for the device writes it.
+        let dword3 = unsafe { self.base.add(self.head as usize * 4 + 3).read_volatile() };
+        // With the tag if the entry is new, without it if it is not.
+        let answer = u32::from_le(dword3) ^ self.phase ^ PHASE;
+        if answer & PHASE == 0 {
+            return None;
+        }
+        // No data is read before the phase tag that says that it is there.
+        barrier::read();
+        self.head += 1;
+        if self.head == self.entries {
+            self.wrap();
+        }
+        Some(answer)
+    }
+
+    /// A branch that is hardly ever taken costs less than moves that are made
+    /// every time.
+    #[cold]
+    fn wrap(&mut self) {
+        (self.head, self.phase) = (0, self.phase ^ PHASE);
     }
 }

@@ -4,10 +4,8 @@ use core::ops::Deref;
 
 use super::backend::{NO_PAIR, NvmeBackend, SELDOM};
 use super::controller::{GONE, KIND, RESETTING, RUNNING};
-use super::tracker::Stage;
 use super::{Controller, Error, Platform, RecentError, Status, regs};
 use crate::errno::Errno;
-use crate::hal::Token;
 
 /// How often a ring with commands in flight looks after them, in ns: a removed
 /// device is noticed after this, at the latest.
@@ -37,7 +35,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
 
     /// Looks at the clock, and at commands that have been in flight too long.
     #[cold]
-    pub(super) fn look_at_clock(&mut self, done: &mut impl FnMut(Token, i32)) {
+    pub(super) fn look_at_clock(&mut self) {
         let now = self.controller.platform().now();
         self.pace(now);
         if self.in_flight == 0 && self.waiting.is_empty() {
@@ -66,7 +64,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             self.controller.look_after();
             self.find_late();
         }
-        self.notice_state(done);
+        self.notice_state();
     }
 
     /// Sees to it that the clock is looked at some times a tick, whoever polls
@@ -82,22 +80,24 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
 
     /// Aborts what is late, and resets the controller for what stays so.
     fn find_late(&mut self) {
-        let ticks = |ms: u64| (ms * 1_000_000).div_ceil(TICK_NS).clamp(1, 30_000) as u16;
+        let ticks = |ms: u64| (ms * 1_000_000).div_ceil(TICK_NS).clamp(1, 1 << 30) as u32;
         let timeout = u64::from(self.controller.options().timeout_ms);
         // One more: a command may have been issued at the end of its tick.
         let (late, lost) = (ticks(timeout) + 1, ticks(2 * timeout) + 1);
         let mut reset = false;
         let (tick, queue) = (self.tick, self.pair.qid);
-        for tracker in self.trackers.iter_mut().filter(|t| t.stage == Stage::Issued) {
-            let age = tick.wrapping_sub(tracker.stamp);
+        for tracker in self.trackers.iter_mut().filter(|tracker| tracker.hot.issued()) {
+            let age = tick.wrapping_sub(tracker.hot.stamp);
             if age >= lost {
                 reset = true;
-            } else if age >= late && !tracker.aborted {
-                let cid = tracker.cid;
+            } else if age >= late && !tracker.hot.aborted() {
+                let cid = tracker.hot.cid();
                 let asked =
                     self.controller.try_admin(|platform, admin| admin.abort(platform, queue, cid));
-                tracker.aborted = asked == Some(true);
-                self.stats.aborts += u32::from(tracker.aborted);
+                if asked == Some(true) {
+                    tracker.hot.set_aborted();
+                    self.stats.aborts += 1;
+                }
             }
         }
         if reset {
@@ -108,23 +108,25 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
 
     /// Acts on a state of the controller that is new to this ring.
     #[cold]
-    pub(super) fn notice_state(&mut self, done: &mut impl FnMut(Token, i32)) {
+    pub(super) fn notice_state(&mut self) {
         let state = self.controller.state();
         if state & KIND == RESETTING {
             // Whoever resets it says when the device is quiet.
             self.armed = NO_PAIR;
+            self.set_gate();
             return;
         }
         if state != self.seen {
             self.seen = state;
             (self.armed, self.lost) = (NO_PAIR, false);
+            self.set_gate();
             // The commands of the old incarnation will not end any more.
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
-            self.end_issued(errno, done);
+            self.end_issued(errno);
         }
         if state & KIND != RUNNING || self.lost {
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
-            self.end_waiting(errno, done);
+            self.end_waiting(errno);
         } else if self.armed == NO_PAIR {
             match self.create_pair() {
                 Ok(()) => {
@@ -141,37 +143,41 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 // Other rings may be better off.
                 Err(_) => {
                     self.lost = true;
-                    self.end_waiting(Errno::EIO, done);
+                    self.end_waiting(Errno::EIO);
                 }
             }
         }
     }
 
     /// Ends every command in flight. The device does not use their memory.
-    fn end_issued(&mut self, errno: Errno, done: &mut impl FnMut(Token, i32)) {
+    fn end_issued(&mut self, errno: Errno) {
         let late = u64::from(self.controller.options().timeout_ms) * 1_000_000 / TICK_NS;
         for index in 0..self.trackers.len() {
             let tracker = &self.trackers[index];
-            if tracker.stage != Stage::Issued {
+            if !tracker.hot.issued() {
                 continue;
             }
-            let token = Token::from_raw(tracker.token);
-            let age = u64::from(self.tick.wrapping_sub(tracker.stamp));
+            let age = u64::from(self.tick.wrapping_sub(tracker.hot.stamp));
             let errno = if errno == Errno::EIO && age > late { Errno::ETIMEDOUT } else { errno };
-            self.free_parts(index as u16);
             self.in_flight -= 1;
-            done(token, errno.to_result());
+            self.end(index as u16, errno);
         }
         debug_assert_eq!(self.in_flight, 0);
     }
 
     /// Ends every request that waits.
-    pub(super) fn end_waiting(&mut self, errno: Errno, done: &mut impl FnMut(Token, i32)) {
+    pub(super) fn end_waiting(&mut self, errno: Errno) {
         while let Some(index) = self.waiting.pop(self.trackers) {
-            let token = Token::from_raw(self.trackers[usize::from(index)].token);
-            self.free_parts(index);
-            done(token, errno.to_result());
+            self.end(index, errno);
         }
+        self.set_gate();
+    }
+
+    /// Ends a request that the device does not have, in the poll that goes on.
+    fn end(&mut self, index: u16, errno: Errno) {
+        self.free_parts(index);
+        self.trackers[usize::from(index)].hot.result = errno.to_result();
+        self.ended.push(self.trackers, index);
     }
 
     /// Issues what waits, as far as there is room.
@@ -182,6 +188,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             }
             self.waiting.pop(self.trackers);
         }
+        self.set_gate();
     }
 
     /// A command has failed. Answers the request's result.
@@ -191,14 +198,14 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let tracker = &self.trackers[slot];
         let error = RecentError {
             queue: self.pair.qid,
-            command: tracker.cid,
+            command: tracker.hot.cid(),
             opcode: 0xff,
             nsid: 0,
             block: 0,
             status,
         };
         // The short way keeps no copy of its command.
-        let error = match tracker.complex {
+        let error = match tracker.hot.complex() {
             true => RecentError {
                 opcode: tracker.command.opcode,
                 nsid: tracker.command.nsid,
@@ -211,7 +218,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.controller.try_admin(|_, admin| admin.errors.note(error));
         self.stats.failed += 1;
         self.stats.last_failure = Some(error);
-        let late = tracker.aborted && status.errno() == Errno::ECANCELED;
+        let late = tracker.hot.aborted() && status.errno() == Errno::ECANCELED;
         self.free_parts(index);
         if late { Errno::ETIMEDOUT.to_result() } else { status.errno().to_result() }
     }

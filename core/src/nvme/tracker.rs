@@ -14,15 +14,84 @@ pub(super) const SLOT_BITS: u32 = 12;
 /// The most slots of a queue pair.
 pub(super) const MAX_SLOTS: usize = 1 << SLOT_BITS;
 
-/// Where a tracker's request stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// There is no request.
-    Idle,
-    /// It waits for a place in the queue, or for a bounce buffer.
-    Waiting,
-    /// The device has a command of it.
-    Issued,
+/// What every command touches, in as few words as can be: what its completion
+/// must say, and what the request's end then is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(super) struct Hot {
+    /// The identifier of the command that the device has, or had, with
+    /// the flags above it.
+    id: u32,
+    /// The tick in which the command was issued.
+    pub stamp: u32,
+    pub token: u32,
+    /// The result if all goes well.
+    pub result: i32,
+}
+
+/// The device has a command of the request, and when that ends well there is
+/// nothing more to do. This bit is the phase tag's in a completion, the status
+/// lies above it: so a completion with an error is equal to no identifier with
+/// this bit, nor any completion to one without it.
+const SIMPLE: u32 = 1 << 16;
+/// The device has a command of the request, and one has to look further.
+const SLOW: u32 = 1 << 17;
+/// There is more to do when the command ends well: there are more parts, or
+/// data to copy.
+const COMPLEX: u32 = 1 << 18;
+/// An abort was asked for.
+const ABORTED: u32 = 1 << 19;
+
+impl Hot {
+    /// The identifier of the command that the device has, or had.
+    pub fn cid(&self) -> u16 {
+        self.id as u16
+    }
+
+    /// Whether the device has a command of the request.
+    #[inline(always)]
+    pub fn issued(&self) -> bool {
+        self.id & (SIMPLE | SLOW) != 0
+    }
+
+    /// Whether the command's end is not all that there is to do.
+    pub fn complex(&self) -> bool {
+        self.id & COMPLEX != 0
+    }
+
+    /// Whether an abort was asked for.
+    pub fn aborted(&self) -> bool {
+        self.id & ABORTED != 0
+    }
+
+    /// Notes that an abort was asked for.
+    pub fn set_aborted(&mut self) {
+        self.id = self.id & !SIMPLE | SLOW | ABORTED;
+    }
+
+    /// The device has no command of the request any more.
+    #[inline(always)]
+    pub fn idle(&mut self) {
+        self.id &= !(SIMPLE | SLOW);
+    }
+
+    /// Whether `answer`, a completion's dword 3 with the phase tag set, ends a
+    /// command well after which there is nothing to do. One comparison says that it is the
+    /// command in flight, and of the simple kind.
+    #[inline(always)]
+    pub fn is_simple_end(&self, answer: u32) -> bool {
+        self.id == answer
+    }
+
+    /// For the slot's next command; answers its identifier.
+    #[inline(always)]
+    pub fn issue(&mut self, complex: bool, stamp: u32, token: u32, result: i32) -> u16 {
+        // The number above the slot's bits is the next.
+        let cid = (self.id as u16).wrapping_add(1 << SLOT_BITS);
+        let flags = if complex { SLOW | COMPLEX } else { SIMPLE };
+        *self = Self { id: u32::from(cid) | flags, stamp, token, result };
+        cid
+    }
 }
 
 /// Where the data of a request are.
@@ -43,20 +112,7 @@ pub(super) enum Source<B> {
 /// ring and one for the reserve.
 #[derive(Debug)]
 pub struct Tracker<B> {
-    // What every command touches.
-    /// The identifier of the command that the device has, or had.
-    pub(super) cid: u16,
-    pub(super) stage: Stage,
-    /// More than one lookup is needed when the command ends well: there are
-    /// more parts, or data to copy.
-    pub(super) complex: bool,
-    /// The tick in which the command was issued.
-    pub(super) stamp: u16,
-    /// An abort was asked for.
-    pub(super) aborted: bool,
-    pub(super) token: u32,
-    /// The result if all goes well.
-    pub(super) result: i32,
+    pub(super) hot: Hot,
     // What only the others do.
     pub(super) next: u16,
     pub(super) chunk: u16,
@@ -77,13 +133,7 @@ impl<B> Tracker<B> {
     /// Of a slot without a request.
     pub const fn new() -> Self {
         Self {
-            cid: 0,
-            stage: Stage::Idle,
-            complex: false,
-            stamp: 0,
-            aborted: false,
-            token: 0,
-            result: 0,
+            hot: Hot { id: 0, stamp: 0, token: 0, result: 0 },
             next: NONE,
             chunk: NONE,
             command: Command {
@@ -105,10 +155,11 @@ impl<B> Tracker<B> {
         }
     }
 
-    /// The identifier of this slot's next command.
-    #[inline(always)]
-    pub(super) fn next_cid(&self) -> u16 {
-        self.cid.wrapping_add(1 << SLOT_BITS)
+    /// Of slot `index`: that is what its commands' identifiers name.
+    pub(super) const fn of(index: u16) -> Self {
+        let mut tracker = Self::new();
+        tracker.hot.id = index as u32;
+        tracker
     }
 }
 
@@ -161,5 +212,37 @@ impl Waiting {
         let index = self.first()?;
         self.first = trackers[usize::from(index)].next;
         Some(index)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const PHASE: u32 = 1 << 16;
+
+    #[test]
+    fn only_the_good_end_of_a_simple_command_is_simple() {
+        let mut hot = Tracker::<()>::of(7).hot;
+        assert!(!hot.issued());
+        for complex in [false, true] {
+            let cid = u32::from(hot.issue(complex, 0, 0, 0));
+            assert_eq!((cid & 0xfff, hot.issued(), hot.complex()), (7, true, complex));
+            assert_eq!(hot.is_simple_end(cid | PHASE), !complex);
+            // No status, alone or with others, is taken for a good end.
+            for status in 1..1 << 15 {
+                assert!(!hot.is_simple_end(cid | PHASE | status << 17));
+            }
+            assert!(
+                !hot.is_simple_end(cid ^ 1 | PHASE) && !hot.is_simple_end(cid ^ 0x1000 | PHASE)
+            );
+            hot.set_aborted();
+            assert!(hot.issued() && hot.aborted() && !hot.is_simple_end(cid | PHASE));
+            for status in 0..1 << 15 {
+                assert!(!hot.is_simple_end(cid | PHASE | status << 17));
+            }
+            hot.idle();
+            assert!(!hot.issued() && !hot.is_simple_end(cid | PHASE));
+        }
     }
 }
