@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use annulus::hal::Clock;
 pub use annulus::nvme::{
     BackendStats, ControllerInfo, Error as ControllerError, Health, Limits, NamespaceInfo, Options,
-    RecentError, Status,
+    RecentError, SglAlignment, Status,
 };
 use annulus::nvme::{NvmeBackend, Platform};
 
@@ -41,10 +41,6 @@ pub type Controller = annulus::nvme::Controller<VfioDevice>;
 pub type Backend = NvmeBackend<'static, VfioDevice, Arc<Controller>>;
 /// A ring on it.
 pub type NvmeRing = crate::Ring<Backend>;
-
-/// The class code of NVMe controllers: mass storage, non-volatile memory, NVM
-/// Express I/O controller.
-const CLASS: u32 = 0x01_08_02;
 
 impl Clock for VfioDevice {
     fn now(&self) -> u64 {
@@ -77,16 +73,6 @@ pub enum Error {
     /// The way to it.
     #[error(transparent)]
     Vfio(#[from] vfio::Error),
-    /// It is not an NVMe controller.
-    #[error(
-        "{address} is not an NVMe controller: its class code is {class:#08x}, not {CLASS:#08x}"
-    )]
-    Class {
-        /// The function.
-        address: PciAddress,
-        /// Its class code.
-        class: u32,
-    },
     /// The controller itself.
     #[error("{address}: {source}")]
     Controller {
@@ -157,11 +143,9 @@ impl Nvme {
     /// As there.
     pub fn open_with(address: &str, options: Options) -> Result<Self, Error> {
         let address: PciAddress = address.parse()?;
+        // First: a device that is none is not to be handed over.
+        vfio::check_nvme(address)?;
         let device = VfioDevice::open(address)?;
-        let class = device.class_code()?;
-        if class != CLASS {
-            return Err(Error::Class { address, class });
-        }
         // One a queue pair, and the admin queue's.
         let wanted = u32::from(options.pairs) + 1;
         let eventfds = device.enable_msix(wanted.min(device.vectors()))?;

@@ -58,7 +58,7 @@ mod vectors;
 pub use backend::{BackendStats, Completions, NvmeBackend, QueueOptions};
 pub use controller::{Controller, Limits, Options};
 pub use error::Error;
-pub use identify::{ControllerInfo, NamespaceInfo};
+pub use identify::{ControllerInfo, NamespaceInfo, SglAlignment};
 pub use log::{Health, RecentError};
 pub use status::Status;
 pub use tracker::Tracker;

@@ -41,6 +41,21 @@ pub fn unbind(address: PciAddress) -> Result<Option<String>, Error> {
     unbind_in(&Roots::default(), &Linux, address)
 }
 
+/// Refuses a device that is no NVMe controller, whatever driver has it.
+///
+/// # Errors
+/// [`Error::NotNvme`], [`Error::NoDevice`].
+pub fn check_nvme(address: PciAddress) -> Result<(), Error> {
+    check_class(&Function::find(&Roots::default(), address)?)
+}
+
+fn check_class(function: &Function) -> Result<(), Error> {
+    match function.class()? {
+        NVME => Ok(()),
+        class => Err(Error::NotNvme { address: function.address, class }),
+    }
+}
+
 /// What binding does to a machine; the tests do it to a made-up one.
 trait Machine {
     /// Writes to a file of sysfs.
@@ -91,10 +106,7 @@ fn write(machine: &dyn Machine, path: &Path, text: &str) -> Result<(), Error> {
 
 fn bind_in(roots: &Roots, machine: &dyn Machine, address: PciAddress) -> Result<(), Error> {
     let function = Function::find(roots, address)?;
-    let class = function.class()?;
-    if class != NVME {
-        return Err(Error::NotNvme { address, class });
-    }
+    check_class(&function)?;
     function.group()?;
     let before = function.driver();
     if before.as_deref().is_some_and(|driver| driver.contains("vfio")) {

@@ -27,7 +27,8 @@ pub enum Error {
         /// What was asked for.
         address: PciAddress,
     },
-    /// `ENODEV`. Only [`bind`](super::bind()) looks by itself.
+    /// `ENODEV`, from [`bind`](super::bind()) and
+    /// [`Nvme::open`](crate::nvme::Nvme::open).
     #[error(
         "{address} is no NVMe controller: its class is {class:#08x}, not 0x010802; \
          `lspci -D -d ::0108` lists those that are there"

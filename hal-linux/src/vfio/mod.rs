@@ -43,6 +43,7 @@ mod sysfs;
 mod tests;
 
 pub use address::PciAddress;
+pub(crate) use bind::check_nvme;
 pub use bind::{bind, unbind};
 pub use device::{Interface, Options, VfioDevice};
 pub use dma::{Buffer, Mapped};
