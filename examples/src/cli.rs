@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use annulus_linux::vfio::PciAddress;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::copy::end::End;
 use crate::human::parse_size;
 
-/// io_uring's contract as a library: measure it beside the kernel's own, or copy a file through it.
+/// io_uring's contract as a library: measure it beside the kernel's own, copy through it, and drive
+/// NVMe controllers with it.
 #[derive(Debug, Parser)]
 #[command(
     name = "annulus",
@@ -26,8 +30,14 @@ pub enum Command {
     /// and pread/pwrite
     Bench(BenchArgs),
     /// Copy a file through the ring: holes stay holes, the copy is verified, a failed one leaves
-    /// nothing behind
+    /// nothing behind. Also to and from namespaces of NVMe controllers
     Copy(CopyArgs),
+    /// Describe an NVMe controller: limits, namespaces, health
+    Info(InfoArgs),
+    /// Take an NVMe controller from the kernel, so that a ring can drive it (VFIO)
+    Bind(BindArgs),
+    /// Give an NVMe controller back to the kernel
+    Unbind(BindArgs),
 }
 
 /// Which operations, in which order of offsets (the names are fio's).
@@ -93,6 +103,28 @@ impl Mode {
     }
 }
 
+/// How completions of an NVMe controller are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Completions {
+    /// By looking: the least latency, and a processor that never rests
+    Polled,
+    /// By interrupts only
+    Interrupts,
+    /// By looking while there is much to do, by interrupts otherwise
+    Adaptive,
+}
+
+impl Completions {
+    /// The name on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Polled => "polled",
+            Self::Interrupts => "interrupts",
+            Self::Adaptive => "adaptive",
+        }
+    }
+}
+
 const BENCH_NOTES: &str = "\
 What is measured:
   Every engine gets the same offsets, buffers and batches: fill a batch, submit it, reap what is
@@ -109,13 +141,21 @@ Safety:
   A FILE that exists is only read, unless --overwrite is given. A new FILE is created, filled and
   kept. Without --file a nameless temporary file in $TMPDIR is used: it is gone when the program
   ends, however it ends.
+  With --vfio nothing is written to the namespace, unless --overwrite is given; --verify writes.
+
+NVMe controllers:
+  --vfio takes a controller that `annulus bind` has taken from the kernel. The kernel has no driver
+  on it then, so --compare cannot run beside it: measure the kernel's block device by itself, with
+  --file /dev/nvme0n1 --direct --compare before `annulus bind` or with fio. docs/nvme.md has it step
+  by step.
 
 Exit codes:
-  0 done, 1 I/O failed or --verify found a bad block, 2 bad request, 130 interrupted.";
+  0 done, 1 I/O failed, the device cannot be had, or --verify found a bad block, 2 bad request,
+  130 interrupted.";
 
 /// Options of `annulus bench`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = BENCH_NOTES)]
+#[command(after_help = BENCH_NOTES, group = ArgGroup::new("target").args(["file", "vfio"]))]
 pub struct BenchArgs {
     /// File or block device to use [default: a temporary file]
     #[arg(long, value_name = "PATH", conflicts_with = "nop")]
@@ -123,8 +163,20 @@ pub struct BenchArgs {
     /// How much of the file to use [default: all of it; 128M for a new one]
     #[arg(long, value_parser = parse_size, conflicts_with = "nop")]
     pub size: Option<u64>,
-    /// Allow writing to a FILE that exists and is not empty
-    #[arg(long, requires = "file")]
+    /// NVMe controller to use instead of a file, by its PCI address: 0000:00:03.0
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["file", "nop", "direct"])]
+    pub vfio: Option<PciAddress>,
+    /// The controller's namespace
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "vfio")]
+    pub namespace: u32,
+    /// How the controller's completions are found
+    #[arg(long, value_enum, default_value = "adaptive", requires = "vfio")]
+    pub completions: Completions,
+    /// Use the controller's shadow doorbells, if it has them
+    #[arg(long, requires = "vfio")]
+    pub shadow_doorbells: bool,
+    /// Allow writing to a FILE that exists and is not empty, or to a namespace
+    #[arg(long, requires = "target")]
     pub overwrite: bool,
     /// Measure the ring alone: operations that do nothing
     #[arg(long)]
@@ -165,28 +217,43 @@ pub struct BenchArgs {
 }
 
 const COPY_NOTES: &str = "\
-The copy is written to a temporary name beside DST, synced, read back and compared, and renamed at
-the end: a copy that fails or is interrupted leaves DST as it was. Permission bits are kept (not
-setuid, setgid and sticky), and so are holes; owner and times are the new file's own.
+A copy to a file is written to a temporary name beside DST, synced, read back and compared, and
+renamed at the end: a copy that fails or is interrupted leaves DST as it was. Permission bits are
+kept (not setuid, setgid and sticky), and so are holes; owner and times are the new file's own.
+
+NVMe controllers:
+  vfio:0000:00:03.0 is namespace 1 of the controller at that PCI address, vfio:0000:00:03.0/2 its
+  namespace 2; `annulus bind` takes the controller from the kernel first. (A file of such a name is
+  ./vfio:...)
+  A copy to a namespace overwrites it from its start, so it needs --force. Its last block is padded
+  with zeroes, holes are written as zeroes, what is behind the copy stays; it is flushed, read back
+  and compared. One that fails or is interrupted leaves the namespace partly overwritten.
+  A copy from a namespace takes the whole of it, or --size bytes; blocks of zeroes become holes of
+  the file, which only its owner may read.
 
 Exit codes:
-  0 copied, 1 I/O failed, 2 bad request, 130 interrupted.";
+  0 copied, 1 I/O failed or the device cannot be had, 2 bad request, 130 interrupted.";
 
 /// Options of `annulus copy`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = COPY_NOTES)]
 pub struct CopyArgs {
-    /// The file to copy
-    pub src: PathBuf,
-    /// The file to make, or a directory to make it in
-    pub dst: PathBuf,
+    /// The file to copy, or vfio:ADDRESS[/NAMESPACE]
+    #[arg(value_parser = OsStringValueParser::new().try_map(End::parse))]
+    pub src: End,
+    /// The file to make, a directory to make it in, or vfio:ADDRESS[/NAMESPACE]
+    #[arg(value_parser = OsStringValueParser::new().try_map(End::parse))]
+    pub dst: End,
     /// Blocks in flight at most
     #[arg(long, default_value_t = 32)]
     pub depth: u32,
     /// Bytes a read and a write: 4096, 64k, 1M
     #[arg(long, value_parser = parse_size, default_value = "1M")]
     pub bs: u64,
-    /// Replace DST if it exists
+    /// How much of a namespace to copy [default: all of it]
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Replace DST if it exists; overwrite it if it is a namespace
     #[arg(long, short)]
     pub force: bool,
     /// Read the copy back and compare checksums; the default, here to undo an earlier --no-verify
@@ -195,4 +262,38 @@ pub struct CopyArgs {
     /// Do not read the copy back
     #[arg(long, overrides_with = "verify")]
     pub no_verify: bool,
+}
+
+const INFO_NOTES: &str = "\
+The controller must be bound to vfio-pci (`annulus bind`), and nobody else may use it: it is reset
+and brought up to be asked.
+
+Exit codes:
+  0 done, 1 the device cannot be had or failed, 2 bad request.";
+
+/// Options of `annulus info`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = INFO_NOTES)]
+pub struct InfoArgs {
+    /// The controller, by its PCI address: 0000:00:03.0
+    #[arg(long, value_name = "ADDRESS")]
+    pub vfio: PciAddress,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const BIND_NOTES: &str = "\
+A controller is refused whose namespaces are mounted, used for swap, or held by anything else (LVM,
+RAID, dm-crypt, an open block device). Needs root.
+
+Exit codes:
+  0 done, 1 the device cannot be had, 2 bad request or refused.";
+
+/// Options of `annulus bind` and `annulus unbind`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = BIND_NOTES)]
+pub struct BindArgs {
+    /// The controller's PCI address, as `lspci -D` prints it: 0000:00:03.0
+    pub address: PciAddress,
 }

@@ -1,13 +1,18 @@
-//! The `annulus` program: measures the ring beside the kernel's own, and copies files through it.
+//! The `annulus` program: measures the ring beside the kernel's own, copies through it, and hands
+//! NVMe controllers over to it.
 
 mod bench;
+mod binding;
 mod buffers;
 mod cli;
 mod copy;
 mod demo;
+mod device;
 mod error;
 mod human;
+mod info;
 mod output;
+mod pci;
 mod stop;
 
 use std::process::ExitCode;
@@ -25,6 +30,9 @@ fn main() -> ExitCode {
         None => demo::run(),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Copy(args)) => copy::run(&args),
+        Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Bind(args)) => binding::bind(args.address),
+        Some(Command::Unbind(args)) => binding::unbind(args.address),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 mod annulus;
 mod engine;
 mod kernel;
+mod medium;
+mod nvme;
 mod pace;
 pub mod plan;
 mod pread;
@@ -12,7 +14,6 @@ mod target;
 mod verify;
 mod work;
 
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,9 +22,9 @@ use crate::cli::{BenchArgs, Mode};
 use crate::error::{Failure, failed};
 use crate::{output, stop};
 use engine::{Engine, Load};
+use medium::Medium;
 use plan::Plan;
 use stats::Lane;
-use target::Target;
 use work::{Pass, Work};
 
 /// How long a polling thread waits for work before it sleeps. Short: it would take a processor from
@@ -48,24 +49,17 @@ const WARMED: u64 = 4 << 30;
 /// Bad options, what keeps an engine from running, operations that failed, bad blocks, Ctrl-C.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let plan = Plan::new(args)?;
-    let target = plan.rw.map(|_| Target::open(args, &plan)).transpose()?;
-    let mut work = match (&target, plan.rw) {
-        (Some(target), Some(rw)) => {
-            let blocks = target.size / plan.bs;
-            Some(Work::new(
-                target.file.as_raw_fd(),
-                rw,
-                plan.bs as usize,
-                blocks,
-                plan.depth,
-                plan.verify,
-            ))
+    let medium = plan.rw.map(|_| Medium::open(args, &plan)).transpose()?;
+    let mut work = match (&medium, plan.rw) {
+        (Some(medium), Some(rw)) => {
+            let blocks = medium.size() / plan.bs;
+            Some(Work::new(medium.fd(), rw, plan.bs as usize, blocks, plan.depth, plan.verify))
         }
         _ => None,
     };
     // After `work`, so that they are dropped before it: they may have its buffers registered.
-    let mut lanes = lanes(&plan, work.as_ref())?;
-    if let Some(target) = &target
+    let mut lanes = lanes(&plan, work.as_ref(), medium.as_ref())?;
+    if let Some(Medium::File(target)) = &medium
         && !plan.direct
         && !plan.verify
     {
@@ -85,18 +79,24 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         }
     } else if !lanes.is_empty() {
         let checked = work.as_ref().map_or(0, |work| work.checked);
-        output::print(&report::text(&plan, target.as_ref(), &lanes, checked));
+        output::print(&report::text(&plan, medium.as_ref(), &lanes, checked));
     }
     if interrupted {
         return Err(Failure::Interrupted);
     }
-    verdict(&lanes)
+    verdict(&lanes, medium.as_ref())
 }
 
 /// The engines that take part, set up.
-fn lanes(plan: &Plan, work: Option<&Work>) -> Result<Vec<Lane>, Failure> {
+fn lanes(plan: &Plan, work: Option<&Work>, medium: Option<&Medium>) -> Result<Vec<Lane>, Failure> {
     let lane = |engine: Box<dyn Engine>| Lane::new(engine, plan);
-    let mut lanes = vec![lane(Box::new(annulus::Annulus::new(plan, work)?))];
+    let ours: Box<dyn Engine> = match (medium, work) {
+        (Some(Medium::Namespace(namespace, _)), Some(work)) => {
+            Box::new(nvme::Nvme::new(plan, work, namespace)?)
+        }
+        _ => Box::new(annulus::Annulus::new(plan, work)?),
+    };
+    let mut lanes = vec![lane(ours)];
     if plan.compare {
         match kernel::Kernel::new(plan, work) {
             Ok(kernel) => lanes.push(lane(Box::new(kernel))),
@@ -206,11 +206,13 @@ fn progress(plan: &Plan, length: u64) -> ProgressBar {
         .with_style(style.expect("a valid constant template"))
 }
 
-fn verdict(lanes: &[Lane]) -> Result<(), Failure> {
+fn verdict(lanes: &[Lane], medium: Option<&Medium>) -> Result<(), Failure> {
     let errors: u64 = lanes.iter().map(|lane| lane.errors).sum();
     let Some(lane) = lanes.iter().find(|lane| lane.errors > 0) else { return Ok(()) };
     let first = lane.first_error.as_deref().unwrap_or("an operation that does nothing failed");
-    Err(failed!("{errors} operations failed; the first, through {}: {first}", lane.engine.name()))
+    let more = medium.map_or_else(String::new, Medium::last_failure);
+    let name = lane.engine.name();
+    Err(failed!("{errors} operations failed; the first, through {name}: {first}{more}"))
 }
 
 #[cfg(test)]

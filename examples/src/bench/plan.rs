@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::verify;
 use crate::buffers;
-use crate::cli::{BenchArgs, Mode, Rw};
+use crate::cli::{BenchArgs, Completions, Mode, Rw};
 use crate::error::{Failure, usage};
 use crate::human;
 
 /// The deepest queue: the kernel's limit for the entries of a ring.
 const DEEPEST: u32 = 32_768;
+
+/// The most commands that a queue pair of an NVMe controller is given at once.
+const DEEPEST_PAIR: u32 = 4095;
 
 /// The longest measurement in seconds, a day.
 const LONGEST: f64 = 86_400.0;
@@ -42,6 +45,8 @@ pub struct Plan {
     pub registered: bool,
     /// Print JSON.
     pub json: bool,
+    /// How completions are found; None: there is no choice, it is a file.
+    pub completions: Option<Completions>,
 }
 
 impl Plan {
@@ -70,6 +75,9 @@ impl Plan {
                 in --time 3 or --time 0.5",
                 args.time
             ));
+        }
+        if args.vfio.is_some() {
+            check_controller(args)?;
         }
         if args.size == Some(0) {
             return Err(usage!(
@@ -100,6 +108,7 @@ impl Plan {
             compare: args.compare,
             registered: args.registered,
             json: args.json,
+            completions: args.vfio.is_some().then_some(args.completions),
         })
     }
 
@@ -112,6 +121,25 @@ impl Plan {
     pub fn writes(&self) -> bool {
         self.verify || self.rw.is_some_and(Rw::writes)
     }
+}
+
+/// Checks what a controller without a kernel driver cannot do.
+fn check_controller(args: &BenchArgs) -> Result<(), Failure> {
+    if args.compare {
+        return Err(usage!(
+            "--compare with --vfio: the kernel has no driver on a controller that VFIO has; \
+            measure its block device by itself, before `annulus bind` or after `annulus unbind`: \
+            annulus bench --file /dev/nvme0n1 --direct --compare, or fio"
+        ));
+    }
+    if args.depth > DEEPEST_PAIR {
+        return Err(usage!(
+            "--depth {} is more than a queue pair's {DEEPEST_PAIR} commands; use --depth \
+            {DEEPEST_PAIR} or less",
+            args.depth
+        ));
+    }
+    Ok(())
 }
 
 /// Checks a `--depth`.
@@ -190,6 +218,17 @@ mod tests {
             ("--verify --bs 63", "use --bs 64 or more"),
             ("--nop --rw read", "cannot be used with"),
             ("--overwrite", "--file"),
+            ("--overwrite", "--vfio"),
+            ("--namespace 2", "--vfio"),
+            ("--completions polled", "--vfio"),
+            ("--shadow-doorbells", "--vfio"),
+            ("--vfio nvme0", "is no PCI address"),
+            ("--vfio 0000:00:03.0 --completions psychic", "adaptive"),
+            ("--vfio 0000:00:03.0 --direct", "cannot be used with"),
+            ("--vfio 0000:00:03.0 --nop", "cannot be used with"),
+            ("--vfio 0000:00:03.0 --file x", "cannot be used with"),
+            ("--vfio 0000:00:03.0 --compare", "--file /dev/nvme0n1 --direct --compare"),
+            ("--vfio 0000:00:03.0 --depth 4096", "use --depth 4095 or less"),
         ] {
             let message = plan(options).unwrap_err();
             assert!(message.contains(words), "{options}: {message}");

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use super::medium::Medium;
 use super::plan::Plan;
 use super::stats::Lane;
-use super::target::Target;
 use crate::human;
 
 /// Cells of a full bar in the histogram.
@@ -44,8 +44,8 @@ pub fn json(plan: &Plan, lanes: &[Lane]) -> String {
 }
 
 /// A heading, a table, the ratios and a histogram.
-pub fn text(plan: &Plan, target: Option<&Target>, lanes: &[Lane], checked: u64) -> String {
-    let mut text = heading(plan, target, lanes);
+pub fn text(plan: &Plan, medium: Option<&Medium>, lanes: &[Lane], checked: u64) -> String {
+    let mut text = heading(plan, medium, lanes);
     table(&mut text, plan, lanes);
     ratios(&mut text, lanes);
     if plan.verify {
@@ -63,16 +63,16 @@ pub fn text(plan: &Plan, target: Option<&Target>, lanes: &[Lane], checked: u64) 
     text
 }
 
-fn heading(plan: &Plan, target: Option<&Target>, lanes: &[Lane]) -> String {
+fn heading(plan: &Plan, medium: Option<&Medium>, lanes: &[Lane]) -> String {
     let mut text = format!("\n{}", plan.work_name());
-    if let Some(target) = target {
-        let cache = if plan.direct { "O_DIRECT" } else { "page cache" };
+    if let Some(medium) = medium {
         let _ = write!(
             text,
-            ", {} blocks, {} of {}, {cache}",
+            ", {} blocks, {} of {}, {}",
             human::size(plan.bs),
-            human::size(target.size),
-            target.name
+            human::size(medium.size()),
+            medium.name(),
+            medium.way(plan)
         );
     }
     let _ = write!(text, ", depth {}, batch {}", plan.depth, plan.batch);

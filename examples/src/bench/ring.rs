@@ -1,8 +1,9 @@
 //! A round through a ring.
 //!
-//! This file is compiled twice, with `uring` once the `io-uring` crate (the kernel's rings) and
-//! once `annulus-linux`: the two engines run the same source text, so neither is at an advantage,
-//! and it shows that a program moves from one to the other without a change.
+//! This file is compiled three times, with `uring` once the `io-uring` crate (the kernel's rings),
+//! once `annulus-linux` over files and once on an NVMe controller: the engines run the same source
+//! text, so none is at an advantage, and it shows that a program moves from one to the other
+//! without a change.
 
 use super::uring::{IoUring, Submitter, opcode, squeue, types};
 use crate::bench::engine::Load;

@@ -15,7 +15,7 @@ use crate::error::{Failure, failed, usage};
 use crate::{human, stop};
 
 /// The size of a new file when none is asked for.
-const NEW_FILE: u64 = 128 << 20;
+pub const NEW_FILE: u64 = 128 << 20;
 
 /// Bytes a write when a file is laid out, and a read when it is warmed.
 const CHUNK: usize = 1 << 20;
@@ -208,7 +208,11 @@ impl Target {
     }
 }
 
-fn check_size(size: u64, bs: u64, name: &str) -> Result<(), Failure> {
+/// Checks how much of something is used.
+///
+/// # Errors
+/// [`Failure::Usage`] for less than a block.
+pub fn check_size(size: u64, bs: u64, name: &str) -> Result<(), Failure> {
     if size == 0 {
         return Err(usage!(
             "{name} is empty, there is nothing to read; give a file with data, or a new name to \
@@ -217,8 +221,8 @@ fn check_size(size: u64, bs: u64, name: &str) -> Result<(), Failure> {
     }
     if size < bs {
         return Err(usage!(
-            "{name}: {size} bytes are less than one block; use --bs {size} or less, or a larger \
-            file"
+            "{name}: {size} bytes are less than one block; use --bs {size} or less, or \
+            something larger"
         ));
     }
     Ok(())

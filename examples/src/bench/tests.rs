@@ -1,5 +1,6 @@
 //! Whole passes of the engines over real files.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use super::*;
@@ -18,7 +19,7 @@ fn every_engine_finds_a_corrupted_block() {
     let plan = plan("--compare --verify --rw randrw --depth 8 --batch 4 --registered");
     let file = tempfile::tempfile().unwrap();
     let mut work = Work::new(file.as_raw_fd(), Rw::RandomMix, 4096, 64, plan.depth, true);
-    let mut lanes = lanes(&plan, Some(&work)).unwrap();
+    let mut lanes = lanes(&plan, Some(&work), None).unwrap();
     assert!(lanes.len() >= 2);
     whole_file(&mut lanes[0], &mut work, Pass::Fill).unwrap();
     for lane in &mut lanes {
@@ -36,7 +37,7 @@ fn every_engine_finds_a_corrupted_block() {
         assert!(first.starts_with("--verify: offset 20480: expected generation"), "{first}");
         assert!(first.contains("damaged bytes"), "{first}");
     }
-    assert!(matches!(verdict(&lanes), Err(Failure::Io(_))));
+    assert!(matches!(verdict(&lanes, None), Err(Failure::Io(_))));
 }
 
 /// A file that ends before its size says: short reads are errors, not silence.
@@ -46,7 +47,7 @@ fn every_engine_reports_a_short_read() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(10_000).unwrap();
     let mut work = Work::new(file.as_raw_fd(), Rw::Read, 4096, 4, plan.depth, false);
-    let mut lanes = lanes(&plan, Some(&work)).unwrap();
+    let mut lanes = lanes(&plan, Some(&work), None).unwrap();
     for lane in &mut lanes {
         whole_file(lane, &mut work, Pass::ReadBack).unwrap();
         assert_eq!(lane.errors, 2, "{}", lane.engine.name());
@@ -59,7 +60,7 @@ fn every_engine_reports_a_short_read() {
 #[test]
 fn every_engine_runs_operations_that_do_nothing() {
     let plan = plan("--compare --nop --depth 7 --batch 3");
-    let mut lanes = lanes(&plan, None).unwrap();
+    let mut lanes = lanes(&plan, None, None).unwrap();
     for lane in &mut lanes {
         let ops = round(lane, None, Pass::Timed, 1, Some(Duration::from_millis(5))).unwrap();
         lane.note_round(ops);

@@ -27,18 +27,23 @@ impl Place {
     /// points to.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a destination that is the source, exists (without `force`), or is no
+    /// [`Failure::Usage`] for a destination that is the source file `src`, exists (without `force`), or is no
     /// regular file.
-    pub fn find(src: &Path, source: &Metadata, dst: &Path, force: bool) -> Result<Self, Failure> {
+    pub fn find(src: Option<(&Path, &Metadata)>, dst: &Path, force: bool) -> Result<Self, Failure> {
         let mut path = dst.to_path_buf();
         if path.is_dir() {
-            // A source that is a regular file has a name.
-            path.push(src.file_name().ok_or_else(|| usage!("{} has no file name", src.display()))?);
+            // A source that is a regular file has a name, a namespace has none.
+            let name = src.and_then(|(src, _)| src.file_name());
+            path.push(name.ok_or_else(|| {
+                usage!("{} is a directory; name the file to be made in it", dst.display())
+            })?);
         }
         let shown = path.display();
         let replaces = match std::fs::metadata(&path) {
             Ok(there) => {
-                if (there.dev(), there.ino()) == (source.dev(), source.ino()) {
+                if let Some((src, source)) = src
+                    && (there.dev(), there.ino()) == (source.dev(), source.ino())
+                {
                     return Err(usage!(
                         "{} and {shown} are the same file; name another destination",
                         src.display()

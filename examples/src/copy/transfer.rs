@@ -1,12 +1,15 @@
-//! Data through the ring: reads and writes in flight side by side, a block a slot.
+//! Data through rings: reads and writes in flight side by side, a block a slot.
 
 use std::io;
 use std::os::fd::RawFd;
 
-use annulus_linux::{IoUring, opcode, squeue, types};
+use annulus_linux::{opcode, squeue, types};
 
 use super::extents::Chunk;
+use super::ring::Ring;
+use super::side::Side;
 use crate::buffers::Buffers;
+use crate::device::Namespace;
 use crate::error::{Failure, failed};
 use crate::stop;
 
@@ -41,7 +44,7 @@ pub enum Fault {
 pub struct Sum {
     /// Where it is.
     pub chunk: Chunk,
-    /// CRC-32 of its bytes.
+    /// CRC-32 of its bytes, padding at the copy's end included.
     pub crc: u32,
 }
 
@@ -50,6 +53,8 @@ pub struct Sum {
 enum Step {
     Read,
     Write,
+    /// Has the copy's device write zeroes by itself.
+    Zero,
     Reread,
 }
 
@@ -63,38 +68,59 @@ struct Slot {
     index: usize,
 }
 
-/// A ring and its buffers.
+/// Rings and their buffers.
 pub struct Transfer {
-    // Before the buffers, so that it is dropped before them.
-    ring: IoUring,
+    // Before the buffers, so that they are dropped before them.
+    rings: Vec<Ring>,
     buffers: Buffers,
     slots: Vec<Slot>,
     free: Vec<usize>,
     sums: Vec<Sum>,
-    src: RawFd,
-    dst: RawFd,
+    src: Side,
+    dst: Side,
+    /// Blocks of zeroes are not written: they are zeroes already.
+    sparse: bool,
     /// Why nothing more is started: the first fault of the transfer that runs.
     fault: Option<Fault>,
 }
 
 impl Transfer {
-    /// Room for `depth` blocks of `block` bytes in flight.
+    /// Room for `depth` blocks of `block` bytes in flight, between namespaces or, where none is
+    /// given, files. `block` is a multiple of the namespaces' blocks.
     ///
     /// # Errors
-    /// Those of setting a ring up.
-    pub fn new(depth: u32, block: usize) -> Result<Self, Failure> {
-        let ring =
-            IoUring::new(depth).map_err(|error| failed!("cannot set up the ring: {error}"))?;
-        let idle =
-            Slot { step: Step::Read, chunk: Chunk { offset: 0, len: 0 }, moved: 0, index: 0 };
+    /// Those of setting rings up.
+    pub fn new(
+        depth: u32,
+        block: usize,
+        src: Option<&Namespace>,
+        dst: Option<&Namespace>,
+    ) -> Result<Self, Failure> {
+        let buffers = Buffers::new(depth, block);
+        let mut rings: Vec<Ring> = Vec::new();
+        let mut side = |namespace: Option<&Namespace>| -> Result<Side, Failure> {
+            let ring = match rings.iter().position(|ring| ring.is_for(namespace)) {
+                Some(there) => there,
+                None => {
+                    rings.push(Ring::new(depth, &buffers, namespace)?);
+                    rings.len() - 1
+                }
+            };
+            Ok(Side::new(ring, namespace))
+        };
+        let (src_side, dst_side) = (side(src)?, side(dst)?);
+        let chunk = Chunk { offset: 0, len: 0, hole: false };
+        let idle = Slot { step: Step::Read, chunk, moved: 0, index: 0 };
         Ok(Self {
-            ring,
-            buffers: Buffers::new(depth, block),
+            rings,
+            buffers,
             slots: vec![idle; depth as usize],
             free: (0..depth as usize).rev().collect(),
             sums: Vec::new(),
-            src: -1,
-            dst: -1,
+            src: src_side,
+            dst: dst_side,
+            // A new file is all hole, and a file that is read was asked for its holes.
+            sparse: src.is_some() && dst.is_none(),
             fault: None,
         })
     }
@@ -110,7 +136,7 @@ impl Transfer {
         chunks: impl Iterator<Item = io::Result<Chunk>>,
         progress: impl FnMut(u64),
     ) -> Result<Vec<Sum>, Fault> {
-        (self.src, self.dst) = (src, dst);
+        (self.src.fd, self.dst.fd) = (src, dst);
         self.sums.clear();
         self.run(Step::Read, chunks, progress)?;
         Ok(std::mem::take(&mut self.sums))
@@ -126,23 +152,24 @@ impl Transfer {
         sums: &[Sum],
         progress: impl FnMut(u64),
     ) -> Result<(), Fault> {
-        self.dst = dst;
+        self.dst.fd = dst;
         self.sums.clear();
         self.sums.extend_from_slice(sums);
         self.run(Step::Reread, sums.iter().map(|sum| Ok(sum.chunk)), progress)
     }
 
-    /// Makes a file durable.
+    /// Makes a copy, or a directory beside it, durable.
     ///
     /// # Errors
     /// [`Fault::Sync`], or the ring's.
     pub fn sync(&mut self, fd: RawFd) -> Result<(), Fault> {
         loop {
-            self.push(opcode::Fsync::new(types::Fd(fd)).build().user_data(SYNC))?;
+            let ring = self.dst.ring;
+            self.push(ring, opcode::Fsync::new(types::Fd(fd)).build().user_data(SYNC))?;
             let result = loop {
-                self.submit()?;
-                if let Some(cqe) = self.ring.completion().next() {
-                    break cqe.result();
+                self.rings[ring].submit(true).map_err(Fault::Ring)?;
+                if let Some((_, result)) = self.rings[ring].reap() {
+                    break result;
                 }
             };
             match -result {
@@ -177,6 +204,9 @@ impl Transfer {
                         self.slots[slot] = Slot { step: first, chunk, moved: 0, index: started };
                         if first == Step::Read {
                             self.sums.push(Sum { chunk, crc: 0 });
+                            if chunk.hole {
+                                self.slots[slot].step = self.fill_hole(slot);
+                            }
                         }
                         started += 1;
                         self.issue(slot)?;
@@ -205,8 +235,23 @@ impl Transfer {
         }
     }
 
-    fn reap(&mut self) -> Option<(u64, i32)> {
-        self.ring.completion().next().map(|cqe| (cqe.user_data(), cqe.result()))
+    /// A slot's chunk is a hole: it holds the zeroes from here on. Returns how they get into the
+    /// copy.
+    fn fill_hole(&mut self, slot: usize) -> Step {
+        let len = self.dst.padded(self.slots[slot].chunk.len) as usize;
+        // SAFETY: the slot was free.
+        let bytes = unsafe { &mut self.buffers.bytes(slot)[..len] };
+        bytes.fill(0);
+        self.sums[self.slots[slot].index].crc = crc32fast::hash(bytes);
+        if self.dst.zeroes { Step::Zero } else { Step::Write }
+    }
+
+    /// Bytes that a slot's step moves.
+    fn length(&self, Slot { step, chunk, .. }: Slot) -> u32 {
+        match step {
+            Step::Read => self.src.padded(chunk.len),
+            Step::Write | Step::Zero | Step::Reread => self.dst.padded(chunk.len),
+        }
     }
 
     /// A slot's operation ended. True: its next one is to be issued; false: its chunk is done.
@@ -220,36 +265,45 @@ impl Transfer {
             let error = io::Error::from_raw_os_error(-result);
             return Err(match step {
                 Step::Read => Fault::Read { offset, error },
-                Step::Write => Fault::Write { offset, error },
+                Step::Write | Step::Zero => Fault::Write { offset, error },
                 Step::Reread => Fault::Reread { offset, error },
             });
+        }
+        if step == Step::Zero {
+            return Ok(false);
         }
         if result == 0 {
             return Err(match step {
                 Step::Read => Fault::Ended { offset },
-                Step::Write => Fault::Write { offset, error: io::ErrorKind::WriteZero.into() },
+                Step::Write | Step::Zero => {
+                    Fault::Write { offset, error: io::ErrorKind::WriteZero.into() }
+                }
                 Step::Reread => {
                     Fault::Reread { offset, error: io::ErrorKind::UnexpectedEof.into() }
                 }
             });
         }
         self.slots[slot].moved += result as u32;
-        if self.slots[slot].moved < chunk.len {
+        if self.slots[slot].moved < self.length(self.slots[slot]) {
             return Ok(self.fault.is_none());
         }
+        let padded = self.dst.padded(chunk.len) as usize;
         // SAFETY: the slot's operation has ended.
-        let bytes = unsafe { self.buffers.bytes(slot) };
+        let bytes = unsafe { &mut self.buffers.bytes(slot)[..padded] };
         match step {
             Step::Read => {
-                self.sums[index].crc = crc32fast::hash(&bytes[..chunk.len as usize]);
+                bytes[chunk.len as usize..].fill(0);
+                self.sums[index].crc = crc32fast::hash(bytes);
+                if self.sparse && bytes.iter().all(|&byte| byte == 0) {
+                    return Ok(false);
+                }
                 self.slots[slot].step = Step::Write;
                 self.slots[slot].moved = 0;
                 Ok(self.fault.is_none())
             }
-            Step::Write => Ok(false),
+            Step::Write | Step::Zero => Ok(false),
             Step::Reread => {
-                let (expected, found) =
-                    (self.sums[index].crc, crc32fast::hash(&bytes[..chunk.len as usize]));
+                let (expected, found) = (self.sums[index].crc, crc32fast::hash(bytes));
                 if expected == found {
                     Ok(false)
                 } else {
@@ -262,104 +316,48 @@ impl Transfer {
     /// Queues a slot's next operation: the part of its chunk that is left.
     fn issue(&mut self, slot: usize) -> Result<(), Fault> {
         let Slot { step, chunk, moved, .. } = self.slots[slot];
-        // SAFETY: `moved` is less than the chunk's length, which is at most a block.
+        // SAFETY: `moved` is less than the step's length, which is at most a block.
         let at = unsafe { self.buffers.slot(slot).add(moved as usize) };
-        let (len, offset) = (chunk.len - moved, chunk.offset + u64::from(moved));
+        let len = self.length(self.slots[slot]) - moved;
+        let offset = chunk.offset + u64::from(moved);
+        let side = if step == Step::Read { self.src } else { self.dst };
         let entry = match step {
-            Step::Read => opcode::Read::new(types::Fd(self.src), at, len).offset(offset).build(),
-            Step::Write => opcode::Write::new(types::Fd(self.dst), at, len).offset(offset).build(),
-            Step::Reread => opcode::Read::new(types::Fd(self.dst), at, len).offset(offset).build(),
+            Step::Read | Step::Reread => side.read(at, len, offset),
+            Step::Write => side.write(at, len, offset),
+            Step::Zero => side.zero(len, offset),
         };
-        self.push(entry.user_data(slot as u64))
+        self.push(side.ring, entry.user_data(slot as u64))
     }
 
-    fn push(&mut self, entry: squeue::Entry) -> Result<(), Fault> {
-        // SAFETY: the buffers live as long as the ring and longer, and a slot's is not touched
+    fn push(&mut self, ring: usize, entry: squeue::Entry) -> Result<(), Fault> {
+        // SAFETY: the buffers live as long as the rings and longer, and a slot's is not touched
         // before its completion; the files are open for as long as a transfer runs. It ends with
-        // nothing in flight unless the ring itself fails, and then the ring goes before the
-        // buffers.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        pushed.map_err(|_| Fault::Ring(failed!("the submission queue is full below its depth")))
+        // nothing in flight unless a ring itself fails, and then the rings go before the buffers.
+        match unsafe { self.rings[ring].push(&entry) } {
+            true => Ok(()),
+            false => Err(Fault::Ring(failed!("the submission queue is full below its depth"))),
+        }
     }
 
-    /// Submits what is queued and waits for a completion.
+    /// Submits what is queued and waits for a completion of the ring that has most to do: it is
+    /// what the others will wait for next.
     fn submit(&mut self) -> Result<(), Fault> {
-        match self.ring.submit_and_wait(1) {
-            Ok(_) => Ok(()),
-            // Nothing is lost: reap and come again.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(Fault::Ring(failed!("submitting to the ring: {error}"))),
+        let busiest = (0..self.rings.len()).max_by_key(|&ring| self.rings[ring].in_flight());
+        let mut wait = true;
+        for (_, ring) in self.rings.iter_mut().enumerate().filter(|(at, _)| Some(*at) != busiest) {
+            ring.submit(false).map_err(Fault::Ring)?;
+            wait &= !ring.is_ready();
         }
+        match busiest {
+            Some(busiest) => self.rings[busiest].submit(wait).map_err(Fault::Ring),
+            None => Ok(()),
+        }
+    }
+
+    fn reap(&mut self) -> Option<(u64, i32)> {
+        self.rings.iter_mut().find_map(Ring::reap)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::FileExt;
-
-    const LEN: u32 = 4096;
-
-    fn reading(transfer: &mut Transfer) {
-        let chunk = Chunk { offset: 8192, len: LEN };
-        transfer.slots[0] = Slot { step: Step::Read, chunk, moved: 0, index: 0 };
-        transfer.sums = vec![Sum { chunk, crc: 0 }];
-    }
-
-    #[test]
-    fn short_reads_and_writes_are_continued() {
-        let mut transfer = Transfer::new(1, LEN as usize).unwrap();
-        reading(&mut transfer);
-        assert!(transfer.advance(0, 1000).unwrap());
-        assert_eq!((transfer.slots[0].step, transfer.slots[0].moved), (Step::Read, 1000));
-        assert!(transfer.advance(0, -libc::EINTR).unwrap());
-        assert!(transfer.advance(0, 3096).unwrap());
-        assert_eq!((transfer.slots[0].step, transfer.slots[0].moved), (Step::Write, 0));
-        assert!(transfer.advance(0, 4095).unwrap());
-        assert_eq!((transfer.slots[0].step, transfer.slots[0].moved), (Step::Write, 4095));
-        assert!(!transfer.advance(0, 1).unwrap(), "the chunk is done");
-    }
-
-    #[test]
-    fn faults_say_where_they_happened() {
-        let mut transfer = Transfer::new(1, LEN as usize).unwrap();
-        reading(&mut transfer);
-        transfer.advance(0, 1000).unwrap();
-        assert!(matches!(transfer.advance(0, 0), Err(Fault::Ended { offset: 9192 })));
-        assert!(matches!(transfer.advance(0, -libc::EIO), Err(Fault::Read { offset: 9192, .. })));
-        transfer.slots[0].step = Step::Write;
-        assert!(matches!(
-            transfer.advance(0, -libc::ENOSPC),
-            Err(Fault::Write { offset: 9192, .. })
-        ));
-        assert!(matches!(transfer.advance(0, 0), Err(Fault::Write { offset: 9192, .. })));
-        transfer.slots[0].step = Step::Reread;
-        assert!(matches!(transfer.advance(0, 0), Err(Fault::Reread { offset: 9192, .. })));
-    }
-
-    #[test]
-    fn a_damaged_copy_is_found() {
-        let (src, dst) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        src.write_all_at(&[7; 20_000], 0).unwrap();
-        let mut transfer = Transfer::new(3, LEN as usize).unwrap();
-        let chunks =
-            (0..5).map(|i| Ok(Chunk { offset: i * 4096, len: if i == 4 { 3616 } else { LEN } }));
-        let sums = transfer.copy(src.as_raw_fd(), dst.as_raw_fd(), chunks, |_| {}).unwrap();
-        transfer.sync(dst.as_raw_fd()).unwrap();
-        transfer.verify(dst.as_raw_fd(), &sums, |_| {}).unwrap();
-        dst.write_all_at(&[8], 10_000).unwrap();
-        let fault = transfer.verify(dst.as_raw_fd(), &sums, |_| {}).unwrap_err();
-        assert!(matches!(fault, Fault::Differs { offset: 8192, .. }), "{fault:?}");
-        dst.set_len(5000).unwrap();
-        let fault = transfer.verify(dst.as_raw_fd(), &sums, |_| {}).unwrap_err();
-        assert!(matches!(fault, Fault::Reread { .. } | Fault::Differs { .. }), "{fault:?}");
-    }
-}
+mod tests;
