@@ -4,6 +4,7 @@ mod bench;
 mod machine;
 mod nvme;
 mod power_cut;
+mod program;
 mod vfio;
 
 use std::fs;
@@ -99,6 +100,12 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "nvme-unplugged", run: nvme::unplugged },
     Scenario { name: "nvme-iommu-stops", run: nvme::iommu_stops },
     Scenario { name: "power-cut-workload-of-annulus", run: nvme::power_cut },
+    Scenario { name: "program-hands-over", run: program::hands_over },
+    Scenario { name: "program-keeps-what-is-mounted", run: program::keeps_what_is_mounted },
+    Scenario { name: "program-refuses", run: program::refuses },
+    Scenario { name: "program-measures", run: program::measures },
+    Scenario { name: "program-is-interrupted", run: program::is_interrupted },
+    Scenario { name: "program-copies", run: program::copies },
     Scenario { name: "fails", run: machine::fails },
     Scenario { name: "vfio-opens", run: vfio::opens },
     Scenario { name: "vfio-maps", run: vfio::maps },

@@ -18,7 +18,8 @@ pub const TARGET: &str = "x86_64-unknown-linux-musl";
 const META_PACKAGE: &str = "linux-image-amd64";
 
 /// The modules that guests load, by name; what they depend on comes along.
-const MODULES: &[&str] = &["crc64_rocksoft_generic", "nvme", "vfio_iommu_type1", "vfio-pci"];
+const MODULES: &[&str] =
+    &["crc64_rocksoft_generic", "nvme", "romfs", "vfio_iommu_type1", "vfio-pci"];
 
 /// The directory of the kernel, made once.
 fn kernel_dir() -> PathBuf {

@@ -30,7 +30,7 @@ const EIO: i32 = 5;
 
 /// All machines.
 pub fn all() -> Vec<Planned> {
-    vec![plain(), vfio(), nvme(), power_cuts(), power_cuts_of_annulus()]
+    vec![plain(), vfio(), nvme(), program(), power_cuts(), power_cuts_of_annulus()]
 }
 
 /// No driver of ours: the machine is what the others take it for.
@@ -104,6 +104,28 @@ fn nvme() -> Planned {
             ("nvme-iommu-stops", 30),
             ("nvme-stalled-medium", 90),
             ("nvme-unplugged controller=1", 90),
+        ],
+        failing: &[],
+        checks: &[],
+    }
+}
+
+/// The program `annulus`, as a user types it.
+fn program() -> Planned {
+    let first = Controller::new().namespace(Drive::file(32), 512).namespace(Drive::file(32), 4096);
+    let second = Controller::new().namespace(Drive::file(32), 512);
+    Planned {
+        machine: Machine::new("program").controller(first).controller(second),
+        scenarios: &[
+            ("program-hands-over", 30),
+            ("program-keeps-what-is-mounted", 30),
+            ("program-refuses", 60),
+            ("program-measures completions=polled", 90),
+            ("program-measures completions=interrupts", 90),
+            ("program-measures completions=adaptive nsid=2", 90),
+            ("program-measures completions=adaptive shadow=yes", 90),
+            ("program-is-interrupted", 60),
+            ("program-copies", 120),
         ],
         failing: &[],
         checks: &[],
