@@ -35,8 +35,10 @@ pub enum Command {
     /// Describe an NVMe controller: limits, namespaces, health
     Info(InfoArgs),
     /// Take an NVMe controller from the kernel, so that a ring can drive it (VFIO)
+    #[command(after_help = BIND_NOTES)]
     Bind(BindArgs),
     /// Give an NVMe controller back to the kernel
+    #[command(after_help = UNBIND_NOTES)]
     Unbind(BindArgs),
 }
 
@@ -160,7 +162,8 @@ pub struct BenchArgs {
     /// File or block device to use [default: a temporary file]
     #[arg(long, value_name = "PATH", conflicts_with = "nop")]
     pub file: Option<PathBuf>,
-    /// How much of the file to use [default: all of it; 128M for a new one]
+    /// How much of the file or namespace to use [default: all of it; 128M for a new file, and for
+    /// --verify on a namespace]
     #[arg(long, value_parser = parse_size, conflicts_with = "nop")]
     pub size: Option<u64>,
     /// NVMe controller to use instead of a file, by its PCI address: 0000:00:03.0
@@ -290,9 +293,14 @@ RAID, dm-crypt, an open block device). Needs root.
 Exit codes:
   0 done, 1 the device cannot be had, 2 bad request or refused.";
 
+const UNBIND_NOTES: &str = "\
+A controller is left alone while a process drives it. Needs root.
+
+Exit codes:
+  0 done, 1 the device cannot be had or is in use, 2 bad request.";
+
 /// Options of `annulus bind` and `annulus unbind`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = BIND_NOTES)]
 pub struct BindArgs {
     /// The controller's PCI address, as `lspci -D` prints it: 0000:00:03.0
     pub address: PciAddress,
