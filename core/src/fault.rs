@@ -12,6 +12,8 @@ pub enum Kind {
     Loom,
     /// A wrong rule in the engine: the kernel comparison's to find.
     Engine,
+    /// A wrong rule in a device's driver: the guest's to find.
+    Driver,
 }
 
 macro_rules! faults {
@@ -242,6 +244,17 @@ faults! {
     TimeoutForgotten: Engine,
     /// The last SQE of a batch is left in the SQ.
     LastSqeLeft: Engine,
+
+    /// NVMe: an FSYNC says that it is done, and sends no flush.
+    FlushForgotten: Driver,
+    /// NVMe: every part of a long request goes to where the first went.
+    PartsOverlap: Driver,
+    /// NVMe: what was read to a bounce buffer stays there.
+    BounceNotCopied: Driver,
+    /// NVMe: the second page of a short transfer is the first again.
+    SecondPageLost: Driver,
+    /// NVMe: what was in flight when the controller was reset never ends.
+    ResetForgets: Driver,
 }
 
 #[cfg(any(loom, annulus_faults))]

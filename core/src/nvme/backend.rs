@@ -14,6 +14,7 @@ use super::tracker::{MAX_SLOTS, NONE, Source, Tracker, Waiting};
 use super::vectors::{FreeVectors, Vectors};
 use super::{Controller, Error, Platform, RecentError};
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::device::{Coherent, PAGE};
 use crate::hal::{Backend, Request, Start, Target, Token};
 use crate::uapi;
@@ -434,6 +435,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             0 => 0,
             offset if offset % 4 != 0 => return None,
             offset if len as usize <= PAGE - offset => 0,
+            _ if fault::on(Fault::SecondPageLost) => span.device,
             offset if span.len >= len as usize => span.device + (PAGE - offset) as u64,
             _ => return None,
         };

@@ -9,6 +9,7 @@ use super::spec::{self, Command, nvm};
 use super::tracker::{NONE, Source};
 use super::{Controller, Platform};
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::device::{PAGE, Span};
 use crate::hal::{Request, Start, Token};
 use crate::types::Iovec;
@@ -66,7 +67,11 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 // SAFETY: as above.
                 unsafe { self.plan_transfer(ns, request, write, bytes) }
             }
-            uapi::IORING_OP_FSYNC if !self.controller.info().write_cache => Err(Start::Done(0)),
+            uapi::IORING_OP_FSYNC
+                if !self.controller.info().write_cache || fault::on(Fault::FlushForgotten) =>
+            {
+                Err(Start::Done(0))
+            }
             uapi::IORING_OP_FSYNC => Ok(self.bare(ns, nvm::FLUSH, 0, 0)),
             uapi::IORING_OP_FALLOCATE => self.plan_allocation(ns, request),
             _ => done(Errno::EINVAL),
@@ -350,6 +355,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 Source::Mapped(_) => {
                     self.controller.platform().sync_for_cpu(tracker.addr, part);
                 }
+                _ if fault::on(Fault::BounceNotCopied) => {}
                 source => {
                     let (at, _) = self.bounce.at(tracker.chunk);
                     // SAFETY: as for the way there, in `issue`.
@@ -365,7 +371,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 }
             }
         }
-        tracker.position += bytes;
+        if !fault::on(Fault::PartsOverlap) {
+            tracker.position += bytes;
+        }
         if !matches!(tracker.source, Source::None) {
             tracker.addr += bytes as usize;
         }

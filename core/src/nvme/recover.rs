@@ -6,6 +6,7 @@ use super::backend::{NO_PAIR, NvmeBackend, SELDOM};
 use super::controller::{GONE, KIND, RESETTING, RUNNING};
 use super::{Controller, Error, Platform, RecentError, Status, regs};
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 
 /// How often a ring with commands in flight looks after them, in ns: a removed
 /// device is noticed after this, at the latest.
@@ -122,7 +123,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             self.set_gate();
             // The commands of the old incarnation will not end any more.
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };
-            self.end_issued(errno);
+            if !fault::on(Fault::ResetForgets) {
+                self.end_issued(errno);
+            }
         }
         if state & KIND != RUNNING || self.lost {
             let errno = if state & KIND == GONE { Errno::ENODEV } else { Errno::EIO };

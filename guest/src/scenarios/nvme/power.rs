@@ -10,7 +10,6 @@ use crate::epoch::{BLOCK, Disk, PLAN};
 struct Namespace {
     ring: NvmeRing,
     fd: Fd,
-    flushes: bool,
 }
 
 impl Namespace {
@@ -44,9 +43,6 @@ impl Disk for Namespace {
     }
 
     fn flush(&mut self) -> Result<(), String> {
-        if !self.flushes {
-            return Ok(());
-        }
         // SAFETY: it has no memory.
         unsafe { self.ring.submission().push(&opcode::Fsync::new(self.fd).build()) }
             .map_err(|e| e.to_string())?;
@@ -54,15 +50,13 @@ impl Disk for Namespace {
     }
 }
 
-/// The workload through our driver. Arguments: `nsid`, and `flushes=no` for
-/// one that leaves the flushes out.
+/// The workload through our driver. Argument: `nsid`.
 pub fn power_cut(context: &mut Context) -> Result<String, String> {
     let nvme = open(context, 0, Options::default())?;
     if !nvme.controller().info().write_cache {
         return Err("the controller has no volatile write cache: there is nothing to see".into());
     }
     let fd = Fd(number(context, "nsid", 1)? as i32);
-    let flushes = context.arg("flushes") != Some("no");
-    PLAN.write(&mut Namespace { ring: ring(&nvme, "adaptive", 64)?, fd, flushes })?;
+    PLAN.write(&mut Namespace { ring: ring(&nvme, "adaptive", 64)?, fd })?;
     Ok(format!("{} epochs of {} writes", PLAN.epochs, PLAN.writes))
 }

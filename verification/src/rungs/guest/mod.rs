@@ -38,8 +38,6 @@ const FAULT: &str = " fault=";
 /// How long a guest may take until it is set up, and to power off.
 const BOOT: Duration = Duration::from_secs(120);
 const OFF: Duration = Duration::from_secs(30);
-/// What a scenario gets that must fail; one of them takes all of it.
-const FAILS: Duration = Duration::from_secs(3);
 
 pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let wanted = |words: &str| {
@@ -69,13 +67,13 @@ fn steps_of(planned: Planned, wanted: impl Fn(&str) -> bool, scale: f64) -> Vec<
     let name = machine.name;
     let whole = scenarios.iter().all(|(words, _)| wanted(words));
     let scenarios: Vec<_> = scenarios.iter().filter(|(words, _)| wanted(words)).collect();
-    let failing: Vec<_> = failing.iter().filter(|(words, _)| whole || wanted(words)).collect();
+    let failing: Vec<_> = failing.iter().filter(|(words, ..)| whole || wanted(words)).collect();
     if scenarios.is_empty() && failing.is_empty() {
         return Vec::new();
     }
     let mut session = Session::new(machine, scale);
     let faulty = |words: &str| words.contains(FAULT);
-    if scenarios.iter().any(|(words, _)| faulty(words)) || failing.iter().any(|(w, _)| faulty(w)) {
+    if scenarios.iter().any(|(words, _)| faulty(words)) || failing.iter().any(|(w, ..)| faulty(w)) {
         session.more = image::faulty();
     }
     let dir = session.dir();
@@ -91,10 +89,11 @@ fn steps_of(planned: Planned, wanted: impl Fn(&str) -> bool, scale: f64) -> Vec<
             session.borrow_mut().run(words, seconds, left)
         }));
     }
-    for &&(words, why) in &failing {
+    for &&(words, why, seconds) in &failing {
         let session = Rc::clone(&session);
         steps.push(Step::check(format!("{name}: {words}, as it must"), move |left| {
-            session.borrow_mut().fails(words, why, left)
+            let limit = Duration::from_secs(seconds);
+            session.borrow_mut().fails(words, why, limit, left)
         }));
     }
     steps.push(step("powers off", Session::off));
@@ -152,12 +151,12 @@ impl Session {
     }
 
     /// Runs a scenario that must fail, and say `why`.
-    fn fails(&mut self, words: &str, why: &str, left: Duration) -> Found {
+    fn fails(&mut self, words: &str, why: &str, limit: Duration, left: Duration) -> Found {
         if self.running.is_none() {
             self.boot(left)?;
         }
         let running = self.running.as_mut().ok_or("it does not run")?;
-        match running.run(words, FAILS.mul_f64(self.scale).min(left)) {
+        match running.run(words, limit.mul_f64(self.scale).min(left)) {
             Ended::Failed(said) if said.contains(why) => Ok(String::new()),
             Ended::Failed(said) => Err(format!("    it does not say {why:?} but {said}")),
             Ended::Passed(text) => Err(format!("    IT PASSED: {text}")),

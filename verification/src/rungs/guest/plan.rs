@@ -12,8 +12,8 @@ pub struct Planned {
     pub machine: Machine,
     /// Its scenarios.
     pub scenarios: &'static [Line],
-    /// Scenarios that must fail, and what the failure must say.
-    pub failing: &'static [(&'static str, &'static str)],
+    /// Scenarios that must fail, what the failure must say, and the seconds.
+    pub failing: &'static [(&'static str, &'static str, u64)],
     /// What is checked of its directory once it is off.
     pub checks: &'static [Check],
 }
@@ -52,10 +52,10 @@ fn plain() -> Planned {
         ],
         // A rung that took these for passed would show nothing.
         failing: &[
-            ("fails how=says-so", "as it was asked to"),
-            ("fails how=panics", "panicked: as it was asked to"),
-            ("fails how=aborts", "ended by signal 6"),
-            ("fails how=hangs", "not done after"),
+            ("fails how=says-so", "as it was asked to", 3),
+            ("fails how=panics", "panicked: as it was asked to", 3),
+            ("fails how=aborts", "ended by signal 6", 3),
+            ("fails how=hangs", "not done after", 3),
         ],
         checks: &[],
     }
@@ -103,9 +103,14 @@ fn nvme() -> Planned {
             ("nvme-failing-medium nsid=2 sector=4096", 30),
             ("nvme-iommu-stops", 30),
             ("nvme-stalled-medium", 90),
-            ("nvme-unplugged controller=1", 90),
+            ("nvme-unplugged controller=1", 150),
         ],
-        failing: &[],
+        failing: &[
+            ("nvme-verified-io nsid=1 fault=PartsOverlap", "bytes at", 30),
+            ("nvme-verified-io nsid=3 fault=BounceNotCopied", "bytes at", 30),
+            ("nvme-verified-io nsid=3 fault=SecondPageLost", "bytes at", 30),
+            ("nvme-stalled-medium fault=ResetForgets", "not done after", 15),
+        ],
         checks: &[],
     }
 }
@@ -132,7 +137,7 @@ fn program() -> Planned {
     }
 }
 
-/// The same for our driver: with its flushes, and without.
+/// The same for our driver: as it is, and a build that leaves the flushes out.
 fn power_cuts_of_annulus() -> Planned {
     let logged = || Drive::file(8).logged();
     let controller = Controller::new().namespace(logged(), 512).namespace(logged(), 512);
@@ -140,7 +145,7 @@ fn power_cuts_of_annulus() -> Planned {
         machine: Machine::new("power-cuts-of-annulus").controller(controller),
         scenarios: &[
             ("power-cut-workload-of-annulus nsid=1", 60),
-            ("power-cut-workload-of-annulus nsid=2 flushes=no", 60),
+            ("power-cut-workload-of-annulus nsid=2 fault=FlushForgotten", 60),
         ],
         failing: &[],
         checks: &[
@@ -178,7 +183,7 @@ mod tests {
         let planned: Vec<&str> = all()
             .iter()
             .flat_map(|planned| {
-                let failing = planned.failing.iter().map(|(words, _)| words);
+                let failing = planned.failing.iter().map(|(words, ..)| words);
                 planned.scenarios.iter().map(|(words, _)| words).chain(failing)
             })
             .map(|words| words.split(' ').next().unwrap_or_default())
