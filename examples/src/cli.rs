@@ -205,6 +205,9 @@ pub struct BenchArgs {
     /// Who drives the engine
     #[arg(long, value_enum, default_value = "inline")]
     pub mode: Mode,
+    /// The processor of the polling thread of --mode sqpoll [default: any]
+    #[arg(long, value_name = "CPU")]
+    pub sqpoll_cpu: Option<u32>,
     /// Write checksummed blocks that know their offset and generation, and check every block read
     #[arg(long, conflicts_with = "nop")]
     pub verify: bool,

@@ -35,6 +35,9 @@ impl Annulus {
             Mode::Inline => {}
             Mode::Sqpoll => {
                 builder.setup_sqpoll(super::SQPOLL_IDLE_MS);
+                if let Some(cpu) = plan.sqpoll_cpu {
+                    builder.setup_sqpoll_cpu(cpu);
+                }
             }
             Mode::Served => {
                 builder.setup_served();

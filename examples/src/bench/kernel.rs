@@ -29,6 +29,9 @@ impl Kernel {
         let mode = match plan.mode {
             Mode::Sqpoll => {
                 builder.setup_sqpoll(super::SQPOLL_IDLE_MS);
+                if let Some(cpu) = plan.sqpoll_cpu {
+                    builder.setup_sqpoll_cpu(cpu);
+                }
                 "sqpoll"
             }
             Mode::Inline | Mode::Served => {

@@ -37,6 +37,8 @@ pub struct Plan {
     pub direct: bool,
     /// Who drives the engine.
     pub mode: Mode,
+    /// The processor of the thread that polls the submission queue.
+    pub sqpoll_cpu: Option<u32>,
     /// Check the content of blocks.
     pub verify: bool,
     /// Measure the other engines too.
@@ -79,6 +81,12 @@ impl Plan {
         if args.vfio.is_some() {
             check_controller(args)?;
         }
+        if args.sqpoll_cpu.is_some() && args.mode != Mode::Sqpoll {
+            return Err(usage!(
+                "--sqpoll-cpu: only --mode sqpoll has a polling thread; add it, or leave \
+                --sqpoll-cpu out"
+            ));
+        }
         if args.size == Some(0) {
             return Err(usage!(
                 "--size 0: a file without blocks cannot be read or written; give a size such as \
@@ -104,6 +112,7 @@ impl Plan {
             time: Duration::from_secs_f64(args.time),
             direct: args.direct,
             mode: args.mode,
+            sqpoll_cpu: args.sqpoll_cpu,
             verify: args.verify,
             compare: args.compare,
             registered: args.registered,
@@ -208,6 +217,7 @@ mod tests {
             ("--depth 40000", "use --depth 32768 or less"),
             ("--batch 0", "--batch 0: nothing would ever be submitted; give 1 or more"),
             ("--batch 64", "use --batch 32 or --depth 64"),
+            ("--sqpoll-cpu 1", "only --mode sqpoll has a polling thread"),
             ("--bs 0", "--bs 0: an operation without bytes moves nothing; give a size such as 4k"),
             ("--bs 64M", "use --bs 33554432 or less, or a smaller --depth"),
             ("--bs 12q", "as in 4096, 4k, 1M or 2G"),

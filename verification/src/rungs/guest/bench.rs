@@ -24,6 +24,16 @@ const DEPTHS: [u64; 3] = [1, 32, 128];
 const CONTENDERS: &[(&str, &str)] = &[
     ("kernel, as it comes", "driver=kernel"),
     ("kernel, at its strongest", "driver=kernel-strongest"),
+    ("Annulus, polled", "driver=annulus with=--registered,--completions,polled"),
+    (
+        "Annulus, polled, SQPOLL on the other processor",
+        "driver=annulus with=--registered,--completions,polled,--mode,sqpoll,--sqpoll-cpu,1",
+    ),
+    ("Annulus, interrupts", "driver=annulus with=--registered,--completions,interrupts"),
+    (
+        "Annulus, polled, shadow doorbells",
+        "driver=annulus with=--registered,--completions,polled,--shadow-doorbells",
+    ),
 ];
 
 /// How long and how often.
