@@ -1,14 +1,13 @@
 //! A controller: brought up, shared by rings, reset, shut down (Base section
 //! 3.5 and 3.6).
 
-use super::admin::{self, Admin};
-use super::identify::{ControllerInfo, NamespaceInfo};
-use super::log::{Health, RecentError, error_entry};
+use super::admin::Admin;
+use super::bring_up::{bring_up, check, configure_shadow, disable, give_up, wait_status};
+use super::identify::ControllerInfo;
 use super::memory::alloc_all;
 use super::queue::{Doorbell, Shadow};
 use super::regs::{self, Cap};
-use super::spec::{Command, cns, feature, log_page};
-use super::{Error, Platform, spec};
+use super::{Error, Platform};
 use crate::hal::device::{Coherent, PAGE};
 use crate::sync::{AtomicU32, Mutex, Ordering};
 
@@ -59,10 +58,10 @@ pub(super) const GONE: u32 = 3;
 pub(super) const KIND: u32 = 3;
 const INCARNATION: u32 = 4;
 
-const OTHER: &str = "after a reset it is another controller";
+pub(super) const OTHER: &str = "after a reset it is another controller";
 
 /// For admin commands and shutdown.
-const ADMIN_TIMEOUT_NS: u64 = 5_000_000_000;
+pub(super) const ADMIN_TIMEOUT_NS: u64 = 5_000_000_000;
 
 /// A controller that is running. Shared by the backends of all rings on it.
 pub struct Controller<P: Platform> {
@@ -88,62 +87,6 @@ impl<P: Platform> core::fmt::Debug for Controller<P> {
             .field("limits", &self.limits)
             .finish()
     }
-}
-
-/// Waits for `CSTS` under `mask` to be `want`.
-fn wait_status(
-    platform: &impl Platform,
-    mask: u32,
-    want: u32,
-    what: &'static str,
-    limit: u64,
-) -> Result<(), Error> {
-    let deadline = platform.now().saturating_add(limit);
-    loop {
-        let csts = platform.read32(regs::CSTS);
-        if csts == regs::GONE {
-            return Err(Error::Gone);
-        }
-        if csts & mask == want {
-            return Ok(());
-        }
-        // A controller on its way down may still show what brought it there.
-        if csts & regs::CSTS_CFS != 0 && want == regs::CSTS_RDY {
-            return Err(Error::Fatal { csts });
-        }
-        if platform.now() >= deadline {
-            return Err(Error::Timeout { what, ms: limit / 1_000_000 });
-        }
-        platform.relax();
-    }
-}
-
-fn check(platform: &impl Platform) -> Result<Cap, Error> {
-    let need = regs::DOORBELLS + 16;
-    if platform.len() < need {
-        return Err(Error::Window { have: platform.len(), need });
-    }
-    let cap = Cap(platform.read64(regs::CAP));
-    if cap.0 == u64::MAX || regs::is_gone(platform) {
-        return Err(Error::Gone);
-    }
-    let wrong = |why| Err(Error::Capabilities { cap: cap.0, why });
-    if cap.max_queue_entries() < 2 {
-        return wrong("queues of fewer than two entries (MQES)");
-    }
-    // Bit 7, no I/O command sets, is set by some beside the others.
-    if !cap.has_nvm() {
-        return wrong("there is no NVM command set (CSS)");
-    }
-    if cap.page_shift_min() > PAGE.trailing_zeros() {
-        return wrong("memory pages of 4 KiB are not supported (MPSMIN)");
-    }
-    // At least one I/O queue pair's doorbells.
-    let need = regs::DOORBELLS + 4 * cap.doorbell_stride();
-    if platform.len() < need {
-        return Err(Error::Window { have: platform.len(), need });
-    }
-    Ok(cap)
 }
 
 impl<P: Platform> Controller<P> {
@@ -302,86 +245,6 @@ impl<P: Platform> Controller<P> {
         self.with_admin(|_, admin| !admin.restless)
     }
 
-    /// Describes a namespace.
-    ///
-    /// # Errors
-    /// [`Error::NoNamespace`], [`Error::Format`], or that of the controller.
-    pub fn namespace(&self, nsid: u32) -> Result<NamespaceInfo, Error> {
-        let count = self.info.namespaces;
-        if nsid == 0 || nsid > count {
-            return Err(Error::NoNamespace { nsid, count });
-        }
-        self.command(|platform, admin, _| {
-            let mut data = [0; PAGE];
-            admin.identify(platform, cns::NAMESPACE, nsid, ADMIN_TIMEOUT_NS, &mut data)?;
-            NamespaceInfo::parse(&data, nsid, count)
-        })
-    }
-
-    /// The ids of the active namespaces above `after`, ascending, as many as
-    /// `to` holds. Answers how many there were.
-    ///
-    /// # Errors
-    /// That of the controller.
-    pub fn active_namespaces(&self, after: u32, to: &mut [u32]) -> Result<usize, Error> {
-        self.command(|platform, admin, _| {
-            let mut data = [0; PAGE];
-            let cns = cns::ACTIVE_NAMESPACES;
-            admin.identify(platform, cns, after, ADMIN_TIMEOUT_NS, &mut data)?;
-            let ids = data.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id));
-            let mut count = 0;
-            for (place, id) in to.iter_mut().zip(ids.take_while(|&id| id != 0)) {
-                *place = id;
-                count += 1;
-            }
-            Ok(count)
-        })
-    }
-
-    fn log(&self, page: u32, data: &mut [u8; PAGE], bytes: u32) -> Result<(), Error> {
-        let command = Command {
-            opcode: spec::admin::GET_LOG_PAGE,
-            nsid: spec::ALL_NAMESPACES,
-            // Dwords to return, 0's based.
-            dword10: page | (bytes / 4 - 1) << 16,
-            ..Command::default()
-        };
-        self.command(|platform, admin, _| {
-            admin.read_page(platform, "get log page", command, ADMIN_TIMEOUT_NS, data)
-        })
-    }
-
-    /// SMART / health information.
-    ///
-    /// # Errors
-    /// That of the controller.
-    pub fn health(&self) -> Result<Health, Error> {
-        let mut data = [0; PAGE];
-        self.log(log_page::HEALTH, &mut data, 512)?;
-        Ok(Health::parse(&data))
-    }
-
-    /// The newest entry of the controller's own error log, if it has any.
-    ///
-    /// # Errors
-    /// That of the controller.
-    pub fn error_log(&self) -> Result<Option<RecentError>, Error> {
-        let mut data = [0; PAGE];
-        self.log(log_page::ERROR, &mut data, 64)?;
-        Ok(error_entry(&data[..64]))
-    }
-
-    /// The last commands that failed here, newest first, with their raw
-    /// status; and how many there were in all.
-    pub fn recent_errors(&self) -> ([Option<RecentError>; 16], u64) {
-        self.with_admin(|_, admin| (admin.errors.newest(), admin.errors.count))
-    }
-
-    /// Asynchronous events so far: errors, health, notices, others.
-    pub fn events(&self) -> [u32; 4] {
-        self.with_admin(|_, admin| admin.event_counts)
-    }
-
     /// Looks for asynchronous events and the answers to aborts, if nobody
     /// else is at the admin queue.
     pub(super) fn look_after(&self) {
@@ -492,112 +355,6 @@ impl<P: Platform> Controller<P> {
             };
         self.state.store(state, Ordering::Relaxed);
     }
-}
-
-/// `CC.EN` off, and waits until it is: the controller then uses no memory.
-fn disable(platform: &impl Platform, cap: Cap) -> Result<(), Error> {
-    let cc = platform.read32(regs::CC);
-    if cc & regs::CC_EN != 0 {
-        // Not between the enabling and its end (Base section 3.5.3, CC.EN).
-        let ready = regs::CSTS_RDY;
-        match wait_status(platform, ready, ready, "become ready", cap.timeout_ns()) {
-            Err(Error::Gone) => return Err(Error::Gone),
-            // It will not; then there is nothing to be gentle with.
-            _ => platform.write32(regs::CC, cc & !(regs::CC_EN | regs::CC_SHN)),
-        }
-    }
-    wait_status(platform, regs::CSTS_RDY, 0, "leave the ready state", cap.timeout_ns())
-}
-
-/// Enables a disabled controller, up to the number of queues. `known`: what
-/// it said of itself before; it must not have become another one.
-fn bring_up(
-    platform: &impl Platform,
-    cap: Cap,
-    options: &Options,
-    admin: &mut Admin,
-    known: Option<&ControllerInfo>,
-) -> Result<ControllerInfo, Error> {
-    admin.reset(cap.doorbell_stride());
-    platform.write32(regs::AQA, (admin::ENTRIES - 1) | (admin::ENTRIES - 1) << 16);
-    platform.write64(regs::ASQ, admin.sq.device());
-    platform.write64(regs::ACQ, admin.cq.device());
-    platform.write32(regs::CC, regs::CC_OURS | cap.command_set() | regs::CC_EN);
-    let ready = regs::CSTS_RDY;
-    wait_status(platform, ready, ready, "become ready", cap.timeout_ns())?;
-    let mut data = [0; PAGE];
-    admin.identify(platform, cns::CONTROLLER, 0, ADMIN_TIMEOUT_NS, &mut data)?;
-    let info = ControllerInfo::parse(&data, platform.read32(regs::VS))?;
-    if known.is_some_and(|known| !known.is_same(&info)) {
-        return Err(Error::Identify { why: OTHER });
-    }
-    admin.abort_limit = info.aborts;
-    let want = u32::from(options.pairs) - 1;
-    let command = Command {
-        opcode: spec::admin::SET_FEATURES,
-        dword10: feature::NUMBER_OF_QUEUES,
-        dword11: want | want << 16,
-        ..Command::default()
-    };
-    let granted = admin.run(platform, "set the number of queues", &command, ADMIN_TIMEOUT_NS)?;
-    // Both 0's based; at least one of each.
-    let pairs = (granted & 0xffff).min(granted >> 16).saturating_add(1);
-    admin.pairs = pairs.min(u32::from(options.pairs)) as u16;
-    // Health warnings and namespace changes; a controller that has none of
-    // them says no, which is no harm.
-    let command = Command {
-        opcode: spec::admin::SET_FEATURES,
-        dword10: feature::ASYNC_EVENTS,
-        dword11: 0x1f | 1 << 8,
-        ..Command::default()
-    };
-    match admin.run(platform, "ask for events", &command, ADMIN_TIMEOUT_NS) {
-        Ok(_) | Err(Error::Command { .. }) => Ok(info),
-        Err(error) => Err(error),
-    }
-}
-
-/// Doorbell Buffer Config (Base section 5.8).
-fn configure_shadow(
-    platform: &impl Platform,
-    admin: &mut Admin,
-    [doorbells, events]: &[Coherent; 2],
-) -> Result<(), Error> {
-    for page in [doorbells, events] {
-        for word in 0..PAGE / 8 {
-            // SAFETY: inside the page; the device does not use it yet.
-            unsafe { page.ptr.cast::<u64>().add(word).write_volatile(0) };
-        }
-    }
-    let command = Command {
-        opcode: spec::admin::DOORBELL_BUFFER_CONFIG,
-        data1: doorbells.device,
-        data2: events.device,
-        ..Command::default()
-    };
-    admin.run(platform, "configure shadow doorbells", &command, ADMIN_TIMEOUT_NS).map(drop)
-}
-
-/// Disables a controller and frees memory that it had, if it can be made quiet
-/// at all. False if not: then the memory is lost.
-fn give_up(platform: &impl Platform, cap: Cap, memory: impl Iterator<Item = Coherent>) -> bool {
-    let quiet = match disable(platform, cap) {
-        Ok(()) => true,
-        Err(Error::Gone) => {
-            // Should it be its registers alone that are gone.
-            platform.isolate();
-            true
-        }
-        Err(_) => platform.isolate(),
-    };
-    if quiet {
-        for memory in memory {
-            // SAFETY: from this platform; the device is quiet or cut off, and
-            // the caller does not use it any more.
-            unsafe { platform.free(memory) };
-        }
-    }
-    quiet
 }
 
 impl<P: Platform> Drop for Controller<P> {

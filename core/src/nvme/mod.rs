@@ -40,7 +40,9 @@
 mod admin;
 mod backend;
 mod bounce;
+mod bring_up;
 mod controller;
+mod describe;
 mod error;
 mod identify;
 mod issue;
@@ -50,6 +52,7 @@ mod prp;
 mod queue;
 mod recover;
 mod regs;
+mod serve;
 mod spec;
 mod status;
 mod tracker;
