@@ -223,17 +223,18 @@ proptest! {
 #[test]
 fn more_requests_than_places_in_the_queue() {
     let rig = Rig::<false>::with(7, Setup::default(), quick());
-    let mut ring = rig.try_ring(&QueueOptions { depth: 3, ..polled() }, 256).unwrap();
+    let count = if cfg!(miri) { 24 } else { 256 };
+    let mut ring = rig.try_ring(&QueueOptions { depth: 3, ..polled() }, count as u32).unwrap();
     let mut rng = Rng::new(7);
-    let data: Vec<_> = (0..256).map(|block| pattern(block, 512)).collect();
-    for block in 0..256u64 {
+    let data: Vec<_> = (0..count).map(|block| pattern(block, 512)).collect();
+    for block in 0..count {
         let how = if rng.below(2) == 0 { How::Fixed(0) } else { How::Plain(rng.below(4096)) };
         ring.write(On::Fd(1), block * 512, &data[block as usize], &how);
     }
     ring.finish();
-    assert_eq!(ring.results(), [512; 256]);
-    assert!(ring.stats().waited > 200);
-    let mut all = vec![0; 256 * 512];
+    assert_eq!(ring.results(), vec![512; count as usize]);
+    assert!(u64::from(ring.stats().waited) > count / 2);
+    let mut all = vec![0; count as usize * 512];
     rig.device().namespaces[0].read(0, &mut all);
     assert!(all == data.concat());
     ring.end();

@@ -16,7 +16,7 @@ use annulus::types::{Fd, Fixed, Iovec};
 use annulus::{opcode, uapi};
 use std::alloc::Layout;
 use std::collections::HashMap;
-use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 use std::sync::{Arc, MutexGuard};
 
 /// The machine that a ring runs on: its sleeper lets the device work, or lets
@@ -142,9 +142,6 @@ pub struct Ring<const SYNC: bool = false> {
     polled: bool,
 }
 
-#[repr(align(64))]
-struct Line(#[allow(dead_code)] [MaybeUninit<u8>; 64]);
-
 /// A fake and a controller on it.
 pub struct Rig<const SYNC: bool = false> {
     pub fake: Arc<Fake>,
@@ -204,14 +201,15 @@ impl<const SYNC: bool> Rig<SYNC> {
             Box::leak(trackers.into()),
             Box::leak(vectors.into()),
         )?;
-        let need = Footprint::of::<Backend<SYNC>, Place>(&config).total();
-        let lines: &'static mut [Line] =
-            Box::leak((0..need.div_ceil(64)).map(|_| Line([MaybeUninit::uninit(); 64])).collect());
-        let base = std::ptr::NonNull::from(lines).cast();
-        // SAFETY: leaked, so exclusively the ring's for ever.
-        let memory = unsafe { Memory::from_raw(base, need) };
+        let need = Footprint::of::<Backend<SYNC>, Place>(&config);
+        let memory = |bytes: usize| {
+            let lent = std::mem::ManuallyDrop::new(Chunk::new(bytes, 64));
+            // SAFETY: leaked, so exclusively the ring's for ever.
+            unsafe { Memory::from_raw(NonNull::new(lent.at(0)).unwrap(), bytes) }
+        };
+        let (engine, rings) = (memory(need.engine()), RingMemory::At(memory(need.rings)));
         let host = Place(self.fake.clone());
-        let mut parts = build(&config, memory, RingMemory::Inside, host, |_| backend).unwrap();
+        let mut parts = build(&config, engine, rings, host, |_| backend).unwrap();
         let registered = Chunk::new(REGISTERED, 4096);
         registered.addr();
         let iovec = Iovec { base: registered.at(0).cast(), len: REGISTERED };
@@ -341,10 +339,15 @@ impl<const SYNC: bool> Ring<SYNC> {
         }
         let mut done = 0;
         for (base, bytes) in &pieces {
-            for at in 0..*bytes {
-                let byte = write.map_or(0x5a, |(data, _)| data[done + at]);
-                // SAFETY: ours, and no request has begun on it.
-                unsafe { base.add(at).write(byte) };
+            // SAFETY: ours, and no request has begun on it.
+            unsafe {
+                match write {
+                    Some((data, _)) => {
+                        let data = &data[done..done + bytes];
+                        base.copy_from_nonoverlapping(data.as_ptr(), *bytes);
+                    }
+                    None => base.write_bytes(0x5a, *bytes),
+                }
             }
             done += bytes;
         }
@@ -433,8 +436,12 @@ impl<const SYNC: bool> Ring<SYNC> {
     /// Has the ring look at the clock.
     pub fn look(&mut self) {
         if self.polled {
+            let before = self.fake.device().waits;
             for _ in 0..1024 {
                 self.turn();
+                if self.fake.device().waits != before {
+                    break;
+                }
             }
         } else {
             let now = self.fake.device().now;
@@ -450,18 +457,16 @@ impl<const SYNC: bool> Ring<SYNC> {
 
     /// Drives ring and device until nothing is in flight.
     pub fn finish(&mut self) {
-        self.finish_with(|_| {});
-    }
-
-    pub fn finish_with(&mut self, mut each: impl FnMut(&mut Self)) {
-        for round in 0..200_000 {
+        let mut quiet = 0;
+        for _ in 0..200_000 {
+            let before = self.live.len();
             self.turn();
             if self.live.is_empty() && self.pushed == 0 {
                 return;
             }
-            each(self);
             self.fake.run(3);
-            if round % 64 == 63 {
+            quiet = if self.live.len() == before { quiet + 1 } else { 0 };
+            if quiet % 64 == 63 {
                 self.pass_ms(50);
             }
         }

@@ -25,8 +25,9 @@ struct Region {
 struct Mapping {
     addr: usize,
     len: usize,
-    /// The device address of each page.
+    /// The device address of each part, and its bytes: whole pages.
     pages: Vec<u64>,
+    bytes: usize,
 }
 
 /// Memory made reachable.
@@ -103,23 +104,22 @@ impl Memory {
         let id = self.next as u32;
         let first = addr / PAGE * PAGE;
         let count = (addr + len - first).div_ceil(PAGE);
-        let mut pages = Vec::new();
         let start = self.place(count * PAGE);
-        for page in 0..count {
-            let device = match self.scatter {
-                // Backwards, so that no two follow each other.
-                true => start + ((count - 1 - page) * PAGE) as u64,
-                false => start + (page * PAGE) as u64,
-            };
-            pages.push(device);
+        // In one piece, or backwards, so that no two pages follow each other.
+        let pages = match self.scatter {
+            true => (0..count).rev().map(|page| start + (page * PAGE) as u64).collect(),
+            false => vec![start],
+        };
+        let bytes = count * PAGE / pages.len();
+        for (part, device) in pages.iter().enumerate() {
             // Only the bytes that are the mapping's.
-            let from = (first + page * PAGE).max(addr);
-            let to = (first + (page + 1) * PAGE).min(addr + len);
+            let from = (first + part * bytes).max(addr);
+            let to = (first + (part + 1) * bytes).min(addr + len);
             let cache = (!coherent).then(|| vec![0xcc; to - from].into());
             let region = Region { len: to - from, addr: from, mapping: Some(id), cache };
             self.regions.insert(device + (from % PAGE) as u64, region);
         }
-        self.mappings.insert(id, Mapping { addr, len, pages });
+        self.mappings.insert(id, Mapping { addr, len, bytes, pages });
         Mapped(id)
     }
 
@@ -140,16 +140,9 @@ impl Memory {
         let mapping = &self.mappings[&buffer.0];
         let inside = mapping.addr..mapping.addr + mapping.len;
         assert!(inside.contains(&addr), "a place outside of its mapping");
-        let mut page = addr / PAGE - mapping.addr / PAGE;
-        let device = mapping.pages[page] + (addr % PAGE) as u64;
-        let mut len = PAGE - addr % PAGE;
-        while page + 1 < mapping.pages.len()
-            && mapping.pages[page + 1] == mapping.pages[page] + PAGE as u64
-        {
-            page += 1;
-            len += PAGE;
-        }
-        Span { device, len }
+        let skip = addr - mapping.addr / PAGE * PAGE;
+        let (part, inside) = (skip / mapping.bytes, skip % mapping.bytes);
+        Span { device: mapping.pages[part] + inside as u64, len: mapping.bytes - inside }
     }
 
     /// The regions that a range of mapped memory lies in.
@@ -158,10 +151,11 @@ impl Memory {
         for mapping in self.mappings.values() {
             let (from, to) = (addr.max(mapping.addr), (addr + len).min(mapping.addr + mapping.len));
             if from < to {
-                let first = mapping.addr / PAGE;
-                for page in from / PAGE..to.div_ceil(PAGE) {
-                    let inside = (page * PAGE).max(mapping.addr) % PAGE;
-                    all.push(mapping.pages[page - first] + inside as u64);
+                let start = mapping.addr / PAGE * PAGE;
+                for part in (from - start) / mapping.bytes..=(to - 1 - start) / mapping.bytes {
+                    // The first begins where the mapping does.
+                    let inside = if part == 0 { mapping.addr - start } else { 0 };
+                    all.push(mapping.pages[part] + inside as u64);
                 }
             }
         }
