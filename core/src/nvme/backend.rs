@@ -285,6 +285,11 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
 
     /// Whether commands can be issued: the ring has a queue pair in the
     /// incarnation of the controller that runs.
+    ///
+    /// Another thread may reset the controller right after it was asked. Then
+    /// a doorbell is rung of a queue that is no more, which a controller takes
+    /// no harm from (it may tell of it by an event); the commands end as all
+    /// others of that incarnation.
     #[inline(always)]
     pub(super) fn live(&self) -> bool {
         self.controller.state() == self.armed

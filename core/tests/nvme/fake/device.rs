@@ -153,6 +153,12 @@ impl Device {
         }
     }
 
+    pub fn blame_doorbell(&mut self, what: String) {
+        if !self.lies.racing {
+            self.blame(format!("a doorbell was written: {what}"));
+        }
+    }
+
     /// Whether it can reach memory.
     pub fn reaches(&self) -> bool {
         !self.gone && !self.isolated && self.phase.is_on()

@@ -185,6 +185,9 @@ pub struct Lies {
     pub gone_in: Option<u32>,
     /// What it is after the next time it is stopped.
     pub change: Option<Setup>,
+    /// Rings in threads: a doorbell may be written just after another ring has
+    /// reset the controller, of a queue that is no more.
+    pub racing: bool,
     /// It does not keep to its side; what its own garbage leads to is not the
     /// driver's fault.
     pub wild: bool,

@@ -56,7 +56,7 @@ impl Device {
         }
         if completion {
             let Some(cq) = self.cqs.get_mut(&qid) else {
-                return self.blame(format!("the doorbell of completion queue {qid}, which is not"));
+                return self.blame_doorbell(format!("completion queue {qid} is not there"));
             };
             let taken = (value + cq.entries - cq.head) % cq.entries;
             if value >= cq.entries || taken > cq.used() {
@@ -66,7 +66,7 @@ impl Device {
             cq.head = value;
         } else {
             let Some(sq) = self.sqs.get_mut(&qid) else {
-                return self.blame(format!("the doorbell of submission queue {qid}, which is not"));
+                return self.blame_doorbell(format!("submission queue {qid} is not there"));
             };
             if value >= sq.entries {
                 return self.blame(format!("a tail of {value} on queue {qid}"));

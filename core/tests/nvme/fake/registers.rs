@@ -128,7 +128,7 @@ impl Device {
                 let number = (offset - 0x1000) / stride;
                 if !(offset - 0x1000).is_multiple_of(stride) || !self.phase.is_ready() {
                     let phase = self.phase;
-                    return self.blame(format!("a doorbell at {offset:#x}, {phase:?}"));
+                    return self.blame_doorbell(format!("at {offset:#x}, {phase:?}"));
                 }
                 self.ring_doorbell((number / 2) as u16, number % 2 == 1, value);
             }
