@@ -179,7 +179,8 @@ mod tests {
     fn every_byte_is_reached_in_order() {
         for contiguous in [true, false] {
             for offset in [0, 4, 512, 4092] {
-                for pages in [1usize, 2, 3, 5, 511, 512, 513, 514, 1022, 1023, 1024, 1025, 1026] {
+                let all = [1usize, 2, 3, 5, 513, 511, 512, 514, 1022, 1023, 1024, 1025, 1026];
+                for pages in all.into_iter().take(if cfg!(miri) { 5 } else { 13 }) {
                     for cut in [0usize, 512] {
                         let start = 0x10_0000 + offset;
                         let len = pages * PAGE - cut;

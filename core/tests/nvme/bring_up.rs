@@ -331,6 +331,7 @@ fn a_late_answer_is_not_taken_for_that_of_another_command() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "forty resets")]
 fn admin_commands_that_never_end_do_not_fill_the_queue() {
     let rig = Rig::<false>::with(1, Setup::default(), quick());
     rig.device().relax = LONG;

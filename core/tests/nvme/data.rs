@@ -206,7 +206,7 @@ proptest! {
     #[test]
     fn what_is_written_is_what_is_read(
         place in place(),
-        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 12 } else { 60 }),
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 8 } else { 60 }),
     ) {
         run::<false>(&place, &steps);
     }

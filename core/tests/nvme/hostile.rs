@@ -1,9 +1,8 @@
 //! Controllers that lie.
 
-use crate::fake::{Aborts, Fake, Fate, Rng, Rule, Setup, meanwhile};
+use crate::fake::{Aborts, Fake, Fate, Rng, Rule, Setup};
 use crate::rig::*;
-use annulus::errno::Errno;
-use annulus::nvme::{Completions, Error, Options, QueueOptions};
+use annulus::nvme::{Completions, Options, QueueOptions};
 use proptest::prelude::*;
 
 #[test]
@@ -218,7 +217,7 @@ proptest! {
         kind in 0u8..3,
         shadow in any::<bool>(),
         ending in 0u8..4,
-        tricks in proptest::collection::vec(trick(), 1..if cfg!(miri) { 16 } else { 60 }),
+        tricks in proptest::collection::vec(trick(), 1..if cfg!(miri) { 8 } else { 60 }),
     ) {
         let fake = Fake::new(seed, Setup::default());
         let options = Options { shadow_doorbells: shadow, ..quick() };

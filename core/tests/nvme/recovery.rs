@@ -4,7 +4,7 @@
 use crate::fake::{Aborts, Fate, Rule, Setup, meanwhile};
 use crate::rig::*;
 use annulus::errno::Errno;
-use annulus::nvme::{Completions, Error, Options, QueueOptions};
+use annulus::nvme::{Completions, Options, QueueOptions};
 use std::cell::RefCell;
 use std::rc::Rc;
 

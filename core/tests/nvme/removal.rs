@@ -1,10 +1,9 @@
 //! Controllers that are removed, or seem to be.
 
-use crate::fake::{Aborts, Fake, Fate, Rng, Rule, Setup, meanwhile};
+use crate::fake::{Aborts, Fake, Fate, Rule, Setup, meanwhile};
 use crate::rig::*;
 use annulus::errno::Errno;
-use annulus::nvme::{Completions, Error, Options, QueueOptions};
-use proptest::prelude::*;
+use annulus::nvme::{Error, Options, QueueOptions};
 
 #[test]
 fn a_removed_controller_answers_promptly_and_lets_go_of_everything() {

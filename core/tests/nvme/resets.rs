@@ -3,7 +3,7 @@
 use crate::fake::{Aborts, Fate, Rule, Setup, meanwhile};
 use crate::rig::*;
 use annulus::errno::Errno;
-use annulus::nvme::{Completions, Error, Options, QueueOptions};
+use annulus::nvme::Error;
 use std::cell::RefCell;
 use std::rc::Rc;
 

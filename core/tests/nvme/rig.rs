@@ -136,12 +136,19 @@ impl<const SYNC: bool> Rig<SYNC> {
     }
 }
 
-/// Bytes that say where they belong.
+/// Bytes that say where they belong: noise, and in each piece its number.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    const PIECE: usize = 512;
     let mut rng = Rng::new(seed);
-    let mut data = Vec::with_capacity(len + 8);
+    let mut noise = Vec::with_capacity(PIECE);
+    while noise.len() < PIECE {
+        noise.extend_from_slice(&rng.next().to_le_bytes());
+    }
+    let mut data = Vec::with_capacity(len + PIECE);
     while data.len() < len {
-        data.extend_from_slice(&rng.next().to_le_bytes());
+        let number = (data.len() / PIECE) as u32;
+        data.extend_from_slice(&number.to_le_bytes());
+        data.extend_from_slice(&noise[4..]);
     }
     data.truncate(len);
     data
