@@ -27,8 +27,6 @@ struct Figures {
     iops: f64,
     /// How many reads, if it says so.
     reads: Option<u64>,
-    /// For how long it reads without saying so.
-    warm_up: f64,
 }
 
 /// Runs a benchmark on controller 0 and says how many reads a second it did.
@@ -149,7 +147,7 @@ fn fio_figures(said: &str) -> Option<Figures> {
     let object: Value = serde_json::from_str(&said[said.find("{\n")?..]).ok()?;
     let read = &object["jobs"][0]["read"];
     let reads = read["total_ios"].as_u64();
-    Some(Figures { iops: read["iops"].as_f64()?, reads, warm_up: 0.0 })
+    Some(Figures { iops: read["iops"].as_f64()?, reads })
 }
 
 /// Our own program says an object a line; the last counts.
@@ -157,22 +155,22 @@ fn annulus_figures(said: &str) -> Option<Figures> {
     let parsed = |line: &str| serde_json::from_str::<Value>(line).ok();
     let mut objects = said.lines().rev().filter_map(parsed);
     let last = objects.find(|object| object["iops"].is_number())?;
-    Some(Figures { iops: last["iops"].as_f64()?, reads: last["ops"].as_u64(), warm_up: 0.1 })
+    Some(Figures { iops: last["iops"].as_f64()?, reads: last["ops"].as_u64() })
 }
 
 /// The medium must have done what the program says: a driver that answers
-/// without asking would be fast.
+/// without asking would be fast. It may have done more: what warms a program
+/// up, and the kernel's look for partitions, are not in its figures.
 fn borne_out(figures: &Figures, counted: u64, seconds: u64) -> Result<(), String> {
-    // Without a count the time is only nearly what was asked for. What was
-    // on its way at the end, and the kernel's look for partitions, are few.
-    let (said, tolerance) = match figures.reads {
-        Some(reads) => (reads as f64, 0.01),
-        None => (figures.iops * seconds as f64, 0.1),
+    // Without a count the time is only nearly what was asked for.
+    let least = match figures.reads {
+        Some(reads) => reads as f64 * 0.99,
+        None => figures.iops * seconds as f64 * 0.9,
     };
-    // Warming up may be slower than the rest, or faster.
-    let uncounted = figures.iops * figures.warm_up;
-    if (counted as f64 - said - uncounted).abs() > said * tolerance + uncounted + 300.0 {
-        return Err(format!("the medium has done {counted} reads, and the program says {said:.0}"));
+    if (counted as f64) < least {
+        return Err(format!(
+            "the medium has done {counted} reads, and the program says at least {least:.0}"
+        ));
     }
     Ok(())
 }
@@ -185,31 +183,25 @@ mod tests {
     fn figures_are_found_in_what_programs_say() {
         let fio =
             "fio: a warning\n{\n \"jobs\": [{\"read\": {\"iops\": 1.5, \"total_ios\": 6}}]}\n";
-        assert_eq!(fio_figures(fio), Some(Figures { iops: 1.5, reads: Some(6), warm_up: 0.0 }));
+        assert_eq!(fio_figures(fio), Some(Figures { iops: 1.5, reads: Some(6) }));
         assert_eq!(annulus_figures(fio), None);
         let annulus = "{\"note\": 1}\n{\"iops\": 4, \"ops\": 16}\n{\"iops\": 5}\n";
-        assert_eq!(
-            annulus_figures(annulus),
-            Some(Figures { iops: 5.0, reads: None, warm_up: 0.1 })
-        );
+        assert_eq!(annulus_figures(annulus), Some(Figures { iops: 5.0, reads: None }));
         assert_eq!(fio_figures(annulus), None);
         assert_eq!(annulus_figures("annulus: no such device"), None);
     }
 
     #[test]
     fn a_count_that_is_not_the_medium_s_is_refused() {
-        let figures = |reads| Figures { iops: 10_000.0, reads, warm_up: 0.0 };
+        let figures = |reads| Figures { iops: 10_000.0, reads };
         for (reads, counted, right) in [
-            (Some(40_000), 40_128, true),
+            (Some(40_000), 41_900, true),
+            (Some(40_000), 39_700, true),
             (Some(40_000), 20_000, false),
             (None, 41_000, true),
             (None, 0, false),
         ] {
             assert_eq!(borne_out(&figures(reads), counted, 4).is_ok(), right, "{counted}");
-        }
-        for (counted, right) in [(40_100, true), (41_900, true), (39_000, false), (43_000, false)] {
-            let figures = Figures { warm_up: 0.1, ..figures(Some(40_000)) };
-            assert_eq!(borne_out(&figures, counted, 4).is_ok(), right, "{counted} with a warm-up");
         }
     }
 }
