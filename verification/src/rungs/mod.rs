@@ -102,7 +102,7 @@ pub const RUNGS: &[Rung] = &[
     Rung {
         name: "miri",
         shows: "core's tests without undefined behaviour; also 32-bit and big-endian",
-        budget: (minutes(12), minutes(60)),
+        budget: (minutes(20), minutes(60)),
         needs: &[Need::Nightly(&["miri", "rust-src"])],
         steps: miri::steps,
     },
@@ -116,7 +116,7 @@ pub const RUNGS: &[Rung] = &[
     Rung {
         name: "guest",
         shows: "virtual machines with an IOMMU and emulated NVMe controllers, driven through VFIO",
-        budget: (minutes(15), minutes(90)),
+        budget: (minutes(20), minutes(90)),
         needs: guest::NEEDS,
         steps: guest::steps,
     },
