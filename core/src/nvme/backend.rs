@@ -295,7 +295,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.controller.state() == self.armed
     }
 
-    /// Whether [`poll`](Backend::poll) would find something, looked at from
+    /// Whether [`poll`](crate::hal::Backend::poll) would find something, looked at from
     /// where interrupts wake.
     pub(super) fn has_news(&self) -> bool {
         self.pair.cq.any()
