@@ -102,7 +102,7 @@ pub const RUNGS: &[Rung] = &[
     Rung {
         name: "miri",
         shows: "core's tests without undefined behaviour; also 32-bit and big-endian",
-        budget: (minutes(20), minutes(60)),
+        budget: (minutes(30), minutes(60)),
         needs: &[Need::Nightly(&["miri", "rust-src"])],
         steps: miri::steps,
     },
