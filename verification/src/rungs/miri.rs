@@ -43,7 +43,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         // pointers of them again: their provenance was exposed.
         let nvme = miri(&core, target, "permissive").args(["--features", "nvme", "--test", "nvme"]);
         let nvme = if wishes.deep { nvme } else { nvme.args(["--"]).args(NVME) };
-        let cases = if wishes.deep { "8" } else { "4" };
+        let cases = if wishes.deep { "8" } else { "2" };
         let nvme = nvme.env("PROPTEST_CASES", cases).show("test result: ok");
         steps.push(Step::command(format!("the NVMe driver on {target}"), nvme));
     }
