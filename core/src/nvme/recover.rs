@@ -39,10 +39,8 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     pub(super) fn look_at_clock(&mut self) {
         let now = self.controller.platform().now();
         self.pace(now);
-        if self.in_flight == 0 && self.waiting.is_empty() {
-            self.next_tick = None;
-            return;
-        }
+        // Also between requests: a ring that is busy again and again, and idle
+        // whenever it happens to look, has to learn that its device is wanted.
         match self.next_tick {
             Some(at) if now >= at => self.next_tick = Some(now + TICK_NS),
             Some(_) => return,
@@ -83,8 +81,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     fn find_late(&mut self) {
         let ticks = |ms: u64| (ms * 1_000_000).div_ceil(TICK_NS).clamp(1, 1 << 30) as u32;
         let timeout = u64::from(self.controller.options().timeout_ms);
-        // One more: a command may have been issued at the end of its tick.
-        let (late, lost) = (ticks(timeout) + 1, ticks(2 * timeout) + 1);
+        // Two more: a command may have been issued at the end of its tick, and a
+        // tick that was due while nothing was in flight may come at once.
+        let (late, lost) = (ticks(timeout) + 2, ticks(2 * timeout) + 2);
         let mut reset = false;
         let (tick, queue) = (self.tick, self.pair.qid);
         for tracker in self.trackers.iter_mut().filter(|tracker| tracker.hot.issued()) {
@@ -154,7 +153,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
 
     /// Ends every command in flight. The device does not use their memory.
     fn end_issued(&mut self, errno: Errno) {
-        let late = u64::from(self.controller.options().timeout_ms) * 1_000_000 / TICK_NS;
+        let late = u64::from(self.controller.options().timeout_ms) * 1_000_000 / TICK_NS + 1;
         for index in 0..self.trackers.len() {
             let tracker = &self.trackers[index];
             if !tracker.hot.issued() {
