@@ -5,7 +5,7 @@ use super::namespace::Namespace;
 use super::queues::{Completions, Submissions};
 use super::registers::{Phase, Registers};
 use super::{Aborts, Fate, Lies, Rng, Setup};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A command that was fetched and has not ended.
 #[derive(Clone, Debug)]
@@ -81,6 +81,8 @@ pub struct Device {
     pub sqs: BTreeMap<u16, Submissions>,
     pub cqs: BTreeMap<u16, Completions>,
     pub work: Vec<Work>,
+    /// Commands that it was made to say it had done: queue and identifier.
+    pub made_up: BTreeSet<(u16, u16)>,
     /// Shadow doorbells and event indices.
     pub shadow: Option<(u64, u64)>,
     pub pairs: u16,
@@ -124,6 +126,7 @@ impl Device {
             sqs: BTreeMap::new(),
             cqs: BTreeMap::new(),
             work: Vec::new(),
+            made_up: BTreeSet::new(),
             shadow: None,
             pairs: 0,
             masked: 0,
@@ -184,7 +187,8 @@ impl Device {
         if self.shadow.is_some_and(|(a, b)| hits(a, 4096) || hits(b, 4096)) {
             by.push("shadow doorbells".into());
         }
-        for work in self.work.iter().filter(|work| work.uses(at, len)) {
+        let honest = |work: &&Work| !self.made_up.contains(&(work.sqid, work.cid));
+        for work in self.work.iter().filter(|work| work.uses(at, len)).filter(honest) {
             by.push(format!("command {:#x} of queue {}", work.cid, work.sqid));
         }
         for by in by {

@@ -119,11 +119,16 @@ impl Device {
     pub fn post(&mut self, sqid: u16, cid: u16, dword0: u32, status: u16) {
         let Some(sq) = self.sqs.get(&sqid) else { return };
         let (cqid, head) = (sq.cqid, sq.head);
-        self.post_raw(cqid, dword0, head | u32::from(sqid) << 16, cid, status);
+        self.put(cqid, dword0, head | u32::from(sqid) << 16, cid, status);
     }
 
     /// Posts anything.
     pub fn post_raw(&mut self, cqid: u16, dword0: u32, dword2: u32, cid: u16, status: u16) {
+        self.made_up.insert((cqid, cid));
+        self.put(cqid, dword0, dword2, cid, status);
+    }
+
+    fn put(&mut self, cqid: u16, dword0: u32, dword2: u32, cid: u16, status: u16) {
         // Whether it has done it or not: it says so, and is done with it.
         self.work.retain(|work| cqid == 0 || work.sqid != cqid || work.cid != cid);
         self.refresh_head(cqid);
