@@ -1,15 +1,33 @@
 //! Bare metal as a place for a ring.
 //!
-//! What is here: [`Spinning`], a host for a core that has nothing else to do
-//! while it waits. With it and a [`Backend`](annulus::hal::Backend) of one's
-//! own a ring runs in any `no_std` image that has a monotonic counter.
+//! An image tells of its machine by a [`Platform`]: time, memory for devices,
+//! where devices find memory, and how a core sleeps. [`Machine`] makes of it
+//! what rings and drivers need. [`irq::Line`] leads from an interrupt handler
+//! to whoever drives a ring; [`Window`] is a device's registers; [`Arena`]
+//! gives out pages of a region.
 //!
-//! What is not here yet (see the project's README, *Roadmap*): PCI and MMIO
-//! discovery, interrupts and sleeping between them, virtio-blk, NVMe on bare
-//! metal, and the bootable images. A program that needs one of these does not
-//! find a stub: there is no name for it in this crate.
+//! [`Spinning`] needs a clock and nothing else: with it and a
+//! [`Backend`](annulus::hal::Backend) of one's own a ring runs in any `no_std`
+//! image.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)] // the list of free pages, in the pages
+mod arena;
+pub mod irq;
+#[allow(unsafe_code)] // memory and registers by the platform's word
+mod machine;
+#[allow(unsafe_code)] // its contract
+mod platform;
+#[allow(unsafe_code)] // volatile accesses
+mod registers;
+
+pub use arena::Arena;
+#[cfg(not(loom))]
+pub use arena::Pages;
+pub use machine::{Machine, Mapped};
+pub use platform::Platform;
+pub use registers::{Registers, Window};
 
 use annulus::hal::{Clock, Host, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering, spin_loop};
