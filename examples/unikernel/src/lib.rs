@@ -3,4 +3,5 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod script;

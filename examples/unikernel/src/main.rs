@@ -23,7 +23,8 @@ mod text;
 fn main() -> std::process::ExitCode {
     eprintln!(
         "annulus-unikernel is an image without an operating system. Build it for its machine:\n  \
-         cargo build --release -p annulus-unikernel --target x86_64-unknown-none\n\
+         cargo build --release -p annulus-unikernel --target x86_64-unknown-none\n  \
+         cargo build --release -p annulus-unikernel --target aarch64-unknown-none\n\
          and boot it: the README says how."
     );
     std::process::ExitCode::from(2)
