@@ -17,6 +17,7 @@ mod arena;
 pub mod irq;
 #[allow(unsafe_code)] // memory and registers by the platform's word
 mod machine;
+pub mod pci;
 #[allow(unsafe_code)] // its contract
 mod platform;
 #[allow(unsafe_code)] // volatile accesses

@@ -48,6 +48,23 @@ impl<P: Platform> Machine<P> {
         }
     }
 
+    /// Waits until `done`, at most so many ms. False if that is never.
+    pub(crate) fn within(&self, ms: u64, done: impl Fn() -> bool) -> bool {
+        let until = self.platform.now().saturating_add(ms * 1_000_000);
+        loop {
+            // The time is read first: who was kept waiting itself looks once
+            // more.
+            let late = self.platform.now() >= until;
+            if done() {
+                return true;
+            }
+            if late {
+                return false;
+            }
+            self.relax();
+        }
+    }
+
     /// Sleeps while the word is as expected and `asleep` says so.
     pub(crate) fn sleep_while(
         &self,

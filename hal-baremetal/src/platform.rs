@@ -22,7 +22,9 @@ use annulus::sync::spin_loop;
 /// * [`alloc`](Self::alloc) gives memory that nobody else uses, mapped for
 ///   reading and writing at the address it gives.
 /// * [`registers`](Self::registers) gives an address that is mapped as device
-///   memory for ever and leads to the physical one it was asked for.
+///   memory for ever and leads to the physical one it was asked for, and
+///   nothing for physical addresses that are no device registers: it is asked
+///   for what a BAR says, and so a device, which may lie.
 pub unsafe trait Platform {
     /// Nanoseconds since some fixed point. Never goes back, on no core.
     fn now(&self) -> u64;
