@@ -17,6 +17,9 @@ mod arena;
 pub mod irq;
 #[allow(unsafe_code)] // memory and registers by the platform's word
 mod machine;
+#[cfg(feature = "nvme")]
+#[allow(unsafe_code)] // passes memory on
+mod nvme;
 pub mod pci;
 #[allow(unsafe_code)] // its contract
 mod platform;
@@ -27,6 +30,8 @@ pub use arena::Arena;
 #[cfg(not(loom))]
 pub use arena::Pages;
 pub use machine::{Machine, Mapped};
+#[cfg(feature = "nvme")]
+pub use nvme::NvmeFunction;
 pub use platform::Platform;
 pub use registers::{Registers, Window};
 

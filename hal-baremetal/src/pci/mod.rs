@@ -34,6 +34,7 @@ mod number;
 mod ports;
 mod reset;
 mod scan;
+mod slot;
 mod virtio;
 
 pub use assign::{Windows, set_up};
@@ -46,4 +47,5 @@ pub use msix::{Message, Msix};
 #[cfg(target_arch = "x86_64")]
 pub use ports::Ports;
 pub use scan::{Functions, functions};
+pub use slot::{Events, Leave, Slot};
 pub use virtio::VirtioWindows;

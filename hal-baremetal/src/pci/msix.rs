@@ -1,5 +1,7 @@
 //! Interrupts as messages (MSI-X, PCI 6.8.2).
 
+use core::fmt;
+
 use annulus::hal::device::Mmio;
 
 use super::capability::{self, Capability};
@@ -38,12 +40,17 @@ pub struct Message {
 
 /// A function's MSI-X: its table of vectors. Off until
 /// [`enable`](Self::enable), and each vector until [`set`](Self::set).
-#[derive(Clone, Copy, Debug)]
 pub struct Msix<'c, C> {
     capability: Capability<'c, C>,
     table: Window,
     pending: Window,
     vectors: u16,
+}
+
+impl<C> fmt::Debug for Msix<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Msix").field("vectors", &self.vectors).finish_non_exhaustive()
+    }
 }
 
 impl<'c, C: ConfigSpace> Msix<'c, C> {

@@ -14,6 +14,9 @@ pub const APERTURE: u64 = 0x4000_0000;
 /// As much of it as the platform maps.
 pub const MAPPED: usize = 0x10000;
 
+/// What a device does.
+pub type Rule = Box<dyn Fn(&mut Device) + Send>;
+
 /// The registers of one function: what they hold, which bits a write changes,
 /// which a written one clears.
 pub struct Device {
@@ -25,6 +28,8 @@ pub struct Device {
     pub present: bool,
     /// Does what is special after a write to this offset.
     pub on_write: Option<fn(&mut Device, u16)>,
+    /// Is reset by bit 15 of the register at 0x48.
+    pub on_reset: Option<Rule>,
     /// What the test's rules want to remember.
     pub count: usize,
 }
@@ -40,6 +45,7 @@ impl Device {
             cleared: vec![0; 4096],
             present: true,
             on_write: None,
+            on_reset: None,
             count: 0,
         };
         new.put(0, &vendor.to_le_bytes());
@@ -128,6 +134,13 @@ impl Device {
         }
         if let Some(rule) = self.on_write {
             rule(self, at as u16);
+        }
+        if at == 0x48
+            && self.bytes[0x49] & 0x80 != 0
+            && let Some(rule) = self.on_reset.take()
+        {
+            rule(self);
+            self.on_reset = Some(rule);
         }
     }
 }

@@ -4,5 +4,8 @@
 
 mod capabilities;
 mod fake;
+#[cfg(feature = "nvme")]
+mod nvme;
 mod places;
 mod scan;
+mod slots;

@@ -39,6 +39,11 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         let core = ["miri", "test", "-p", "annulus", "--no-fail-fast", "--lib"];
         let tests = miri(&core, target, "strict").args(["--tests"]).show("test result: ok");
         steps.push(Step::command(format!("core on {target}"), tests));
+        let place = ["miri", "test", "-p", "annulus-baremetal", "--no-fail-fast", "--lib"];
+        let tests = miri(&place, target, "strict")
+            .args(["--all-features", "--test", "machine", "--test", "pci"])
+            .show("test result: ok");
+        steps.push(Step::command(format!("bare metal on {target}"), tests));
         // An SQE carries addresses as numbers, and a driver that copies makes
         // pointers of them again: their provenance was exposed.
         let nvme = miri(&core, target, "permissive").args(["--features", "nvme", "--test", "nvme"]);
