@@ -3,6 +3,7 @@
 use annulus::hal::{Clock, Host, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering};
 
+use crate::fault::{self, Fault};
 use crate::{Machine, Platform};
 
 /// The handler has run.
@@ -60,7 +61,17 @@ impl Line {
     /// Says that the device wants to be looked at. For interrupt handlers.
     pub fn raise<P: Platform>(&self, platform: &P) {
         // Release: pairs with `take`. See the type's text for the rest.
-        if self.state.fetch_or(RAISED, Ordering::Release) & ASLEEP != 0 {
+        let order = order(Fault::RaiseRelaxed, Ordering::Release);
+        let before = match fault::on(Fault::RaiseTwoSteps) {
+            false => self.state.fetch_or(RAISED, order),
+            true => {
+                // Relaxed: a fault.
+                let before = self.state.load(Ordering::Relaxed);
+                self.state.fetch_or(RAISED, order);
+                before
+            }
+        };
+        if before & ASLEEP != 0 && !fault::on(Fault::RaiseNoWake) {
             platform.wake();
         }
     }
@@ -68,13 +79,16 @@ impl Line {
     /// Whether it was raised since this was asked last.
     pub fn take(&self) -> bool {
         // Acquire: pairs with `raise`.
-        self.state.swap(0, Ordering::Acquire) & RAISED != 0
+        self.state.swap(0, order(Fault::TakeRelaxed, Ordering::Acquire)) & RAISED != 0
     }
 
     /// Announces a sleeper. False if there is no reason to sleep.
     fn announce(&self) -> bool {
         // Relaxed: only the order of the two bits matters here, and `take`
         // follows before anything else is looked at.
+        if fault::on(Fault::SleepUnannounced) {
+            return !self.raised();
+        }
         self.state.fetch_or(ASLEEP, Ordering::Relaxed) & RAISED == 0
     }
 
@@ -88,6 +102,12 @@ impl Default for Line {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// `order`, or Relaxed when `fault` is switched on.
+#[inline(always)]
+fn order(fault: Fault, order: Ordering) -> Ordering {
+    if fault::on(fault) { Ordering::Relaxed } else { order }
 }
 
 /// The host of a ring whose device has an interrupt: whoever drives the ring
@@ -123,7 +143,7 @@ impl<P: Platform> Park for InterruptHost<'_, P> {
 
 impl<P: Platform> Host for InterruptHost<'_, P> {
     fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
-        let asleep = || !self.line.raised();
+        let asleep = || fault::on(Fault::SleepNoSecondLook) || !self.line.raised();
         let ended = match self.line.announce() {
             true => self.machine.sleep_while(word, expected, deadline, asleep),
             false => Parked::Woken,

@@ -14,6 +14,7 @@
 
 #[allow(unsafe_code)] // the list of free pages, in the pages
 mod arena;
+pub mod fault;
 pub mod irq;
 #[allow(unsafe_code)] // memory and registers by the platform's word
 mod machine;

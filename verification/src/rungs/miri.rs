@@ -41,9 +41,21 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         steps.push(Step::command(format!("core on {target}"), tests));
         let place = ["miri", "test", "-p", "annulus-baremetal", "--no-fail-fast", "--lib"];
         let tests = miri(&place, target, "strict")
-            .args(["--all-features", "--test", "machine", "--test", "pci"])
+            .args(["--all-features", "--test", "machine"])
             .show("test result: ok");
         steps.push(Step::command(format!("bare metal on {target}"), tests));
+        // Where windows are; the rest of PCI is safe code, and looks at
+        // thousands of places where nothing is.
+        let pci = miri(&["miri", "test", "-p", "annulus-baremetal"], target, "strict").args([
+            "--all-features",
+            "--test",
+            "pci",
+            "--",
+            "capabilities",
+            "nvme",
+        ]);
+        let tests = pci.show("test result: ok");
+        steps.push(Step::command(format!("PCI on {target}"), tests));
         // An SQE carries addresses as numbers, and a driver that copies makes
         // pointers of them again: their provenance was exposed.
         let nvme = miri(&core, target, "permissive").args(["--features", "nvme", "--test", "nvme"]);
