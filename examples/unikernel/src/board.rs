@@ -46,15 +46,6 @@ pub enum Conduit {
     Smc,
 }
 
-/// How a device tells of an interrupt on its line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// By raising the line: one that stays up is no second interrupt.
-    Edge,
-    /// As long as the line is up.
-    Level,
-}
-
 /// The interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gic {
@@ -66,15 +57,6 @@ pub struct Gic {
     pub frame: Option<usize>,
 }
 
-/// An interrupt of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// As the interrupt controller counts.
-    pub number: u32,
-    /// How it tells.
-    pub trigger: Trigger,
-}
-
 /// Where a virtio-mmio device may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -82,8 +64,8 @@ pub struct Place {
     pub base: usize,
     /// Their bytes.
     pub len: usize,
-    /// Its interrupt.
-    pub line: Line,
+    /// The number of its interrupt.
+    pub interrupt: u32,
 }
 
 /// A part of the bus's addresses, and where the processor finds it.
@@ -211,17 +193,16 @@ fn device(fdt: Fdt<'_>, names: &'static [&str], what: &'static str) -> Result<us
     registers(node, what).map(|(at, _)| at)
 }
 
-/// An interrupt's number and kind, of its three words for a GIC.
-fn line(mut words: impl Iterator<Item = u32>) -> Option<Line> {
-    let (kind, number, flags) = (words.next()?, words.next()?, words.next()?);
+/// An interrupt's number, of the three words that one has for a GIC. The third
+/// says how it tells.
+fn interrupt(mut words: impl Iterator<Item = u32>) -> Option<u32> {
+    let (kind, number, _) = (words.next()?, words.next()?, words.next()?);
     // Those of devices begin at 32, those of a core at 16.
-    let number = number.checked_add(match kind {
-        0 => 32,
-        1 => 16,
-        _ => return None,
-    })?;
-    let trigger = if flags & 0b11 != 0 { Trigger::Edge } else { Trigger::Level };
-    Some(Line { number, trigger })
+    match kind {
+        0 => number.checked_add(32),
+        1 => number.checked_add(16),
+        _ => None,
+    }
 }
 
 fn conduit(fdt: Fdt<'_>) -> Result<Conduit, Unfit> {
@@ -245,8 +226,7 @@ fn timer(fdt: Fdt<'_>) -> Result<u32, Unfit> {
     const VIRTUAL: usize = 2;
     let node = compatible(fdt, &["arm,armv8-timer"]).next().ok_or(Unfit::Missing("timer"))?;
     let words = words(node, "interrupts").ok_or(Unfit::Odd("timer"))?;
-    let line = line(words.skip(3 * VIRTUAL)).ok_or(Unfit::Odd("timer's interrupts"))?;
-    Ok(line.number)
+    interrupt(words.skip(3 * VIRTUAL)).ok_or(Unfit::Odd("timer's interrupts"))
 }
 
 fn gic(fdt: Fdt<'_>) -> Result<Gic, Unfit> {
@@ -270,8 +250,9 @@ fn places(fdt: Fdt<'_>) -> Result<[Option<Place>; PLACES], Unfit> {
     let mut places = [None; PLACES];
     for (n, node) in compatible(fdt, &["virtio,mmio"]).enumerate() {
         let (base, len) = registers(node, WHAT)?;
-        let line = words(node, "interrupts").and_then(line).ok_or(Unfit::Odd(WHAT))?;
-        *places.get_mut(n).ok_or(Unfit::Odd(WHAT))? = Some(Place { base, len, line });
+        let line = words(node, "interrupts").and_then(interrupt).ok_or(Unfit::Odd(WHAT))?;
+        let place = Place { base, len, interrupt: line };
+        *places.get_mut(n).ok_or(Unfit::Odd(WHAT))? = Some(place);
     }
     // In the tree they stand in any order.
     places.sort_unstable_by_key(|place| place.map_or(usize::MAX, |place| place.base));

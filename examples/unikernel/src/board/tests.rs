@@ -111,8 +111,8 @@ fn the_machine_is_as_its_tree_says() {
     let gic = Gic { distributor: 0x800_0000, core: 0x801_0000, frame: Some(0x802_0000) };
     assert_eq!(board.gic, gic);
     // In the order of their addresses.
-    let places: Vec<_> = board.places().map(|p| (p.base, p.line.number, p.line.trigger)).collect();
-    assert_eq!(places, [(0xa00_0000, 48, Trigger::Edge), (0xa00_0200, 49, Trigger::Edge)]);
+    let places: Vec<_> = board.places().map(|place| (place.base, place.interrupt)).collect();
+    assert_eq!(places, [(0xa00_0000, 48), (0xa00_0200, 49)]);
     let pci = board.pci.unwrap();
     assert_eq!((pci.ecam, pci.buses), (0x40_1000_0000, (0, 255)));
     let low = Window { bus: 0x1000_0000, processor: 0x1000_0000, len: 0x2eff_0000 };

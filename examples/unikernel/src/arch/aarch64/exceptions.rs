@@ -132,7 +132,7 @@ interrupt:
 /// What happened, by the number of its vector (Arm ARM D1.4.1).
 fn name(vector: u64) -> &'static str {
     match vector % 4 {
-        0 => "synchronous exception",
+        0 => "synchronous",
         1 => "interrupt",
         2 => "fast interrupt",
         _ => "system error",
@@ -157,7 +157,10 @@ extern "C" fn unexpected(vector: u64) -> ! {
         );
     }
     crate::console::force();
-    println!("EXCEPTION: {} on core {} at {from:#x}", name(vector), super::core());
+    // Why, by the class of the syndrome (D17.2.37): 0x25 is data that cannot
+    // be had, 0x21 an instruction.
+    let (class, core) = (syndrome >> 26 & 0x3f, super::core());
+    println!("EXCEPTION: {}, class {class:#x}, on core {core} at {from:#x}", name(vector));
     println!("  vector {vector}, syndrome {syndrome:#x}, address {address:#x}");
     crate::verdict(false)
 }

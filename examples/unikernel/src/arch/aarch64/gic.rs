@@ -7,7 +7,7 @@
 
 use annulus::hal::device::barrier;
 use annulus::sync::{AtomicU32, AtomicUsize, Ordering};
-use annulus_unikernel::board::{Gic, Line, Trigger};
+use annulus_unikernel::board::Gic;
 
 use super::timer;
 use crate::arch::VECTORS;
@@ -57,6 +57,15 @@ static TARGET: AtomicU32 = AtomicU32::new(0);
 static NUMBERS: [AtomicU32; VECTORS as usize] = [const { AtomicU32::new(0) }; VECTORS as usize];
 static HANDLERS: [AtomicUsize; VECTORS as usize] =
     [const { AtomicUsize::new(0) }; VECTORS as usize];
+
+/// How a device tells of an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// By a write, once.
+    Edge,
+    /// By its line, as long as that is up.
+    Level,
+}
 
 fn distributor(offset: usize) -> *mut u32 {
     (DISTRIBUTOR.load(Ordering::Relaxed) + offset) as *mut u32
@@ -125,10 +134,9 @@ pub fn set_handler(vector: u32, handler: fn(u32)) {
     HANDLERS[vector as usize].store(handler as usize, Ordering::Release);
 }
 
-/// Lets a device's interrupt raise `vector` on the first core. `false` if the
+/// Lets the interrupt `number` of a device raise `vector` on the first core. `false` if the
 /// controller has no such interrupt.
-pub fn enable(line: Line, vector: u32) -> bool {
-    let Line { number, trigger } = line;
+pub fn enable(number: u32, trigger: Trigger, vector: u32) -> bool {
     if !(SHARED..lines().min(INTERRUPTS)).contains(&number) {
         return false;
     }
@@ -159,9 +167,9 @@ pub fn msi(vector: u32) -> Option<(u64, u32)> {
     }
     let typer = read((frame + MSI_TYPER) as *mut u32);
     let (first, count) = (typer >> 16 & 0x3ff, typer & 0x3ff);
-    let line = Line { number: first + vector, trigger: Trigger::Edge };
-    let there = vector < count && enable(line, vector);
-    there.then_some(((frame + MSI_SETSPI_NS) as u64, line.number))
+    let number = first + vector;
+    let there = vector < count && enable(number, Trigger::Edge, vector);
+    there.then_some(((frame + MSI_SETSPI_NS) as u64, number))
 }
 
 /// Interrupts every other core.
