@@ -4,7 +4,7 @@
 //! where devices find memory, and how a core sleeps. [`Machine`] makes of it
 //! what rings and drivers need. [`irq::Line`] leads from an interrupt handler
 //! to whoever drives a ring; [`Window`] is a device's registers; [`Arena`]
-//! gives out pages of a region.
+//! gives out pages of a region. [`virtio`] drives virtio-blk disks.
 //!
 //! [`Spinning`] needs a clock and nothing else: with it and a
 //! [`Backend`](annulus::hal::Backend) of one's own a ring runs in any `no_std`
@@ -26,6 +26,8 @@ pub mod pci;
 mod platform;
 #[allow(unsafe_code)] // volatile accesses
 mod registers;
+#[allow(unsafe_code)] // memory shared with a device
+pub mod virtio;
 
 pub use arena::Arena;
 #[cfg(not(loom))]

@@ -1,0 +1,469 @@
+//! A ring's own virtqueue, as the backend of its engine.
+
+use core::marker::PhantomData;
+use core::ops::Deref;
+
+use annulus::hal::device::{Coherent, PAGE};
+
+use super::bounce::Bounce;
+use super::chain::Table;
+use super::disk::Attached;
+use super::queue::{Place, Ring};
+use super::spec::{DESCRIPTOR_BYTES, feature};
+use super::tracker::{NONE, Tracker, Waiting};
+use super::vectors::{FreeVectors, Vectors};
+use super::{Disk, DiskInfo, Error, Lie, Platform, Transport};
+
+/// Polls between two looks at the clock, less one, at most.
+pub(super) const SELDOM: u32 = 1023;
+/// No state of a disk: it would be one that is gone.
+pub(super) const NO_QUEUE: u32 = u32::MAX;
+/// Polls in vain after which an adaptive ring sleeps.
+const SPINS: u32 = 256;
+/// The most requests of a ring.
+const MOST_SLOTS: usize = 1 << 15;
+
+// What the device reaches of a place, besides its table: the request's
+// header, its status, and what a request has for data that is not the
+// application's (a range, the answer to GET_ID).
+pub(super) const STATUS: usize = 16;
+const TABLE: usize = 32;
+const EXTRA_BYTES: usize = 32;
+
+/// How a ring learns of completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completions {
+    /// By looking, without interrupts (`IORING_SETUP_IOPOLL`).
+    Polled,
+    /// By interrupts.
+    Interrupt,
+    /// By looking while completions come, by interrupts otherwise.
+    Adaptive,
+}
+
+/// How a ring's queue is to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueOptions {
+    /// Requests outstanding at once; fewer if the queue has no room for as
+    /// many.
+    pub depth: u32,
+    /// How completions are found.
+    pub completions: Completions,
+    /// The most pieces of memory in one request, if the device allows them,
+    /// and without indirect descriptors if the queue has room for them at this
+    /// depth. A request of more is carried out in parts.
+    pub segments: u16,
+    /// The most bytes of one request to the device. Larger ones are carried
+    /// out in parts.
+    pub max_transfer: u32,
+    /// Bounce buffers, for memory that is not registered; at most 256.
+    pub bounce_buffers: usize,
+    /// Bytes of a bounce buffer: a multiple of 4,096. A larger request is
+    /// carried out in parts.
+    pub bounce_bytes: usize,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            depth: 128,
+            completions: Completions::Polled,
+            segments: 30,
+            max_transfer: 1 << 20,
+            bounce_buffers: 32,
+            bounce_bytes: 64 << 10,
+        }
+    }
+}
+
+/// A request that the device ended with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The request type (`VIRTIO_BLK_T_*`).
+    pub kind: u32,
+    /// Its first sector of 512 bytes; 0 if it is not known any more.
+    pub sector: u64,
+    /// The status byte: 1 is an I/O error, 2 says that the request is not
+    /// supported.
+    pub status: u8,
+}
+
+/// What a backend has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackendStats {
+    /// How often the device lied.
+    pub lies: u32,
+    /// The last lie.
+    pub last_lie: Option<Lie>,
+    /// Requests that had to wait for a place or for a bounce buffer.
+    pub waited: u32,
+    /// Requests whose data went through a bounce buffer.
+    pub bounced: u32,
+    /// Requests that the device ended with an error.
+    pub failed: u32,
+    /// The last failure.
+    pub last_failure: Option<Failure>,
+    /// Resets that this ring asked for.
+    pub resets: u32,
+    /// Notifications: in a virtual machine each leaves the guest.
+    pub notifications: u32,
+}
+
+/// Requests carried out by a virtio disk.
+///
+/// There is one file: number 0, the disk.
+pub struct DiskBackend<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> {
+    // What every request touches comes first.
+    pub(super) trackers: &'m mut [Tracker<P::Buffer>],
+    pub(super) ring: Ring,
+    pub(super) disk: D,
+    /// What the device reaches of each place: `stride` bytes.
+    pub(super) places: Coherent,
+    pub(super) stride: usize,
+    /// Bytes, and the block less one.
+    pub(super) bytes: u64,
+    pub(super) block_mask: u64,
+    /// The disk's state while this ring has a queue there, else [`NO_QUEUE`]:
+    /// one comparison says that all is well.
+    pub(super) armed: u32,
+    /// The same while nobody waits, else [`NO_QUEUE`]: what comes anew may be
+    /// issued at once.
+    pub(super) gate: u32,
+    pub(super) in_flight: u32,
+    /// The most bytes of one piece.
+    pub(super) piece: u32,
+    /// The largest part in bytes.
+    pub(super) max_part: u32,
+    /// The first free place.
+    pub(super) free: u16,
+    /// The most pieces of data in a request.
+    pub(super) pieces: u16,
+    pub(super) indirect: bool,
+    /// Without: descriptors of a place, its logarithm.
+    pub(super) shift: u32,
+    pub(super) read_only: bool,
+    /// The device was asked for an interrupt, and none was needed since.
+    pub(super) asked: bool,
+    /// Polls in vain after which an interrupt is asked for.
+    pub(super) spins: u32,
+    pub(super) idle: u32,
+    pub(super) tick: u32,
+    pub(super) polls: u32,
+    /// When none of these bits is set in `polls`, it is time to look at the
+    /// clock. A ring that is polled rarely looks more often.
+    pub(super) look: u32,
+    /// When that was last.
+    pub(super) looked: u64,
+    /// The incarnation, and the configuration, that this ring knows.
+    pub(super) seen: u32,
+    pub(super) changes: u32,
+    /// Where the queue is notified, and its number.
+    pub(super) at: usize,
+    pub(super) queue: u16,
+    pub(super) most: u32,
+    pub(super) info: DiskInfo,
+    pub(super) waiting: Waiting,
+    /// Requests that have ended without a completion; empty between polls.
+    pub(super) ended: Waiting,
+    pub(super) bounce: Bounce,
+    pub(super) vectors: &'m mut [Vectors],
+    pub(super) free_vectors: FreeVectors,
+    pub(super) next_tick: Option<u64>,
+    pub(super) cancelled: bool,
+    pub(super) stats: BackendStats,
+    types: PhantomData<(P, T)>,
+}
+
+impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'m, P, T, D> {
+    /// A queue of its own on `disk`, for a ring of as many requests as there
+    /// are `trackers`, less one for the reserve. `vectors`: room for the READVs
+    /// and WRITEVs in flight.
+    ///
+    /// # Errors
+    /// A wrong argument, no queue left, no memory.
+    pub fn new(
+        disk: D,
+        options: &QueueOptions,
+        trackers: &'m mut [Tracker<P::Buffer>],
+        vectors: &'m mut [Vectors],
+    ) -> Result<Self, Error> {
+        if trackers.len() > MOST_SLOTS || trackers.is_empty() {
+            return Err(Error::Argument("a ring on a disk has from 1 to 32,767 requests"));
+        }
+        if options.depth == 0 || options.segments == 0 {
+            return Err(Error::Argument("a queue has a depth and segments above 0"));
+        }
+        if options.bounce_bytes == 0 || !options.bounce_bytes.is_multiple_of(PAGE) {
+            return Err(Error::Argument("bounce buffers are multiples of 4,096 bytes"));
+        }
+        let Attached { queue, ring, size, at, state, info } = disk.attach()?;
+        // Until there is a backend, whose drop does it.
+        let give_back = |ring, error| {
+            disk.detach(queue, ring, state);
+            Err(error)
+        };
+        let indirect = disk.features() & feature::INDIRECT_DESC != 0;
+        let Some(plan) = Plan::of(options, &info, size, indirect, trackers.len()) else {
+            let why = "it has no room for a request without indirect descriptors";
+            return give_back(ring, Error::Queue { queue, why });
+        };
+        let block = u64::from(info.block);
+        let max_part = u64::from(options.max_transfer) & !(block - 1);
+        if max_part == 0 || (options.bounce_bytes as u64) < block {
+            let why = "a transfer and a bounce buffer hold one block of the disk at least";
+            return give_back(ring, Error::Argument(why));
+        }
+        let platform = disk.platform();
+        let places = match platform.alloc(plan.most as usize * plan.stride) {
+            Ok(places) => places,
+            Err(errno) => return give_back(ring, Error::Memory { what: "the requests", errno }),
+        };
+        let bounce = match Bounce::new(platform, options.bounce_buffers, options.bounce_bytes) {
+            Ok(bounce) => bounce,
+            Err(errno) => {
+                // SAFETY: from this platform, and not used yet.
+                unsafe { platform.free(places) };
+                return give_back(ring, Error::Memory { what: "the bounce buffers", errno });
+            }
+        };
+        for tracker in trackers.iter_mut() {
+            *tracker = Tracker::new();
+        }
+        for (next, tracker) in (1..).zip(&mut trackers[..plan.most as usize]) {
+            tracker.hot.next = if u32::from(next) < plan.most { next } else { NONE };
+        }
+        let free_vectors = FreeVectors::new(vectors);
+        let mut backend = Self {
+            trackers,
+            ring,
+            changes: disk.changes(),
+            disk,
+            places,
+            stride: plan.stride,
+            bytes: info.bytes,
+            block_mask: block - 1,
+            armed: state,
+            gate: NO_QUEUE,
+            in_flight: 0,
+            piece: info.segment_bytes,
+            max_part: max_part as u32,
+            free: 0,
+            pieces: plan.pieces,
+            indirect,
+            shift: plan.shift,
+            read_only: info.read_only,
+            asked: false,
+            spins: match options.completions {
+                Completions::Polled => u32::MAX,
+                Completions::Interrupt => 1,
+                Completions::Adaptive => SPINS,
+            },
+            idle: 0,
+            tick: 0,
+            polls: 0,
+            look: SELDOM,
+            looked: 0,
+            seen: state,
+            at,
+            queue,
+            most: plan.most,
+            info,
+            waiting: Waiting::new(),
+            ended: Waiting::new(),
+            bounce,
+            vectors,
+            free_vectors,
+            next_tick: None,
+            cancelled: false,
+            stats: BackendStats::default(),
+            types: PhantomData,
+        };
+        backend.set_gate();
+        Ok(backend)
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &Disk<P, T> {
+        &self.disk
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &BackendStats {
+        &self.stats
+    }
+
+    /// Requests that can be outstanding.
+    pub fn depth(&self) -> u32 {
+        self.most
+    }
+
+    /// The most pieces of memory in one request to the device.
+    pub fn segments(&self) -> u16 {
+        self.pieces
+    }
+
+    /// The number of its queue.
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// After a change of `armed` or of who waits.
+    pub(super) fn set_gate(&mut self) {
+        self.gate = if self.waiting.is_empty() { self.armed } else { NO_QUEUE };
+    }
+
+    /// Whether requests can be issued: the ring has a queue in the incarnation
+    /// of the device that runs.
+    ///
+    /// Another thread may reset the device right after it was asked. Then a
+    /// chain goes to memory that the device does not look at any more, and is
+    /// ended as all others of that incarnation; a notification too many does
+    /// no harm.
+    #[inline(always)]
+    pub(super) fn live(&self) -> bool {
+        self.disk.state() == self.armed
+    }
+
+    pub(super) fn polled(&self) -> bool {
+        self.spins == u32::MAX
+    }
+
+    /// Whether [`poll`](annulus::hal::Backend::poll) would find something,
+    /// looked at from where interrupts wake.
+    pub(super) fn has_news(&self) -> bool {
+        self.ring.any()
+            || self.disk.state() != self.seen
+            || self.cancelled && !self.waiting.is_empty()
+    }
+
+    /// What the device reaches of a place.
+    #[inline(always)]
+    pub(super) fn memory(&self, id: u16) -> Table {
+        let offset = usize::from(id) * self.stride;
+        debug_assert!(offset + self.stride <= self.places.len);
+        // SAFETY: inside the memory: a place is below `most`, for which it was
+        // allocated.
+        let at = unsafe { self.places.ptr.add(offset) };
+        Table { at: at.cast(), device: self.places.device + offset as u64 }
+    }
+
+    /// Where the descriptors of a place go.
+    #[inline(always)]
+    pub(super) fn place(&self, id: u16, memory: Table) -> Place {
+        let indirect = self.indirect.then(|| {
+            // SAFETY: as in `memory`.
+            let at = unsafe { memory.at.byte_add(TABLE) };
+            (Table { at, device: memory.device + TABLE as u64 }, self.pieces + 2)
+        });
+        Place { id, shift: self.shift, indirect }
+    }
+
+    /// Memory of a place for data that are not the application's.
+    pub(super) fn extra(&self, memory: Table) -> Table {
+        let offset = self.stride - EXTRA_BYTES;
+        // SAFETY: as in `memory`.
+        let at = unsafe { memory.at.byte_add(offset) };
+        Table { at, device: memory.device + offset as u64 }
+    }
+
+    /// Takes the queue of a new incarnation.
+    pub(super) fn take_queue(&mut self, attached: Attached) {
+        self.ring = attached.ring;
+        self.at = attached.at;
+        (self.seen, self.armed) = (attached.state, attached.state);
+        self.asked = false;
+        self.know(attached.info);
+        self.set_gate();
+    }
+
+    /// The disk has said what it is now.
+    pub(super) fn know(&mut self, info: DiskInfo) {
+        self.bytes = info.bytes;
+        self.info = info;
+    }
+}
+
+/// How a queue's places are laid out.
+struct Plan {
+    most: u32,
+    pieces: u16,
+    shift: u32,
+    stride: usize,
+}
+
+impl Plan {
+    /// `None` if the queue has no room for a single request.
+    fn of(
+        options: &QueueOptions,
+        info: &DiskInfo,
+        size: u16,
+        indirect: bool,
+        trackers: usize,
+    ) -> Option<Self> {
+        // A chain is not longer than the queue (section 2.7.5.3.1), and has a
+        // header and a status.
+        let limit = size.checked_sub(2).filter(|limit| *limit != 0)?;
+        let segments = info.segments.min(u32::from(u16::MAX)) as u16;
+        let pieces = options.segments.min(segments).min(limit);
+        // What a block needs has room whatever the caller says.
+        let least = info.block.div_ceil(info.segment_bytes.max(1)).min(limit.into()) as u16;
+        let pieces = pieces.max(least);
+        let (shift, pieces) = if indirect {
+            (0, pieces)
+        } else {
+            // As many descriptors a place as the depth leaves room for; no more
+            // than are used.
+            let useful = u32::from(pieces + 2).next_power_of_two().min(size.into());
+            let needed = u32::from(least + 2).next_power_of_two();
+            let depth = options.depth.min(trackers as u32).next_power_of_two();
+            let each = (u32::from(size) / depth).clamp(needed, useful.max(needed));
+            if each > u32::from(size) {
+                return None;
+            }
+            (each.ilog2(), pieces.min(each as u16 - 2))
+        };
+        let most = (u32::from(size) >> shift).min(options.depth).min(trackers as u32);
+        let table = if indirect { (usize::from(pieces) + 2) * DESCRIPTOR_BYTES } else { 0 };
+        let stride = (TABLE + table + EXTRA_BYTES).next_multiple_of(64);
+        Some(Self { most, pieces, shift, stride })
+    }
+}
+
+impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> core::fmt::Debug
+    for DiskBackend<'_, P, T, D>
+{
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("DiskBackend")
+            .field("queue", &self.queue)
+            .field("in_flight", &self.in_flight)
+            .field("depth", &self.most)
+            .field("waiting", &!self.waiting.is_empty())
+            .field("live", &self.live())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Drop for DiskBackend<'_, P, T, D> {
+    fn drop(&mut self) {
+        if self.in_flight != 0 && self.live() {
+            // One queue of several cannot be stopped. Other rings get over it.
+            self.disk.reset(self.seen);
+        }
+        let quiet = self.disk.is_quiet();
+        let platform = self.disk.platform();
+        let own = [Coherent { ..self.places }];
+        for memory in own.into_iter().chain(self.bounce.take_memory()) {
+            if quiet {
+                // SAFETY: from this platform; nothing of this ring is in
+                // flight in the present incarnation, and the backend ends.
+                unsafe { platform.free(memory) };
+            } else {
+                self.disk.leak(memory.len / PAGE);
+            }
+        }
+        self.disk.detach(self.queue, self.ring.hand_over(), self.armed);
+    }
+}

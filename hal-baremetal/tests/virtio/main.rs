@@ -1,0 +1,8 @@
+//! The virtio driver against a device made of code.
+
+mod data;
+mod fake;
+mod recovery;
+mod rig;
+mod rules;
+mod set_up;
