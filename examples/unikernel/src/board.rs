@@ -26,6 +26,12 @@ pub enum Unfit {
     /// Something in it is not as its binding says.
     #[error("the device tree's {0} cannot be understood")]
     Odd(&'static str),
+    /// What devices see is not what is in the processor's caches, and the image
+    /// does not clean them.
+    #[error(
+        "devices bypass the caches ({0} is not dma-coherent), and the image does not expect that"
+    )]
+    NotCoherent(&'static str),
     /// Another generation.
     #[error("the interrupt controller is no GICv2: run with -M virt,gic-version=2")]
     NotGicV2,
@@ -249,6 +255,9 @@ fn places(fdt: Fdt<'_>) -> Result<[Option<Place>; PLACES], Unfit> {
     const WHAT: &str = "virtio-mmio places";
     let mut places = [None; PLACES];
     for (n, node) in compatible(fdt, &["virtio,mmio"]).enumerate() {
+        if !node.dma_coherent() {
+            return Err(Unfit::NotCoherent("a virtio-mmio device"));
+        }
         let (base, len) = registers(node, WHAT)?;
         let line = words(node, "interrupts").and_then(interrupt).ok_or(Unfit::Odd(WHAT))?;
         let place = Place { base, len, interrupt: line };
@@ -264,6 +273,9 @@ fn pci(fdt: Fdt<'_>) -> Result<Option<Pci>, Unfit> {
     /// Configuration space of a bus.
     const BUS: usize = 1 << 20;
     let Some(node) = compatible(fdt, &["pci-host-ecam-generic"]).next() else { return Ok(None) };
+    if !node.dma_coherent() {
+        return Err(Unfit::NotCoherent(WHAT));
+    }
     let (ecam, len) = registers(node, WHAT)?;
     let mut range = words(node, "bus-range").ok_or(Unfit::Odd(WHAT))?;
     let mut bus = || range.next().and_then(|bus| u8::try_from(bus).ok()).ok_or(Unfit::Odd(WHAT));

@@ -32,6 +32,7 @@ fn tree() -> DeviceTree {
             ("compatible", text("virtio,mmio")),
             ("reg", words(&[0, at, 0, 0x200])),
             ("interrupts", words(&[0, irq, 1])),
+            ("dma-coherent", vec![]),
         ];
         node(&format!("virtio_mmio@{at:x}"), &properties)
     };
@@ -60,6 +61,7 @@ fn tree() -> DeviceTree {
         ("#address-cells", words(&[3])),
         ("#size-cells", words(&[2])),
         ("ranges", words(ranges.as_flattened())),
+        ("dma-coherent", vec![]),
     ];
     let timer = [1, 13, 0x304, 1, 14, 0x304, 1, 11, 0x304, 1, 10, 0x304];
     let mut tree = DeviceTree::new();
@@ -164,12 +166,24 @@ fn what_is_missing_or_odd_is_said() {
         let why = after(|root| set(root, child, name, value)).unwrap_err();
         assert!(why.to_string().contains(said), "{child}, {name}: {why}");
     }
+    for (child, said) in [
+        ("pcie@10000000", "PCI host bridge is not dma-coherent"),
+        ("virtio_mmio@a000200", "a virtio-mmio device is not dma-coherent"),
+    ] {
+        let bypass = |root: &mut DeviceTreeNode| {
+            let node = root.child_mut(child).unwrap();
+            assert!(node.remove_property("dma-coherent").is_some());
+        };
+        let why = after(bypass).unwrap_err();
+        assert!(why.to_string().contains(said), "{child}: {why}");
+    }
     let too_many = |root: &mut DeviceTreeNode| {
         for n in 0..=PLACES as u32 {
             let properties = [
                 ("compatible", text("virtio,mmio")),
                 ("reg", words(&[0, n, 0, 0x200])),
                 ("interrupts", words(&[0, n, 1])),
+                ("dma-coherent", vec![]),
             ];
             root.add_child(node(&format!("virtio_mmio@{n:x}"), &properties));
         }

@@ -41,6 +41,7 @@ static RUN: AtomicUsize = AtomicUsize::new(0);
 
 /// On core 0, with the MMU on, from `boot.rs`.
 extern "C" fn first(tree: usize) -> ! {
+    errors_on();
     let board = match machine(tree) {
         Ok(board) => board,
         Err(why) => {
@@ -57,6 +58,7 @@ extern "C" fn first(tree: usize) -> ! {
 
 /// On the second core, from `boot.rs`.
 extern "C" fn second() -> ! {
+    errors_on();
     gic::start_core();
     // Acquire: pairs with the Release in `start_core`.
     let run = RUN.load(Ordering::Acquire);
@@ -141,6 +143,13 @@ pub fn start_core(run: fn()) -> bool {
     let start =
         |board: &Board<'_>| Some(psci::start(board.conduit, board.second_core?, entry as u64));
     ask(start).flatten().unwrap_or(false)
+}
+
+/// Has system errors taken, for which the image fails: until then one that a
+/// device caused would be pending for ever, and nobody the wiser.
+fn errors_on() {
+    // SAFETY: they have a handler.
+    unsafe { asm!("msr daifclr, #4", options(nostack, preserves_flags)) };
 }
 
 /// Turns this core's interrupts on.
