@@ -26,6 +26,8 @@ pub mod pci;
 mod platform;
 #[allow(unsafe_code)] // volatile accesses
 mod registers;
+#[allow(unsafe_code)] // passes memory on
+mod removable;
 #[allow(unsafe_code)] // memory shared with a device
 pub mod virtio;
 
@@ -37,6 +39,7 @@ pub use machine::{Machine, Mapped};
 pub use nvme::NvmeFunction;
 pub use platform::Platform;
 pub use registers::{Registers, Window};
+pub use removable::Removable;
 
 use annulus::hal::{Clock, Host, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering, spin_loop};

@@ -207,4 +207,64 @@ impl<P: Platform> Dma for Machine<P> {
     }
 }
 
+/// Makes a type with a field `machine` what that is: a clock, and memory for
+/// devices.
+macro_rules! pass_on {
+    ([$($generics:tt)*] $type:ty) => {
+        impl<$($generics)*> annulus::hal::Clock for $type {
+            #[inline(always)]
+            fn now(&self) -> u64 {
+                self.machine.now()
+            }
+        }
+
+        impl<$($generics)*> annulus::hal::device::Dma for $type {
+            type Buffer = $crate::Mapped;
+
+            fn alloc(
+                &self,
+                len: usize,
+            ) -> Result<annulus::hal::device::Coherent, annulus::errno::Errno> {
+                self.machine.alloc(len)
+            }
+
+            unsafe fn free(&self, memory: annulus::hal::device::Coherent) {
+                // SAFETY: the caller's promise.
+                unsafe { self.machine.free(memory) }
+            }
+
+            unsafe fn map(
+                &self,
+                addr: usize,
+                len: usize,
+            ) -> Result<$crate::Mapped, annulus::errno::Errno> {
+                // SAFETY: the caller's promise.
+                unsafe { self.machine.map(addr, len) }
+            }
+
+            fn unmap(&self, buffer: $crate::Mapped) {
+                self.machine.unmap(buffer);
+            }
+
+            #[inline(always)]
+            fn span(&self, buffer: &$crate::Mapped, addr: usize) -> annulus::hal::device::Span {
+                self.machine.span(buffer, addr)
+            }
+
+            const NEEDS_SYNC: bool = <Machine<P> as annulus::hal::device::Dma>::NEEDS_SYNC;
+
+            #[inline(always)]
+            fn sync_for_device(&self, addr: usize, len: usize) {
+                self.machine.sync_for_device(addr, len);
+            }
+
+            #[inline(always)]
+            fn sync_for_cpu(&self, addr: usize, len: usize) {
+                self.machine.sync_for_cpu(addr, len);
+            }
+        }
+    };
+}
+pub(crate) use pass_on;
+
 const _: () = assert!(size_of::<Machine<NonNull<u8>>>() == size_of::<usize>());

@@ -21,13 +21,12 @@
 
 use core::fmt;
 
-use annulus::errno::Errno;
-use annulus::hal::Clock;
-use annulus::hal::device::{Coherent, Dma, Mmio, Span};
+use annulus::hal::device::Mmio;
 use annulus::nvme;
 
+use crate::machine::pass_on;
 use crate::pci::{Class, ConfigSpace, Error, Function, Leave, Message, Msix};
-use crate::{Machine, Mapped, Platform, Window};
+use crate::{Machine, Platform, Window};
 
 /// The controller's registers are behind this one (PCIe Transport 2.1.10).
 const REGISTERS: u8 = 0;
@@ -136,12 +135,7 @@ impl<C: ConfigSpace, P: Platform> nvme::Platform for NvmeFunction<'_, C, P> {
     }
 }
 
-impl<C: ConfigSpace, P: Platform> Clock for NvmeFunction<'_, C, P> {
-    #[inline(always)]
-    fn now(&self) -> u64 {
-        self.machine.now()
-    }
-}
+pass_on!([C: ConfigSpace, P: Platform] NvmeFunction<'_, C, P>);
 
 impl<C: ConfigSpace, P: Platform> Mmio for NvmeFunction<'_, C, P> {
     #[inline(always)]
@@ -157,44 +151,5 @@ impl<C: ConfigSpace, P: Platform> Mmio for NvmeFunction<'_, C, P> {
     #[inline(always)]
     fn write32(&self, offset: usize, value: u32) {
         self.window.write32(offset, value);
-    }
-}
-
-impl<C: ConfigSpace, P: Platform> Dma for NvmeFunction<'_, C, P> {
-    type Buffer = Mapped;
-
-    fn alloc(&self, len: usize) -> Result<Coherent, Errno> {
-        self.machine.alloc(len)
-    }
-
-    unsafe fn free(&self, memory: Coherent) {
-        // SAFETY: the caller's promise.
-        unsafe { self.machine.free(memory) }
-    }
-
-    unsafe fn map(&self, addr: usize, len: usize) -> Result<Mapped, Errno> {
-        // SAFETY: the caller's promise.
-        unsafe { self.machine.map(addr, len) }
-    }
-
-    fn unmap(&self, buffer: Mapped) {
-        self.machine.unmap(buffer);
-    }
-
-    #[inline(always)]
-    fn span(&self, buffer: &Mapped, addr: usize) -> Span {
-        self.machine.span(buffer, addr)
-    }
-
-    const NEEDS_SYNC: bool = <Machine<P> as Dma>::NEEDS_SYNC;
-
-    #[inline(always)]
-    fn sync_for_device(&self, addr: usize, len: usize) {
-        self.machine.sync_for_device(addr, len);
-    }
-
-    #[inline(always)]
-    fn sync_for_cpu(&self, addr: usize, len: usize) {
-        self.machine.sync_for_cpu(addr, len);
     }
 }

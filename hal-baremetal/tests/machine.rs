@@ -271,3 +271,21 @@ fn a_little_time_passes() {
     machine.relax();
     assert!(machine.now() - before >= 10_000);
 }
+
+#[test]
+fn a_removable_machine_hears_the_wish() {
+    use annulus_baremetal::virtio::Platform as _;
+
+    let board = Board::new();
+    let leave = annulus_baremetal::pci::Leave::new();
+    let machine = Machine::new(&board).removable(&leave);
+    assert!(!machine.leaving());
+    leave.ask();
+    assert!(machine.leaving());
+    let memory = machine.alloc(PAGE).expect("it is a machine all the same");
+    assert_eq!(board.arena.free_pages(), 7);
+    // SAFETY: nobody uses it.
+    unsafe { machine.free(memory) };
+    assert_eq!(board.arena.free_pages(), 8);
+    machine.relax();
+}

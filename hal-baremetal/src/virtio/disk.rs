@@ -1,6 +1,6 @@
 //! A disk: brought up, shared by rings, reset, shut down.
 
-use annulus::hal::device::{Coherent, PAGE, barrier};
+use annulus::hal::device::{Coherent, PAGE};
 use annulus::sync::{AtomicU32, Mutex, Ordering};
 
 use super::config::{self, DiskInfo};
@@ -479,10 +479,6 @@ fn set_queues(
     slots: &mut [Slot],
 ) -> Result<(), Error> {
     transport.set_config_vector(options.config_vector)?;
-    // A device that is told of a queue finds it as it was made: it may look at
-    // once, and what was in the memory before could be anything. Registers are
-    // written past stores to memory on anything but x86.
-    barrier::write();
     for (queue, slot) in (0..).zip(slots) {
         if transport.queue_limit(queue) < slot.size {
             return Err(Error::Queue { queue, why: "it is smaller than before" });
