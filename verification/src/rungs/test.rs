@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::exec::Cmd;
-use super::fixtures;
 use super::{Found, Step, Wishes, root, target_dir};
+use super::{embedded, fixtures};
 
 /// Places without an operating system.
 pub const TARGETS: &[&str] = &[
@@ -61,6 +61,7 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
         }
     }
     steps.push(Step::check("no alloc: core links without an allocator", fixtures::no_alloc));
+    steps.extend(embedded::steps());
     steps.push(Step::check("length of files", |_| Ok(long_files())));
     steps
 }

@@ -23,12 +23,14 @@ use machine::Machine;
 use plan::Planned;
 use running::{Ended, Running};
 
+use super::embedded;
 use super::needs::Need;
 use super::{Found, Step, Wishes, target_dir};
 
 /// What the rung needs.
 pub const NEEDS: &[Need] = &[
     Need::Targets(&[TARGET]),
+    Need::Programs(&[embedded::QEMU]),
     Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg"), ("fio", "fio")]),
 ];
 
@@ -55,6 +57,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         steps.push(Step::command("the guest's program, with seeded faults", image::build_faulty()));
     }
     steps.append(&mut machines);
+    steps.extend(embedded::guest_steps(wanted));
     if wanted(bench::NAME) {
         steps.extend(bench::steps(wishes));
     }
