@@ -38,6 +38,20 @@ faults! {
     SleepUnannounced,
     /// A driver does not look at its line when it can be interrupted no more.
     SleepNoSecondLook,
+    /// A virtqueue's index is published before its entries.
+    ShowUnordered,
+    /// Between publishing and the look at the device's wish there is no full
+    /// barrier.
+    ShowNoFence,
+    /// Used entries are read before the index that says that they are there.
+    LookUnordered,
+    /// Between the wish for an interrupt and the look at the device's index
+    /// there is no full barrier.
+    AskNoFence,
+    /// Who has wished for an interrupt sleeps without looking again.
+    AskNoSecondLook,
+    /// An event counts as passed one entry too late.
+    EventOneLate,
 }
 
 #[cfg(loom)]

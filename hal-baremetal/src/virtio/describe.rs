@@ -4,9 +4,10 @@ use core::ops::Deref;
 
 use annulus::errno::Errno;
 
-use super::backend::{DiskBackend, STATUS};
+use super::backend::DiskBackend;
 use super::disk::{GONE, KIND};
 use super::issue::head;
+use super::places::STATUS;
 use super::queue::Next;
 use super::spec::{HEADER_BYTES, ID_BYTES, request as kind};
 use super::{Disk, Error, Lie, Platform, Transport};

@@ -1,13 +1,14 @@
 //! A disk: brought up, shared by rings, reset, shut down.
 
-use annulus::hal::device::{Coherent, PAGE};
+use annulus::hal::device::PAGE;
 use annulus::sync::{AtomicU32, Mutex, Ordering};
 
 use super::config::{self, DiskInfo};
 use super::negotiate::{negotiate, reset, start};
-use super::queue::{Layout, Ring};
-use super::spec::{BLOCK, feature, status};
-use super::{Error, Interrupts, Platform, QueueSetup, Transport};
+use super::queue::Ring;
+use super::slots::{Attached, Slot, make_queues, set_queues};
+use super::spec::{BLOCK, status};
+use super::{Error, Interrupts, Platform, Transport};
 
 /// The most queues of a disk that are used.
 pub const MOST_QUEUES: usize = 16;
@@ -71,21 +72,6 @@ pub(super) const GONE: u32 = 3;
 pub(super) const KIND: u32 = 3;
 const INCARNATION: u32 = 4;
 
-/// A queue of the disk.
-#[derive(Debug)]
-struct Slot {
-    memory: Option<Coherent>,
-    size: u16,
-    /// Which half of the memory the device uses.
-    second: bool,
-    /// Where it is notified.
-    at: usize,
-    /// A ring has it.
-    taken: bool,
-    /// The queue, until its ring takes it.
-    ring: Option<Ring>,
-}
-
 /// What few need at a time.
 #[derive(Debug)]
 struct Cold {
@@ -94,18 +80,6 @@ struct Cold {
     count: u16,
     /// The device may use memory that it has no business with any more.
     restless: bool,
-}
-
-/// A queue as its ring gets it.
-#[derive(Debug)]
-pub(super) struct Attached {
-    pub queue: u16,
-    pub ring: Ring,
-    pub size: u16,
-    pub at: usize,
-    /// The state of the disk that it is of.
-    pub state: u32,
-    pub info: DiskInfo,
 }
 
 /// A disk that is running. Shared by the backends of all rings on it.
@@ -150,9 +124,7 @@ impl<P: Platform, T: Transport> Disk<P, T> {
             BLOCK => {}
             have => return Err(Error::WrongType { have }),
         }
-        let mut slots = [const {
-            Slot { memory: None, size: 0, second: false, at: 0, taken: false, ring: None }
-        }; MOST_QUEUES];
+        let mut slots = [const { Slot::EMPTY }; MOST_QUEUES];
         let brought = negotiate(&platform, &transport, &options, None).and_then(|features| {
             config::set_cache(&transport, features, options.write_back)?;
             let info = config::read(&transport, features)?;
@@ -359,6 +331,22 @@ impl<P: Platform, T: Transport> Disk<P, T> {
         seen & KIND == RUNNING && self.state.compare_exchange(seen, next, success, failure).is_ok()
     }
 
+    /// Gives the disk up: somebody wants it back (its slot's attention button
+    /// was pressed). When this returns the device is reset, and uses no memory
+    /// of ours. Every ring's requests end with `-ENODEV` when the ring looks
+    /// next, 50 ms later at the latest.
+    pub fn leave(&self) {
+        loop {
+            let state = self.state();
+            match state & KIND {
+                GONE | DEAD => return,
+                RUNNING => self.retire(state),
+                // Whoever resets it does so in bounded time.
+                _ => self.platform.relax(),
+            }
+        }
+    }
+
     /// Stops the device for good: it was removed or is to be taken away. Only
     /// then do others see that.
     pub(super) fn retire(&self, seen: u32) {
@@ -413,14 +401,9 @@ impl<P: Platform, T: Transport> Disk<P, T> {
         cold.info = info;
         let slots = &mut cold.slots[..usize::from(cold.count)];
         for slot in slots.iter_mut() {
-            // A ring that took its queue may not know of the reset yet, and
-            // write there. One that did not is at the other half, if anywhere.
-            slot.second ^= slot.ring.is_none();
-            let layout = layout(&self.options, self.features, slot.size);
-            let memory = slot.memory.as_ref().expect("allocated for each queue");
-            // SAFETY: the device is reset, and no ring writes there, as above.
-            // The memory lives as long as the disk, which its rings hold on to.
-            slot.ring = Some(unsafe { layout.ring(memory, slot.second) });
+            // SAFETY: the device is reset, and the disk lives as long as its
+            // rings, which hold on to it.
+            unsafe { slot.renew(self.features) };
         }
         set_queues(&self.transport, &self.options, self.features, slots)?;
         start(&self.transport);
@@ -431,68 +414,6 @@ impl<P: Platform, T: Transport> Disk<P, T> {
     pub(super) fn wants_reset(&self) -> bool {
         self.transport.status() & status::NEEDS_RESET != 0
     }
-}
-
-fn layout(options: &Options, features: u64, size: u16) -> Layout {
-    debug_assert!(options.packed || features & feature::RING_PACKED == 0);
-    Layout {
-        packed: features & feature::RING_PACKED != 0,
-        event_idx: features & feature::EVENT_IDX != 0,
-        size,
-    }
-}
-
-/// Memory for the queues, and the queues in it.
-fn make_queues(
-    platform: &impl Platform,
-    transport: &impl Transport,
-    options: &Options,
-    features: u64,
-    slots: &mut [Slot],
-) -> Result<(), Error> {
-    for (queue, slot) in (0..).zip(slots) {
-        // The largest size that both layouts know.
-        let limit = transport.queue_limit(queue).min(1 << 15);
-        let size = match limit.min(options.queue_size) {
-            0 => return Err(Error::Queue { queue, why: "its size is 0: it is not there" }),
-            1 => return Err(Error::Queue { queue, why: "it has a single entry" }),
-            size => 1 << size.ilog2(),
-        };
-        let layout = layout(options, features, size);
-        let memory = platform
-            .alloc(layout.bytes())
-            .map_err(|errno| Error::Memory { what: "a queue", errno })?;
-        slot.size = size;
-        // SAFETY: new memory, that lives as long as the slot and longer than
-        // the ring in it.
-        slot.ring = Some(unsafe { layout.ring(&memory, false) });
-        slot.memory = Some(memory);
-    }
-    Ok(())
-}
-
-/// Tells the device of its queues.
-fn set_queues(
-    transport: &impl Transport,
-    options: &Options,
-    features: u64,
-    slots: &mut [Slot],
-) -> Result<(), Error> {
-    transport.set_config_vector(options.config_vector)?;
-    for (queue, slot) in (0..).zip(slots) {
-        if transport.queue_limit(queue) < slot.size {
-            return Err(Error::Queue { queue, why: "it is smaller than before" });
-        }
-        let vector = options.queue_vector.map(|first| first.saturating_add(queue));
-        let layout = layout(options, features, slot.size);
-        let memory = slot.memory.as_ref().expect("allocated for each queue");
-        let setup = QueueSetup {
-            notification_data: features & feature::NOTIFICATION_DATA != 0,
-            ..layout.setup(memory, slot.second, vector)
-        };
-        slot.at = transport.set_queue(queue, &setup)?;
-    }
-    Ok(())
 }
 
 impl<P: Platform, T: Transport> Drop for Disk<P, T> {

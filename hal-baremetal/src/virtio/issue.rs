@@ -4,8 +4,9 @@ use core::ops::Deref;
 
 use annulus::hal::{Start, Token};
 
-use super::backend::{DiskBackend, STATUS};
+use super::backend::DiskBackend;
 use super::chain::Table;
+use super::places::STATUS;
 use super::plan::Plan;
 use super::spec::{HEADER_BYTES, RANGE_BYTES, SECTOR_SHIFT, request as kind};
 use super::tracker::{Hot, Issued, NONE, Source};

@@ -63,11 +63,13 @@ mod mmio;
 mod negotiate;
 mod packed;
 mod pci;
+mod places;
 mod plan;
 mod queue;
 mod recover;
 mod serve;
 mod shared;
+mod slots;
 mod spec;
 mod split;
 mod tracker;
@@ -101,6 +103,10 @@ pub trait Platform: Dma + Clock {
         false
     }
 }
+
+#[cfg(loom)]
+#[doc(hidden)]
+pub use shared::model;
 
 impl<P: crate::Platform> Platform for crate::Machine<P> {
     fn relax(&self) {

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use super::chain::{Chain, Order, Position, Table};
 use super::queue::{Next, Part, Place};
-use super::shared::{Word, barrier, passed};
+use super::shared::{Index, Word, ask, barrier, passed};
 use super::spec::{DESCRIPTOR_BYTES, descriptor, event};
 
 /// One ring of descriptors, which driver and device write in turn.
@@ -76,11 +76,10 @@ impl Packed {
             self.driver_event.store(self.taken.to_event());
             // The flags say that the event means something.
             barrier::write();
-            self.driver_flags.store(event::DESC);
+            ask(self.driver_flags, event::DESC);
         } else {
-            self.driver_flags.store(event::ENABLE);
+            ask(self.driver_flags, event::ENABLE);
         }
-        barrier::full();
     }
 
     /// Opens a chain for the request of `place`.

@@ -6,9 +6,10 @@ use annulus::errno::Errno;
 use annulus::hal::{Backend, Request, Start, Target, Token};
 use annulus::uapi;
 
-use super::backend::{DiskBackend, STATUS};
+use super::backend::DiskBackend;
 use super::disk::{DEAD, GONE, KIND};
 use super::issue::{NO_STATUS, head};
+use super::places::STATUS;
 use super::plan::DiskFile;
 use super::queue::Next;
 use super::spec::{HEADER_BYTES, feature, request as kind};

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use super::chain::{Chain, Order, Table};
 use super::queue::{Lie, Next, Part, Place};
-use super::shared::{Word, barrier, passed};
+use super::shared::{Index, Word, any, ask, look, passed, show};
 use super::spec::{DESCRIPTOR_BYTES, NO_EVENTS, descriptor};
 
 /// A queue of descriptors, a ring of those made available, a ring of those
@@ -96,11 +96,10 @@ impl Split {
     /// it sleeps.
     pub fn ask(&self) {
         if self.event_idx {
-            self.used_event.store(self.taken);
+            ask(self.used_event, self.taken);
         } else {
-            self.avail_flags.store(0);
+            ask(self.avail_flags, 0);
         }
-        barrier::full();
     }
 
     /// Opens a chain for the request of `place`.
@@ -159,11 +158,7 @@ impl Split {
             return false;
         }
         self.published = new;
-        // The device that sees the index sees the entries.
-        barrier::write();
-        self.avail_index.store(new);
-        // Between our index and the device's wish.
-        barrier::full();
+        show(self.avail_index, new);
         match self.event_idx {
             true => passed(self.avail_event.load(), new, old),
             false => self.used_flags.load() & NO_EVENTS == 0,
@@ -178,23 +173,18 @@ impl Split {
     /// Whether there are used entries.
     #[inline(always)]
     pub fn any(&self) -> bool {
-        self.used_index.load() != self.taken
+        any(self.used_index, self.taken)
     }
 
     /// The next used entry: each is taken once, and read once.
     #[inline(always)]
     pub fn next(&mut self, shift: u32, in_flight: u32) -> Next {
         if self.taken == self.seen {
-            let seen = self.used_index.load();
+            let Some(seen) = look(self.used_index, self.taken) else { return Next::Nothing };
             let new = seen.wrapping_sub(self.taken);
-            if new == 0 {
-                return Next::Nothing;
-            }
             if u32::from(new) > in_flight {
                 return Next::Lie(Lie::Index(seen));
             }
-            // No entry is read before the index that says that it is there.
-            barrier::read();
             self.seen = seen;
         }
         let at = usize::from(self.taken & (self.size - 1)) * 2;

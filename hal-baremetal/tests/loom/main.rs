@@ -24,6 +24,8 @@ mod line;
 #[cfg(loom)]
 mod place;
 #[cfg(loom)]
+mod queue;
+#[cfg(loom)]
 mod table;
 
 #[cfg(loom)]

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use annulus_baremetal::fault::{self, Fault};
 
-use crate::line;
+use crate::{line, queue};
 
 const MODELS: &[(&str, fn())] = &[
     ("line_on_another_core", line::on_another_core),
     ("line_unordered", line::unordered),
     ("line_and_word", line::and_word),
+    ("queue_sleeps", queue::sleeps),
+    ("queue_data", queue::data),
 ];
 
 pub const FAULTS: &[(Fault, &[&str])] = &[
@@ -20,6 +22,12 @@ pub const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::TakeRelaxed, &["line_unordered"]),
     (Fault::SleepUnannounced, &["line_on_another_core"]),
     (Fault::SleepNoSecondLook, &["line_on_another_core"]),
+    (Fault::ShowUnordered, &["queue_data"]),
+    (Fault::ShowNoFence, &["queue_sleeps"]),
+    (Fault::LookUnordered, &["queue_data"]),
+    (Fault::AskNoFence, &["queue_sleeps"]),
+    (Fault::AskNoSecondLook, &["queue_sleeps"]),
+    (Fault::EventOneLate, &["queue_sleeps"]),
 ];
 
 /// In a child: which model to run, and with which fault.

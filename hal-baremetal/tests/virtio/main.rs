@@ -6,3 +6,4 @@ mod recovery;
 mod rig;
 mod rules;
 mod set_up;
+mod sleep;

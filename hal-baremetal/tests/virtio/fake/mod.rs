@@ -16,7 +16,7 @@ pub use queue::Lie;
 
 use annulus::errno::Errno;
 use annulus::hal::Clock;
-use annulus::hal::device::{Coherent, Dma, Mmio, Span};
+use annulus::hal::device::{Coherent, Dma, Span};
 use annulus_baremetal::Registers;
 use annulus_baremetal::virtio::{MmioTransport, PciTransport, PciWindows, Platform};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,7 +107,7 @@ impl Default for Setup {
             refused: 0,
             queues: 4,
             queue_size: 256,
-            sectors: 2048,
+            sectors: if cfg!(miri) { 1024 } else { 2048 },
             block: 512,
             segments: 126,
             segment_bytes: 1 << 20,
@@ -246,7 +246,10 @@ impl Wires {
     }
 }
 
-pub fn mmio(fake: &Arc<Fake>) -> MmioTransport<Wires> {
+/// The transport over MMIO.
+pub type Mmio = MmioTransport<Wires>;
+
+pub fn mmio(fake: &Arc<Fake>) -> Mmio {
     MmioTransport::new(Wires::mmio(fake)).unwrap()
 }
 
@@ -254,7 +257,7 @@ pub fn pci(fake: &Arc<Fake>) -> PciTransport<Wires> {
     PciTransport::new(Wires::pci(fake)).unwrap()
 }
 
-impl Mmio for Wires {
+impl annulus::hal::device::Mmio for Wires {
     fn len(&self) -> usize {
         self.2
     }
