@@ -56,7 +56,10 @@ impl<C> fmt::Debug for Msix<'_, C> {
 impl<'c, C: ConfigSpace> Msix<'c, C> {
     /// The MSI-X of a function. Turns it off, and masks every vector.
     ///
-    /// The function answers to memory accesses ([`Function::enable`]).
+    /// The function answers to memory accesses ([`Function::enable`]). For
+    /// set-up, as [`Function::window`]; that of a port (for its slot) before
+    /// what is behind it is used, for a port that does not answer passes
+    /// nothing on.
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Capability`], and those of
