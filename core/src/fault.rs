@@ -245,7 +245,7 @@ faults! {
     /// The last SQE of a batch is left in the SQ.
     LastSqeLeft: Engine,
 
-    /// NVMe: an FSYNC says that it is done, and sends no flush.
+    /// NVMe, virtio-blk: an FSYNC says that it is done, and sends no flush.
     FlushForgotten: Driver,
     /// NVMe: every part of a long request goes to where the first went.
     PartsOverlap: Driver,

@@ -4,19 +4,28 @@
 //! ([`annulus_unikernel::script`]), tells what came of each over the serial
 //! port, and ends the machine.
 #![cfg_attr(target_os = "none", no_std, no_main)]
+#![allow(clippy::result_large_err, reason = "there is no heap to put it on")]
 
 #[cfg(target_os = "none")]
 mod arch;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod disks;
+#[cfg(target_os = "none")]
+mod memory;
+#[cfg(target_os = "none")]
 mod place;
+#[cfg(target_os = "none")]
+mod ring;
 #[cfg(target_os = "none")]
 mod scenarios;
 #[cfg(target_os = "none")]
 mod second;
 #[cfg(target_os = "none")]
 mod text;
+#[cfg(target_os = "none")]
+mod traffic;
 
 /// How an image is built.
 #[cfg(not(target_os = "none"))]

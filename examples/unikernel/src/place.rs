@@ -9,7 +9,7 @@ use annulus_baremetal::{Arena, Machine, Pages, Platform};
 use crate::arch;
 
 /// Pages for devices: queues, tables, what lists of pages need.
-static PAGES: Pages<2048> = Pages::new();
+static PAGES: Pages<8192> = Pages::new();
 
 /// What gives them out, once somebody asked.
 static ARENA: Mutex<Option<Arena<'static>>> = Mutex::new(None);

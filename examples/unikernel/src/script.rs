@@ -15,10 +15,28 @@ pub const SCENARIO: &str = "scenario ";
 pub const GOOD: &str = " ... ok (";
 /// See [`GOOD`].
 pub const BAD: &str = " ... FAILED ";
+/// What the image says before it names what whoever booted it shall do:
+/// `unplug DEVICE`; `gone DEVICE`, to see that it is.
+pub const ASKS: &str = "host: ";
 /// The last line of an image that found everything good.
 pub const PASSED: &str = "annulus-unikernel: PASSED";
 /// The last line of one that did not.
 pub const FAILED: &str = "annulus-unikernel: FAILED";
+
+/// The scenarios that there are.
+pub const NAMES: &[&str] = &[
+    "sleeps",
+    "wakes-the-second-core",
+    "disk-is",
+    "verified-io",
+    "rules-of-a-disk",
+    "many-rings",
+    "failing-medium",
+    "stalled-medium",
+    "power-cut-workload",
+    "hot-unplug",
+    "fails",
+];
 
 /// The scenarios of a command line.
 pub fn lines(command_line: &str) -> impl Iterator<Item = Line<'_>> {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::Context;
 use super::machine::direct;
-use crate::epoch::{BLOCK, Disk, PLAN};
+use crate::epoch::{BLOCK, Disk, PLAN, write};
 
 /// The kernel's block device.
 struct BlockDevice {
@@ -45,6 +45,6 @@ pub fn kernel(context: &mut Context) -> Result<String, String> {
     let nsid = context.arg("nsid").and_then(|n| n.parse().ok()).ok_or("which namespace?")?;
     let file = direct(&context.kernel(0)?.block_device(nsid)?)?;
     let flushes = context.arg("flushes") != Some("no");
-    PLAN.write(&mut BlockDevice { file, flushes })?;
+    write(&PLAN, &mut BlockDevice { file, flushes })?;
     Ok(format!("{} epochs of {} writes", PLAN.epochs, PLAN.writes))
 }

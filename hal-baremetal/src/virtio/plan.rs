@@ -3,6 +3,7 @@
 use core::ops::Deref;
 
 use annulus::errno::Errno;
+use annulus::fault::{self, Fault};
 use annulus::hal::{Request, Start};
 use annulus::types::Iovec;
 use annulus::uapi;
@@ -76,7 +77,9 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
                 // SAFETY: as above.
                 unsafe { self.plan_transfer(request, write, bytes) }
             }
-            uapi::IORING_OP_FSYNC if !self.info.write_cache => Err(Start::Done(0)),
+            uapi::IORING_OP_FSYNC if !self.info.write_cache || fault::on(Fault::FlushForgotten) => {
+                Err(Start::Done(0))
+            }
             uapi::IORING_OP_FSYNC => Ok(bare(kind::FLUSH, 0, 0)),
             uapi::IORING_OP_FALLOCATE => self.plan_allocation(request),
             _ => done(Errno::EINVAL),

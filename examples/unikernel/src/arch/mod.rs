@@ -16,6 +16,7 @@
 //! | `start_core(run)` | starts one more core, with interrupts on; false if there is none |
 //! | `ipi()` | interrupts every other core |
 //! | `pci()` | how configuration space is reached |
+//! | `pci_windows()` | addresses for PCI devices, where no firmware has given them any |
 //! | `virtio_mmio()` | the virtio-mmio devices that the machine tells of |
 //! | `registers(physical, len)` | where a device's registers are mapped, not cached |
 //! | `memory_end()` | memory below this address is mapped one to one, and devices reach it |
@@ -49,6 +50,7 @@ pub enum Pci {
         buses: RangeInclusive<u8>,
     },
     /// By x86's ports 0xcf8 and 0xcfc.
+    #[cfg(target_arch = "x86_64")]
     Ports,
 }
 

@@ -5,7 +5,7 @@ use annulus::hal::{Clock as _, Park as _, Parked};
 use annulus::sync::{AtomicU32, Ordering};
 use annulus_unikernel::script::Line;
 
-use super::Outcome;
+use super::{Outcome, number};
 use crate::place::{MACHINE, sleeps as sleeps_so_far};
 use crate::{arch, second, text};
 
@@ -13,7 +13,7 @@ const MS: u64 = 1_000_000;
 
 /// A core sleeps until its timer's interrupt, and not longer.
 pub fn sleeps(line: &Line<'_>) -> Outcome {
-    let times = line.number("times", 5).map_err(|name| text!("{name} is no number"))?;
+    let times = number(line, "times", 5)?;
     let (before, start) = (sleeps_so_far(), MACHINE.now());
     let word = AtomicU32::new(0);
     let mut late = 0;
@@ -40,7 +40,7 @@ pub fn sleeps(line: &Line<'_>) -> Outcome {
 /// Two cores wake each other by turns, each asleep in between, and have the
 /// same time.
 pub fn wakes_the_second_core(line: &Line<'_>) -> Outcome {
-    let rounds = line.number("rounds", 200).map_err(|name| text!("{name} is no number"))? as u32;
+    let rounds = number(line, "rounds", 200)? as u32;
     let before = sleeps_so_far();
     let word = AtomicU32::new(0);
     // Whoever finds its number parks no more: even ones are core 0's.

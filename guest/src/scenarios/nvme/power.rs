@@ -5,7 +5,7 @@ use annulus_linux::opcode;
 use annulus_linux::types::Fd;
 
 use super::{Context, number, open, ring};
-use crate::epoch::{BLOCK, Disk, PLAN};
+use crate::epoch::{BLOCK, Disk, PLAN, write};
 
 struct Namespace {
     ring: NvmeRing,
@@ -57,6 +57,6 @@ pub fn power_cut(context: &mut Context) -> Result<String, String> {
         return Err("the controller has no volatile write cache: there is nothing to see".into());
     }
     let fd = Fd(number(context, "nsid", 1)? as i32);
-    PLAN.write(&mut Namespace { ring: ring(&nvme, "adaptive", 64)?, fd })?;
+    write(&PLAN, &mut Namespace { ring: ring(&nvme, "adaptive", 64)?, fd })?;
     Ok(format!("{} epochs of {} writes", PLAN.epochs, PLAN.writes))
 }

@@ -84,6 +84,8 @@ pub struct Drive {
     file: bool,
     faults: Vec<Value>,
     logged: bool,
+    stalled: bool,
+    read_only: bool,
 }
 
 impl Machine {
@@ -106,20 +108,8 @@ impl Machine {
     /// Of the system.
     pub fn make_media(&self, dir: &Path) -> Result<(), String> {
         let namespaces = self.controllers.iter().flat_map(|controller| &controller.namespaces);
-        for (n, namespace) in namespaces.enumerate() {
-            let make = |name: String, size: u64| {
-                let path = dir.join(name);
-                let made = File::create(&path).and_then(|file| file.set_len(size));
-                made.map_err(|e| format!("{}: {e}", path.display()))
-            };
-            if namespace.drive.file {
-                make(format!("disk{n}"), namespace.drive.mib * MIB)?;
-            }
-            if namespace.drive.logged {
-                make(format!("disk{n}.log"), 0)?;
-            }
-        }
-        Ok(())
+        let mut drives = namespaces.map(|namespace| &namespace.drive).enumerate();
+        drives.try_for_each(|(n, drive)| drive.make_media(dir, n))
     }
 
     /// QEMU's arguments for the machine. Everything it has lies in `dir`.
@@ -180,7 +170,8 @@ impl Controller {
 impl Drive {
     /// One that keeps what is written, in a file that begins as zeroes.
     pub fn file(mib: u64) -> Self {
-        Self { mib, file: true, faults: Vec::new(), logged: false }
+        let faults = Vec::new();
+        Self { mib, file: true, faults, logged: false, stalled: false, read_only: false }
     }
 
     /// One that keeps nothing, and costs nothing.
@@ -206,8 +197,48 @@ impl Drive {
         self
     }
 
+    /// Takes next to no writes: what waits goes on when its device is reset.
+    /// Needs [`objects`](Self::objects).
+    pub fn stalled(mut self) -> Self {
+        self.stalled = true;
+        self
+    }
+
+    /// Cannot be written.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// What its node needs that is no node.
+    pub fn objects(&self, n: usize) -> Option<Value> {
+        let limits = json!({"bps-write": 1});
+        let group =
+            json!({"qom-type": "throttle-group", "id": format!("slow{n}"), "limits": limits});
+        self.stalled.then_some(group)
+    }
+
+    /// Makes the files of medium `n` in `dir`.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn make_media(&self, dir: &Path, n: usize) -> Result<(), String> {
+        let make = |name: String, size: u64| {
+            let path = dir.join(name);
+            let made = File::create(&path).and_then(|file| file.set_len(size));
+            made.map_err(|e| format!("{}: {e}", path.display()))
+        };
+        if self.file {
+            make(format!("disk{n}"), self.mib * MIB)?;
+        }
+        if self.logged {
+            make(format!("disk{n}.log"), 0)?;
+        }
+        Ok(())
+    }
+
     /// QEMU's description of it.
-    fn node(&self, dir: &Path, n: usize) -> Value {
+    pub fn node(&self, dir: &Path, n: usize) -> Value {
         let file = |name: String| {
             let path = dir.join(name).display().to_string();
             json!({"driver": "file", "filename": path, "discard": "unmap"})
@@ -220,6 +251,13 @@ impl Drive {
         if !self.faults.is_empty() {
             node = json!({"driver": "blkdebug", "image": node, "inject-error": self.faults});
         }
+        if self.stalled {
+            let group = format!("slow{n}");
+            node = json!({"driver": "throttle", "throttle-group": group, "file": node});
+        }
+        if self.read_only {
+            node["read-only"] = true.into();
+        }
         if self.logged {
             let log = file(format!("disk{n}.log"));
             node = json!({"driver": "blklogwrites", "file": node, "log": log});
@@ -230,7 +268,7 @@ impl Drive {
     }
 }
 
-fn words(text: &str) -> Vec<String> {
+pub fn words(text: &str) -> Vec<String> {
     text.split(' ').map(String::from).collect()
 }
 

@@ -6,6 +6,7 @@
 mod bench;
 mod cpio;
 mod image;
+mod images;
 mod load;
 mod machine;
 mod plan;
@@ -30,6 +31,8 @@ use super::{Found, Step, Wishes, target_dir};
 /// What the rung needs.
 pub const NEEDS: &[Need] = &[
     Need::Targets(&[TARGET]),
+    images::NEEDS[0],
+    images::NEEDS[1],
     Need::Programs(&[embedded::QEMU]),
     Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg"), ("fio", "fio")]),
 ];
@@ -45,10 +48,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let wanted = |words: &str| {
         wishes.rest.is_empty() || wishes.rest.iter().any(|wish| words.contains(wish.as_str()))
     };
-    let mut steps = vec![
-        Step::command("the guest's programs", image::build()),
-        Step::check("the guest's kernel", image::fetch),
-    ];
+    let mut steps = Vec::new();
     let mut machines = Vec::new();
     for planned in plan::all() {
         machines.extend(steps_of(planned, wanted, wishes.budget_scale));
@@ -57,10 +57,15 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         steps.push(Step::command("the guest's program, with seeded faults", image::build_faulty()));
     }
     steps.append(&mut machines);
-    steps.extend(embedded::guest_steps(wanted));
     if wanted(bench::NAME) {
         steps.extend(bench::steps(wishes));
     }
+    if !steps.is_empty() {
+        let programs = Step::command("the guest's programs", image::build());
+        steps.splice(0..0, [programs, Step::check("the guest's kernel", image::fetch)]);
+    }
+    steps.extend(images::steps(wishes));
+    steps.extend(embedded::guest_steps(wanted));
     steps
 }
 

@@ -20,7 +20,7 @@ use crate::rungs::exec;
 pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
 /// How long QEMU may take to start.
-const START: Duration = Duration::from_secs(60);
+pub const START: Duration = Duration::from_secs(60);
 /// What the guest may take more than a scenario's time, to say so itself.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long a guest may take to let a device go.
@@ -225,7 +225,7 @@ impl Drop for Running {
 }
 
 /// Nobody else would end it if we are killed.
-fn end_with_us() -> io::Result<()> {
+pub fn end_with_us() -> io::Result<()> {
     // SAFETY: no memory is passed.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
         0 => Ok(()),
@@ -234,7 +234,7 @@ fn end_with_us() -> io::Result<()> {
 }
 
 /// Waits until QEMU has connected to one of its sockets.
-fn connected(
+pub fn connected(
     listener: &UnixListener,
     qemu: &mut Child,
     deadline: Instant,

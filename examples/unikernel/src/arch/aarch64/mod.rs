@@ -21,6 +21,8 @@ use annulus::hal::device::{PAGE, barrier};
 use annulus::sync::{AtomicUsize, Mutex, Ordering};
 use annulus_unikernel::board::{self, Board, Gic, Unfit};
 
+use annulus_baremetal::pci::Windows;
+
 use super::{Pci, VirtioMmio};
 use crate::println;
 
@@ -74,7 +76,8 @@ extern "C" fn second() -> ! {
 /// Reads the device tree, which lies below the image.
 fn machine(tree: usize) -> Result<Board<'static>, Unfit> {
     let there = boot::MEMORY..mmu::image_start();
-    let room = there.end.checked_sub(tree).filter(|_| there.contains(&tree) && tree % 8 == 0);
+    let room =
+        there.end.checked_sub(tree).filter(|_| there.contains(&tree) && tree.is_multiple_of(8));
     let header = room.filter(|room| *room >= 8).map(|_| tree as *const [u8; 8]);
     // SAFETY: mapped, and nobody writes there.
     let len = header.and_then(|header| board::tree_len(unsafe { &*header }));
@@ -104,6 +107,16 @@ pub fn command_line() -> &'static str {
 pub fn pci() -> Option<Pci> {
     let pci = ask(|board| board.pci).flatten()?;
     Some(Pci::Ecam { base: pci.ecam, buses: pci.buses.0..=pci.buses.1 })
+}
+
+/// Addresses for PCI devices: there is no firmware that has given them any.
+pub fn pci_windows() -> Option<Windows> {
+    let pci = ask(|board| board.pci).flatten()?;
+    // The same for the processor and for devices, as on QEMU's virt.
+    let range = |window: board::Window| {
+        (window.bus == window.processor).then(|| window.bus..window.bus + window.len)
+    };
+    Some(Windows { memory: range(pci.low)?, prefetchable: pci.high.and_then(range) })
 }
 
 /// The virtio-mmio places that the machine tells of; in most is no device.

@@ -33,9 +33,9 @@ global_asm!(
     page_pointers: .skip 4096   # level 3: a GiB each
     directories: .skip 4 * 4096 # level 2: 2 MiB each
     .balign 16
-    .skip 64 * 1024
+    .skip 256 * 1024
     stack_0:
-    .skip 64 * 1024
+    .skip 256 * 1024
     stack_1:
     .popsection
 

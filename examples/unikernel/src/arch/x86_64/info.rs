@@ -3,6 +3,8 @@
 
 use annulus::sync::Mutex;
 
+use annulus_baremetal::pci::Windows;
+
 use crate::arch::{Pci, VirtioMmio};
 
 /// "xEn3", with its highest bit set.
@@ -106,6 +108,11 @@ pub fn pci() -> Option<Pci> {
             unsafe { (read::<u64>(mcfg + 44), read::<u8>(mcfg + 54), read::<u8>(mcfg + 55)) };
         Pci::Ecam { base: base + (u64::from(first) << 20), buses: first..=last }
     }))
+}
+
+/// The firmware has set PCI up.
+pub fn pci_windows() -> Option<Windows> {
+    None
 }
 
 /// Where ACPI's table of that name is.

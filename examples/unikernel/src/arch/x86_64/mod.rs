@@ -21,7 +21,7 @@ use annulus::sync::Mutex;
 
 pub use apic::{core, ipi, line, msi, set_alarm, start_core};
 pub use clock::now;
-pub use info::{command_line, pci, virtio_mmio};
+pub use info::{command_line, pci, pci_windows, virtio_mmio};
 pub use serial::write;
 pub use traps::set_handler;
 

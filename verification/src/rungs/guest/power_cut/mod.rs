@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use annulus_guest::epoch::{PLAN, Plan, Random, SECTOR};
+use annulus_guest::epoch::{self, PLAN, Plan, Random, SECTOR};
 
 use log::{DISCARD, FLUSH, FUA, Log};
 
@@ -119,7 +119,7 @@ fn replay(log: &Log, plan: &Plan, seed: u64) -> Result<Replay, String> {
             let there = |sector: u64| {
                 survived.get(&sector).or_else(|| durable.get(&sector)).copied().flatten()
             };
-            let complete = plan.check(there).map_err(|why| {
+            let complete = epoch::check(plan, there).map_err(|why| {
                 let cached = cached.len();
                 format!("    cut after entry {n} of the log, {cached} sectors in the cache: {why}")
             })?;
@@ -186,7 +186,7 @@ mod tests {
 
     fn run(driver: Driver) -> Result<Replay, String> {
         let mut disk = Recorder { driver, bytes: build::superblock(0), late: false };
-        SMALL.write(&mut disk).expect("memory takes everything");
+        epoch::write(&SMALL, &mut disk).expect("memory takes everything");
         replay(&Log::parse(disk.bytes).expect("a log"), &SMALL, 1)
     }
 
@@ -211,8 +211,8 @@ mod tests {
     fn a_discard_that_nobody_asked_for_is_caught() {
         let mut disk = Recorder { driver: Driver::Honest, bytes: Vec::new(), late: false };
         disk.bytes.extend(build::superblock(0));
-        SMALL.write(&mut disk).expect("memory takes everything");
-        disk.bytes.extend(build::entry(DISCARD, SMALL.blocks_of(6)[0] * 8, 8, &[]));
+        epoch::write(&SMALL, &mut disk).expect("memory takes everything");
+        disk.bytes.extend(build::entry(DISCARD, epoch::blocks_of(&SMALL, 6)[0] * 8, 8, &[]));
         let log = Log::parse(disk.bytes).expect("a log");
         assert!(replay(&log, &SMALL, 1).is_err_and(|why| why.contains("is complete, but")));
     }
