@@ -34,6 +34,14 @@ pub struct Device {
     pub count: usize,
 }
 
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<u32> = (0..0x100).step_by(4).map(|at| self.word(at)).collect();
+        let (slot, parent) = (self.slot, self.parent);
+        write!(f, "Device {{ slot: {slot:#x}, parent: {parent:?}, words: {words:x?}, .. }}")
+    }
+}
+
 impl Device {
     /// A function with a header of type 0.
     pub fn new(slot: u8, vendor: u16, device: u16) -> Self {

@@ -5,6 +5,8 @@
 mod capabilities;
 mod fake;
 #[cfg(feature = "nvme")]
+mod hostile;
+#[cfg(feature = "nvme")]
 mod nvme;
 mod places;
 mod scan;
