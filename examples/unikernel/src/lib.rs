@@ -5,4 +5,5 @@
 
 pub mod board;
 pub mod epoch;
+pub mod fat;
 pub mod script;

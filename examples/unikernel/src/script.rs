@@ -35,6 +35,7 @@ pub const NAMES: &[&str] = &[
     "stalled-medium",
     "power-cut-workload",
     "hot-unplug",
+    "fat",
     "fails",
 ];
 

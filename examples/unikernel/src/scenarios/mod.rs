@@ -1,6 +1,7 @@
 //! What an image can be asked to do.
 
 mod disk;
+mod fat;
 mod faults;
 mod machine;
 mod rings;
@@ -32,6 +33,7 @@ fn named(name: &str) -> Option<Scenario> {
         "stalled-medium" => faults::stalled_medium,
         "power-cut-workload" => faults::power_cut,
         "hot-unplug" => unplug::hot_unplug,
+        "fat" => fat::fat,
         "fails" => machine::fails,
         _ => return None,
     })

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use annulus_guest::pci::FIRST_SLOT;
 use serde_json::{Value, json};
 
+use super::images::Fat;
+
 const MIB: u64 = 1 << 20;
 
 /// What every guest's kernel is told. The IOMMU is on and translates for
@@ -86,6 +88,7 @@ pub struct Drive {
     logged: bool,
     stalled: bool,
     read_only: bool,
+    fat: Option<Fat>,
 }
 
 impl Machine {
@@ -171,7 +174,12 @@ impl Drive {
     /// One that keeps what is written, in a file that begins as zeroes.
     pub fn file(mib: u64) -> Self {
         let faults = Vec::new();
-        Self { mib, file: true, faults, logged: false, stalled: false, read_only: false }
+        Self { mib, file: true, faults, logged: false, stalled: false, read_only: false, fat: None }
+    }
+
+    /// One with a FAT volume and the files that an image expects in it.
+    pub fn fat(fat: Fat) -> Self {
+        Self { fat: Some(fat), ..Self::file(fat.mib()) }
     }
 
     /// One that keeps nothing, and costs nothing.
@@ -230,6 +238,9 @@ impl Drive {
         };
         if self.file {
             make(format!("disk{n}"), self.mib * MIB)?;
+        }
+        if let Some(fat) = self.fat {
+            fat.make(&dir.join(format!("disk{n}")))?;
         }
         if self.logged {
             make(format!("disk{n}.log"), 0)?;

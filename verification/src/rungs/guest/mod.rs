@@ -34,6 +34,7 @@ pub const NEEDS: &[Need] = &[
     images::NEEDS[0],
     images::NEEDS[1],
     Need::Programs(&[embedded::QEMU]),
+    images::NEEDS[2],
     Need::Programs(&[running::QEMU, ("depmod", "kmod"), ("dpkg-deb", "dpkg"), ("fio", "fio")]),
 ];
 

@@ -1,6 +1,7 @@
 //! Images without an operating system (`examples/unikernel`), each booted with
 //! a device or two and the scenarios that it shall run.
 
+mod fat;
 mod machine;
 mod plan;
 mod running;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use fat::Fat;
 use machine::Machine;
 use plan::Planned;
 use running::{Ended, Running};
@@ -21,7 +23,8 @@ use crate::rungs::{Found, Step, Wishes, target_dir};
 /// Where the images are built for.
 const TARGETS: &[&str] = &["x86_64-unknown-none", "aarch64-unknown-none"];
 /// What the images need besides the guest's own.
-pub const NEEDS: [Need; 2] = [Need::Targets(TARGETS), Need::Programs(&[machine::QEMU_ARM])];
+pub const NEEDS: [Need; 3] =
+    [Need::Targets(TARGETS), Need::Programs(&[machine::QEMU_ARM]), Need::Programs(fat::PROGRAMS)];
 
 const PACKAGE: &str = "annulus-unikernel";
 /// What a scenario's words have in them that needs the build with faults.

@@ -3,6 +3,7 @@
 use super::super::machine::Drive;
 use super::super::plan::{Check, Line};
 use super::super::power_cut;
+use super::fat::{self, Fat};
 use super::machine::{Bus, Disk, Kind, Machine};
 
 /// The block of 512 bytes that cannot be read on a failing medium.
@@ -40,6 +41,9 @@ pub fn all() -> Vec<Planned> {
         all.push(unplug(kind, Bus::Virtio));
         all.push(unplug(kind, Bus::Nvme));
     }
+    all.extend(FAT.iter().map(OnFat::planned));
+    all.push(spoiled(Kind::Q35));
+    all.push(spoiled(Kind::VirtMmio));
     all
 }
 
@@ -200,6 +204,40 @@ fn unplug(kind: Kind, bus: Bus) -> Planned {
         // The machine goes on without it.
         scenarios: &[("hot-unplug completions=interrupts", 60), ("sleeps times=50", 20)],
         failing: &[],
+        checks: &[],
+    }
+}
+
+/// A FAT volume: where, of which kind, and how the ring below it is driven.
+struct OnFat(Kind, Bus, Fat, &'static [Line]);
+
+const FAT: &[OnFat] = &[
+    OnFat(Kind::Q35, Bus::Nvme, Fat::Fat16, &[("fat mode=sqpoll completions=interrupts", 60)]),
+    OnFat(Kind::Microvm, Bus::Virtio, Fat::Fat32, &[("fat completions=interrupts", 60)]),
+    OnFat(Kind::Virt, Bus::Virtio, Fat::Fat32, &[("fat completions=interrupts", 60)]),
+    OnFat(Kind::VirtMmio, Bus::Virtio, Fat::Fat16, &[("fat mode=sqpoll completions=adaptive", 60)]),
+];
+
+impl OnFat {
+    fn planned(&self) -> Planned {
+        let Self(kind, bus, fat, scenarios) = *self;
+        let disk = Disk::new(bus, Drive::fat(fat), 512);
+        Planned {
+            machine: Machine::new(named("fat", kind), kind).disk(disk),
+            scenarios,
+            failing: &[],
+            checks: &[("the host finds every file", |dir| fat::holds(&dir.join("disk0")))],
+        }
+    }
+}
+
+/// A byte of a file is not what it should be: the image must see it.
+fn spoiled(kind: Kind) -> Planned {
+    let disk = Disk::new(Bus::Virtio, Drive::fat(Fat::Spoiled), 512);
+    Planned {
+        machine: Machine::new(named("fat-spoiled", kind), kind).disk(disk),
+        scenarios: &[],
+        failing: &[("fat", "BIG.BIN is wrong from byte 150000 on", 60)],
         checks: &[],
     }
 }
