@@ -38,6 +38,7 @@ struct Inner<'d, 'a, 'm> {
 
 /// A request that was not carried out.
 #[derive(Debug, thiserror::Error)]
+#[allow(clippy::large_enum_variant, reason = "there is no heap to put it on")]
 enum Trouble {
     #[error("{what} {len} bytes at {at}: {errno:?}")]
     Failed { what: &'static str, at: u64, len: usize, errno: Errno },
