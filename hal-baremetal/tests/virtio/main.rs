@@ -4,6 +4,7 @@ mod data;
 mod fake;
 mod recovery;
 mod rig;
+mod ring;
 mod rules;
 mod set_up;
 mod sleep;

@@ -1,7 +1,7 @@
 //! Disks on the fake, and requests to them without an engine: what is asked
 //! for is answered once.
 
-use crate::fake::{Device, Fake, Plug, Rng, Setup};
+use crate::fake::{Device, Fake, Plug, Setup};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Request, Start, Target, Token};
 use annulus::types::Iovec;
@@ -31,6 +31,10 @@ impl Chunk {
 
     pub fn addr(&self) -> usize {
         self.at.addr()
+    }
+
+    pub fn pointer(&self) -> *mut u8 {
+        self.at
     }
 
     pub fn put(&self, skip: usize, bytes: &[u8]) {
@@ -99,7 +103,6 @@ pub struct Side<T: Transport, const SYNC: bool = false> {
     generation: u32,
     /// What has ended: slot and result.
     pub ended: Vec<(usize, i32)>,
-    memory: (*mut [Tracker<Buffer<SYNC>>], *mut [Vectors]),
 }
 
 /// Bytes of the registered buffer.
@@ -137,16 +140,14 @@ impl<T: Transport, const SYNC: bool> Side<T, SYNC> {
         let fake = disk.platform().0.clone();
         let trackers: Box<[_]> = (0..=requests).map(|_| Tracker::new()).collect();
         let vectors: Box<[_]> = (0..2).map(|_| Vectors::new()).collect();
-        let memory = (Box::into_raw(trackers), Box::into_raw(vectors));
-        // SAFETY: just made, and given back when the backend has ended.
-        let lent = unsafe { (&mut *memory.0, &mut *memory.1) };
+        let lent = (Box::leak(trackers), Box::leak(vectors));
         let mut backend = DiskBackend::new(disk.clone(), options, lent.0, lent.1)?;
         let buffer = Chunk::new(REGISTERED);
         // SAFETY: unmapped before it is freed.
         let mapped = unsafe { backend.map(buffer.addr(), REGISTERED) }.unwrap();
         let asked = vec![false; requests + 1];
         let (generation, ended) = (0, Vec::new());
-        Ok(Self { backend: Some(backend), fake, buffer, mapped, asked, generation, ended, memory })
+        Ok(Self { backend: Some(backend), fake, buffer, mapped, asked, generation, ended })
     }
 
     pub fn device(&self) -> MutexGuard<'_, Device> {
@@ -254,21 +255,9 @@ impl<T: Transport, const SYNC: bool> Side<T, SYNC> {
 
 impl<T: Transport, const SYNC: bool> Drop for Side<T, SYNC> {
     fn drop(&mut self) {
+        // Before the memory that is registered with it.
         self.backend = None;
-        // SAFETY: lent to the backend, which has ended.
-        drop(unsafe { (Box::from_raw(self.memory.0), Box::from_raw(self.memory.1)) });
     }
-}
-
-/// Noise.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut rng = Rng::new(seed);
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        bytes.extend(rng.next().to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 pub fn iovec(addr: usize, len: usize) -> Iovec {
@@ -278,6 +267,8 @@ pub fn iovec(addr: usize, len: usize) -> Iovec {
 pub fn errno(errno: Errno) -> i32 {
     errno.to_result()
 }
+
+pub use crate::fake::noise;
 
 /// A device of the usual kind.
 pub fn fake(setup: Setup) -> Arc<Fake> {

@@ -3,7 +3,7 @@
 use super::bit;
 use super::queue::{Chain, Lie, Piece, Queue};
 use super::registers::Registers;
-use super::{Rng, Setup, memory::Memory};
+use super::{Rng, Setup, memory::Memory, noise};
 
 /// What becomes of the next request of a kind.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,8 @@ pub struct Device {
     pub leaving: bool,
     pub notifications: u32,
     pub interrupts: u32,
+    /// Sleeps that no interrupt has ended.
+    pub slept: u32,
     /// Types of the requests that were carried out.
     pub carried_out: Vec<u32>,
     pub resets: u32,
@@ -70,8 +72,8 @@ pub struct Device {
 impl Device {
     pub fn new(seed: u64, setup: Setup) -> Self {
         let bytes = (setup.sectors.min(1 << 16) * 512) as usize;
-        let mut rng = Rng::new(seed);
-        let disk: Vec<u8> = (0..bytes).map(|_| rng.next() as u8).collect();
+        let rng = Rng::new(seed);
+        let disk = noise(seed, bytes);
         let queues = vec![Queue { vector: 0xffff, ..Queue::default() }; setup.queues.into()];
         Self {
             sectors: setup.sectors,
@@ -93,6 +95,7 @@ impl Device {
             leaving: false,
             notifications: 0,
             interrupts: 0,
+            slept: 0,
             carried_out: Vec::new(),
             resets: 0,
             faults: Vec::new(),

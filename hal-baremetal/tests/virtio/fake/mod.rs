@@ -42,6 +42,21 @@ impl Rng {
     }
 }
 
+/// Bytes that say where they belong: noise, and in each piece of 64 its number.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    const PIECE: usize = 64;
+    let mut rng = Rng::new(seed);
+    let piece: Vec<u8> = (0..PIECE / 8).flat_map(|_| rng.next().to_le_bytes()).collect();
+    let mut bytes = Vec::with_capacity(len + PIECE);
+    while bytes.len() < len {
+        let number = (bytes.len() / PIECE) as u32;
+        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&piece[4..]);
+    }
+    bytes.truncate(len);
+    bytes
+}
+
 /// What kind of device it is.
 #[derive(Clone, Debug)]
 pub struct Setup {
