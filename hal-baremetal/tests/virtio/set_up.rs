@@ -232,3 +232,12 @@ fn what_a_disk_says_of_itself() {
     drop(on);
     fake.check();
 }
+
+#[test]
+fn disks_are_shared_and_rings_go_to_other_threads() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    type Windows = PciTransport<annulus_baremetal::Window>;
+    shared::<annulus_baremetal::virtio::Disk<crate::fake::Plug, Windows>>();
+    sent::<OnDisk<Windows, false>>();
+}
