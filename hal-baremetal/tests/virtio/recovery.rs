@@ -156,7 +156,7 @@ fn rings_get_over_a_reset_by_another() {
         let options = Options { queues: 3, ..quick() };
         let on = disk::<_, false>(&fake, mmio(&fake), options).unwrap();
         let mut sides: Vec<_> = (0..3).map(|_| Side::new(&on, &polled(), 20).unwrap()).collect();
-        for round in 0..5 {
+        for round in 0..if cfg!(miri) { 1 } else { 5 } {
             for side in &mut sides {
                 let at = side.buffer.addr();
                 for n in 0..10 {
@@ -208,7 +208,9 @@ fn rings_get_over_a_reset_by_another() {
 
 #[test]
 fn every_lie_is_told_by_its_name() {
-    for bits in LAYOUTS {
+    // Both layouts under Miri, each with some of the lies.
+    let step = if cfg!(miri) { 3 } else { 1 };
+    for bits in LAYOUTS.into_iter().step_by(step) {
         let packed = bits & bit::PACKED == 0;
         let mut lies = vec![
             (Lie::Id(63), Told::Id(63)),
@@ -220,7 +222,7 @@ fn every_lie_is_told_by_its_name() {
         if !packed {
             lies.extend([2, 100, 0x8000, 0xffff].map(|n| (Lie::Index(n), Told::Index(n))));
         }
-        for (lie, told) in lies {
+        for (lie, told) in lies.into_iter().step_by(step) {
             let fake = fake(without(bits));
             let on = disk::<_, false>(&fake, mmio(&fake), quick()).unwrap();
             let mut side = Side::new(&on, &polled(), 20).unwrap();

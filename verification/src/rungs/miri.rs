@@ -20,6 +20,17 @@ const NVME: &[&str] = &[
     "may_write_for_ever",
 ];
 
+/// The virtio driver's tests that touch most of its memory.
+const VIRTIO: &[&str] = &[
+    "every_lie",
+    "lies_do",
+    "rings_get",
+    "vectors_are",
+    "cannot_be_reset",
+    "rings_sleep",
+    "not_coherent",
+];
+
 pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let cases = if wishes.deep { "64" } else { "4" };
     // Clocks are the tests'. So is the memory that is leaked: they lend it to a
@@ -58,6 +69,11 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         let cases = if wishes.deep { "8" } else { "2" };
         let nvme = nvme.env("PROPTEST_CASES", cases).show("test result: ok");
         steps.push(Step::command(format!("the NVMe driver on {target}"), nvme));
+        let virtio = ["miri", "test", "-p", "annulus-baremetal", "--test", "virtio"];
+        let virtio = miri(&virtio, target, "permissive");
+        let virtio = if wishes.deep { virtio } else { virtio.args(["--"]).args(VIRTIO) };
+        let virtio = virtio.env("PROPTEST_CASES", cases).show("test result: ok");
+        steps.push(Step::command(format!("the virtio driver on {target}"), virtio));
     }
     steps
 }
