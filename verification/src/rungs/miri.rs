@@ -21,15 +21,7 @@ const NVME: &[&str] = &[
 ];
 
 /// The virtio driver's tests that touch most of its memory.
-const VIRTIO: &[&str] = &[
-    "every_lie",
-    "lies_do",
-    "rings_get",
-    "vectors_are",
-    "cannot_be_reset",
-    "rings_sleep",
-    "not_coherent",
-];
+const VIRTIO: &[&str] = &["every_lie", "lies_do", "vectors_are", "cannot_be_reset", "not_coherent"];
 
 pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let cases = if wishes.deep { "64" } else { "4" };
