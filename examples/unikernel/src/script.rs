@@ -36,6 +36,7 @@ pub const NAMES: &[&str] = &[
     "power-cut-workload",
     "hot-unplug",
     "fat",
+    "bench",
     "fails",
 ];
 

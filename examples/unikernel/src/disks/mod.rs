@@ -4,6 +4,7 @@ mod find;
 mod leaving;
 mod nvme;
 mod pci;
+pub mod peer;
 mod virtio;
 
 pub use find::{asked_to_leave, on_disk, until_gone};

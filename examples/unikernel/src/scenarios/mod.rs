@@ -1,5 +1,6 @@
 //! What an image can be asked to do.
 
+mod bench;
 mod disk;
 mod fat;
 mod faults;
@@ -34,6 +35,7 @@ fn named(name: &str) -> Option<Scenario> {
         "power-cut-workload" => faults::power_cut,
         "hot-unplug" => unplug::hot_unplug,
         "fat" => fat::fat,
+        "bench" => bench::bench,
         "fails" => machine::fails,
         _ => return None,
     })

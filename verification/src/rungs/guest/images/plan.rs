@@ -44,6 +44,7 @@ pub fn all() -> Vec<Planned> {
     all.extend(FAT.iter().map(OnFat::planned));
     all.push(spoiled(Kind::Q35));
     all.push(spoiled(Kind::VirtMmio));
+    all.push(bench());
     all
 }
 
@@ -188,6 +189,17 @@ fn read_only(kind: Kind) -> Planned {
     Planned {
         machine: Machine::new(named("read-only", kind), kind).disk(disk),
         scenarios: &[("disk-is is=read-only", 20), ("rules-of-a-disk", 20)],
+        failing: &[],
+        checks: &[],
+    }
+}
+
+/// The benchmark; its table is on the serial line.
+fn bench() -> Planned {
+    let disk = Disk::new(Bus::Virtio, Drive::null(1024), 512);
+    Planned {
+        machine: Machine::new("image-microvm-bench", Kind::Microvm).disk(disk),
+        scenarios: &[("bench turns=3 ms=200", 60)],
         failing: &[],
         checks: &[],
     }
