@@ -101,8 +101,14 @@ impl<'m, T: Copy> Table<'m, T> {
     /// What a place has, for a request that starts.
     #[inline(always)]
     pub fn get(&self, place: u32) -> Option<T> {
+        self.peek(place).copied()
+    }
+
+    /// [`get`](Self::get), where it is.
+    #[inline(always)]
+    pub fn peek(&self, place: u32) -> Option<&T> {
         match self.places.get(place as usize) {
-            Some(&Place::Here(value)) => Some(value),
+            Some(Place::Here(value)) => Some(value),
             _ => None,
         }
     }

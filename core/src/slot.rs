@@ -49,6 +49,11 @@ const NIL: u32 = 0;
 pub struct Token(u32);
 
 impl Token {
+    /// Of no request that was ever made, or of slot 0's first: for where there
+    /// has to be one that nobody looks at.
+    #[cfg(feature = "nvme")]
+    pub(crate) const NONE: Self = Self(0);
+
     /// The token of a state.
     #[inline(always)]
     fn of(state: u32) -> Self {

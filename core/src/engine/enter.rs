@@ -140,6 +140,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.down && !fault::on(Fault::EndNotChecked) {
             return Err(Errno::EOWNERDEAD);
         }
+        if to_submit == 0 {
+            return Ok(0);
+        }
         let batch = self.submit(to_submit, taken);
         self.submitted(batch)
     }

@@ -7,6 +7,7 @@
 mod build;
 mod complete;
 mod enter;
+mod fixed;
 mod prepare;
 mod register;
 mod remote;
@@ -286,17 +287,12 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// polled completions, CQEs that waited for room. True if anything was.
     #[inline(always)]
     pub(crate) fn progress(&mut self) -> bool {
-        self.attention() && self.progress_slow()
-    }
-
-    /// Whether something waits to be done besides SQEs.
-    #[inline(always)]
-    fn attention(&self) -> bool {
-        // Two loads say that there is nothing: the head of the return list,
-        // and the flags, which show TASKRUN and CQ_OVERFLOW.
-        self.shared.slots.any_returned()
-            || self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)
-            || self.backend.polling()
+        // Two loads say that nothing has come home: the head of the return
+        // list, and the flags, which show TASKRUN and CQ_OVERFLOW.
+        let home = self.shared.slots.any_returned()
+            || self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+        let did = home && self.come_home();
+        self.backend.polling() && self.poll_backend() || did
     }
 
     /// Whether [`enter`](Self::enter) may look at nothing but the SQ, for a
@@ -310,11 +306,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     }
 
     #[cold]
-    fn progress_slow(&mut self) -> bool {
+    fn come_home(&mut self) -> bool {
         let mut did = self.collect();
-        if self.backend.polling() {
-            did |= self.poll_backend();
-        }
         if !self.overflow.is_empty() {
             did |= self.flush_overflow();
         } else if self.shared.overflowing() {

@@ -26,10 +26,31 @@ impl<T> BufferEntry<T> {
     /// Whether a range lies inside.
     #[inline(always)]
     pub fn holds(&self, addr: u64, len: u32) -> bool {
+        self.range().holds(addr, len)
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub fn range(&self) -> Range {
+        Range { start: self.start.get() as u64, len: self.len as u64 }
+    }
+}
+
+/// Where a buffer is.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    start: u64,
+    len: u64,
+}
+
+impl Range {
+    /// Whether a range lies inside.
+    #[inline(always)]
+    pub fn holds(&self, addr: u64, len: u32) -> bool {
         // Where the range starts in the buffer, and where one of its length
         // may start; an address before the buffer wraps to far behind it.
-        let start = addr.wrapping_sub(self.start.get() as u64);
-        let last = (self.len as u64).checked_sub(len.into());
+        let start = addr.wrapping_sub(self.start);
+        let last = self.len.checked_sub(len.into());
         last.is_some_and(|last| start <= last)
     }
 }

@@ -172,6 +172,72 @@ pub enum Start {
     NoRoom,
 }
 
+/// Where a request of a [`Run`] differs from the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Its token.
+    pub token: Token,
+    /// See [`Request::addr`].
+    pub addr: u64,
+    /// See [`Request::len`].
+    pub len: u32,
+    /// See [`Request::off`].
+    pub off: u64,
+    /// See [`Request::op_flags`].
+    pub op_flags: u32,
+}
+
+/// What the requests of a [`Run`] have in common: they read or write a
+/// registered file by a registered buffer, in a slot that is not the reserve,
+/// and ask for nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Alike<'a, F, M> {
+    /// `IORING_OP_READ_FIXED` or `IORING_OP_WRITE_FIXED`.
+    pub opcode: u8,
+    /// See [`Target::Registered`].
+    pub file: &'a F,
+    /// See [`Request::buffer`].
+    pub buffer: &'a M,
+}
+
+impl<F: Copy, M: Copy> Alike<'_, F, M> {
+    /// One of the requests.
+    #[inline(always)]
+    pub fn request(&self, piece: &Piece) -> Request<F, M> {
+        let &Piece { addr, len, off, op_flags, .. } = piece;
+        Request {
+            opcode: self.opcode,
+            flags: crate::uapi::IOSQE_FIXED_FILE,
+            fallback: false,
+            target: Target::Registered(*self.file),
+            buffer: Some(*self.buffer),
+            addr,
+            len,
+            off,
+            op_flags,
+        }
+    }
+}
+
+/// Requests that follow each other in the SQ, are [alike](Alike), and differ in
+/// nothing but what a [`Piece`] has.
+pub trait Run {
+    /// The next request, to be started and [answered](Self::answer) before
+    /// this is called again.
+    fn next(&mut self) -> Option<Piece>;
+
+    /// What became of it. False: the run is over.
+    fn answer(&mut self, start: Start) -> bool;
+
+    /// [`next`](Self::next) gives no more than `most` from here on. A backend
+    /// that has found out how many it has room for need not look at each.
+    fn limit(&mut self, most: u32);
+
+    /// Forgets the last [`next`](Self::next), instead of an answer to it; the
+    /// next one looks at that request anew.
+    fn take_back(&mut self);
+}
+
 /// What carries requests out: files, an NVMe controller, a virtio disk.
 ///
 /// Owned by the engine and called by whoever drives it, never from two
@@ -232,6 +298,24 @@ pub trait Backend {
     /// The memory that the request names is valid, and for reads not used by
     /// anybody else, until the request has ended.
     unsafe fn start(&mut self, token: Token, request: &Request<Self::File, Self::Buffer>) -> Start;
+
+    /// [`start`](Backend::start)s the requests of a run, for as long as it
+    /// lasts. A backend that overrides this may do once what is the same for
+    /// all of them.
+    ///
+    /// # Safety
+    /// As for [`start`](Backend::start), for each.
+    #[inline(always)]
+    unsafe fn start_run(&mut self, alike: Alike<'_, Self::File, Self::Buffer>, run: &mut impl Run) {
+        while let Some(piece) = run.next() {
+            let request = alike.request(&piece);
+            // SAFETY: the caller's promise.
+            let start = unsafe { self.start(piece.token, &request) };
+            if !run.answer(start) {
+                break;
+            }
+        }
+    }
 
     /// Goes on with a pending request after
     /// [`Completer::ready`](crate::engine::Completer::ready).

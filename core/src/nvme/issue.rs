@@ -220,7 +220,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     pub(super) fn enter(&mut self, token: Token, plan: Plan<P::Buffer>) -> Start {
         let index = token.index() as u16;
         let tracker = &mut self.trackers[token.index()];
-        tracker.hot.token = token.to_raw();
+        tracker.hot.token = token;
         tracker.command = plan.command;
         tracker.source = plan.source;
         tracker.addr = plan.addr;
@@ -328,7 +328,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let hot = &mut tracker.hot;
         let cid = hot.issue(true, self.tick, hot.token, hot.result);
         self.in_flight += 1;
-        self.pair.sq.push(&command, cid);
+        self.pair.sq.push(&command, cid as u16);
         true
     }
 

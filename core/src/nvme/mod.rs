@@ -53,6 +53,7 @@ mod queue;
 mod recover;
 mod regs;
 mod serve;
+mod short;
 mod spec;
 mod status;
 mod tracker;

@@ -1,9 +1,10 @@
 //! A queue pair's memory and doorbells (Base sections 3.3, 4.1.4).
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::regs::DOORBELLS;
-use super::spec::{COMMAND_BYTES, COMPLETION_BYTES, Command, Completion};
+use super::spec::{COMMAND_BYTES, COMPLETION_BYTES, Command, Completion, WORDS};
 use crate::hal::device::{Coherent, Mmio, barrier};
 
 /// Shadow doorbells and event indices (Base section 5.8, annex B.5).
@@ -83,6 +84,7 @@ impl Doorbell {
 pub(super) struct Submissions {
     memory: Coherent,
     entries: u32,
+    /// Free-running.
     tail: u32,
     pub doorbell: Doorbell,
     rung: u32,
@@ -104,19 +106,31 @@ impl Submissions {
         self.entries
     }
 
+    /// Its places, to be filled with the tail in a register;
+    /// [`filled`](Self::filled) says how far.
+    #[inline(always)]
+    pub fn places(&self) -> Places<'_> {
+        Places {
+            base: self.memory.ptr.cast(),
+            mask: self.entries - 1,
+            tail: self.tail,
+            queue: PhantomData,
+        }
+    }
+
+    /// The places up to this tail were filled; answers how many.
+    #[inline(always)]
+    pub fn filled(&mut self, tail: u32) -> u32 {
+        tail.wrapping_sub(core::mem::replace(&mut self.tail, tail))
+    }
+
     /// Writes a command. The caller knows that there is room: fewer than
     /// `entries` - 1 are outstanding.
     #[inline(always)]
     pub fn push(&mut self, command: &Command, cid: u16) {
-        let at = self.memory.ptr.cast::<u64>();
-        let first = self.tail as usize * (COMMAND_BYTES / 8);
-        for (word, value) in command.words(cid) {
-            // SAFETY: the tail is below `entries`, which fit the memory
-            // (`new`); 8 words an entry. Volatile, for the device reads it.
-            // The other words of the entry have been zero since the start.
-            unsafe { at.add(first + word).write_volatile(value.to_le()) };
-        }
-        self.tail = (self.tail + 1) & (self.entries - 1);
+        let mut places = self.places();
+        places.push(command.words(cid));
+        self.filled(places.tail());
     }
 
     /// Rings the doorbell if anything was pushed since. Answers whether the
@@ -127,7 +141,7 @@ impl Submissions {
             return false;
         }
         self.rung = self.tail;
-        self.doorbell.ring(registers, self.tail)
+        self.doorbell.ring(registers, self.tail & (self.entries - 1))
     }
 
     /// As after its creation. The device does not use it.
@@ -138,6 +152,37 @@ impl Submissions {
     /// The memory, to be freed.
     pub fn memory(&self) -> Coherent {
         Coherent { ..self.memory }
+    }
+}
+
+/// The places of a submission queue, which stays where it is meanwhile.
+pub(super) struct Places<'a> {
+    base: NonNull<u64>,
+    mask: u32,
+    tail: u32,
+    queue: PhantomData<&'a Submissions>,
+}
+
+impl Places<'_> {
+    /// Free-running.
+    #[inline(always)]
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Writes a command's [`words`](Command::words). The caller knows that there
+    /// is room: fewer than `entries` - 1 are outstanding.
+    #[inline(always)]
+    pub fn push(&mut self, command: [u64; 5]) {
+        let first = (self.tail & self.mask) as usize * (COMMAND_BYTES / 8);
+        for (word, value) in WORDS.into_iter().zip(command) {
+            // SAFETY: masked, the tail is below `entries`, which fit the memory
+            // (`Submissions::new`); 8 words an entry. Volatile, for the device
+            // reads it. The other words of the entry have been zero since the
+            // start.
+            unsafe { self.base.add(first + word).write_volatile(value.to_le()) };
+        }
+        self.tail = self.tail.wrapping_add(1);
     }
 }
 
@@ -188,13 +233,18 @@ impl Reaped {
     #[inline(always)]
     pub fn answers(&self) -> Answers {
         let Self { entries, head, phase, .. } = *self;
-        Answers { base: self.memory.ptr.cast(), entries, head, phase }
+        Answers { base: self.memory.ptr.cast(), entries, head, turn: phase ^ PHASE }
     }
 
-    /// Takes the entries that were gone through.
-    #[inline(always)]
-    pub fn took(&mut self, answers: &Answers) {
-        (self.head, self.phase) = (answers.head, answers.phase);
+    /// Takes the entries that were gone through; answers how many. True if the
+    /// walk has come to the end of the memory: there may be more at its start.
+    pub fn took(&mut self, answers: &Answers) -> (u32, bool) {
+        let taken = answers.head - core::mem::replace(&mut self.head, answers.head);
+        let wraps = self.head == self.entries;
+        if wraps {
+            (self.head, self.phase) = (0, self.phase ^ PHASE);
+        }
+        (taken, wraps)
     }
 
     #[inline(always)]
@@ -244,44 +294,44 @@ impl Reaped {
 }
 
 /// A walk through the new entries of a completion queue, which stays where it
-/// is meanwhile.
+/// is meanwhile, up to the end of its memory.
 #[derive(Debug)]
 pub(super) struct Answers {
     base: NonNull<u32>,
     entries: u32,
     head: u32,
-    phase: u32,
+    /// What makes the phase tag of a new entry one, and that of others zero.
+    turn: u32,
 }
 
 impl Answers {
     /// The next new entry's dword 3, identifier and status, with the phase tag
-    /// set, if there is one and any are `left` to be taken.
+    /// set, if there is one.
     #[inline(always)]
-    pub fn next(&mut self, left: u32) -> Option<u32> {
-        if left == 0 {
+    pub fn next(&mut self) -> Option<u32> {
+        if self.head == self.entries {
             return None;
         }
         // SAFETY: as in `Reaped::word`: the head is below `entries`, and the
         // queue outlives the walk. Volatile, for the device writes it.
         let dword3 = unsafe { self.base.add(self.head as usize * 4 + 3).read_volatile() };
-        // With the tag if the entry is new, without it if it is not.
-        let answer = u32::from_le(dword3) ^ self.phase ^ PHASE;
+        let answer = u32::from_le(dword3) ^ self.turn;
         if answer & PHASE == 0 {
             return None;
         }
         // No data is read before the phase tag that says that it is there.
         barrier::read();
         self.head += 1;
-        if self.head == self.entries {
-            self.wrap();
-        }
         Some(answer)
     }
 
-    /// A branch that is hardly ever taken costs less than moves that are made
-    /// every time.
-    #[cold]
-    fn wrap(&mut self) {
-        (self.head, self.phase) = (0, self.phase ^ PHASE);
+    /// There is nothing more to be taken.
+    pub fn stop(&mut self) {
+        (self.head, self.entries) = (0, 0);
+    }
+
+    /// Whether it was stopped.
+    pub fn stopped(&self) -> bool {
+        self.entries == 0
     }
 }

@@ -5,13 +5,10 @@ use core::ops::Deref;
 use super::backend::{Completions, NvmeBackend};
 use super::controller::{DEAD, GONE, KIND};
 use super::identify::NamespaceInfo;
-use super::spec::{Command, nvm};
-use super::tracker::{MAX_SLOTS, NONE, Source};
+use super::tracker::MAX_SLOTS;
 use super::{Controller, Error, Platform};
 use crate::errno::Errno;
-use crate::fault::{self, Fault};
-use crate::hal::device::PAGE;
-use crate::hal::{Backend, Request, Start, Target, Token};
+use crate::hal::{Alike, Backend, Piece, Request, Run, Start, Target, Token};
 use crate::uapi;
 
 /// Polls in vain after which an adaptive ring sleeps.
@@ -32,82 +29,26 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.known[0].ok_or(Errno::EBADF)
     }
 
-    /// A read or write that is one command with a short data pointer: the way
-    /// of most. `None` if it is not.
+    /// The namespace that a request is for.
     #[inline(always)]
-    fn start_short(
-        &mut self,
-        token: Token,
-        ns: &NamespaceInfo,
-        request: &Request<NamespaceInfo, P::Buffer>,
-    ) -> Option<Start> {
-        let opcode = match request.opcode {
-            uapi::IORING_OP_READ_FIXED => nvm::READ,
-            uapi::IORING_OP_WRITE_FIXED if !ns.read_only => nvm::WRITE,
-            _ => return None,
-        };
-        let buffer = request.buffer?;
-        let (shift, len, off) = (ns.block_shift, request.len, request.off);
-        // Not empty, and no longer than a page, so in two at most, for which no
-        // list is needed; a page away from the end; on the grid; no flags;
-        // there is a queue pair, nobody waits, and the queue has room.
-        if len.wrapping_sub(1) >= PAGE as u32
-            || off >= ns.short_end
-            || (u64::from(len) | off) & ((1 << shift) - 1) != 0
-            || request.op_flags != 0
-            || self.controller.state() != self.gate
-            || self.in_flight >= self.most
-        {
-            return None;
+    fn namespace(&mut self, target: Target<NamespaceInfo>) -> Result<NamespaceInfo, Errno> {
+        match target {
+            Target::Registered(ns) => Ok(ns),
+            Target::Fd(nsid) => self.look_up(nsid),
         }
-        let addr = request.addr as usize;
-        let platform = self.controller.platform();
-        let span = platform.span(&buffer, addr);
-        let data2 = match span.device as usize % PAGE {
-            0 => 0,
-            offset if offset % 4 != 0 => return None,
-            offset if len as usize <= PAGE - offset => 0,
-            _ if fault::on(Fault::SecondPageLost) => span.device,
-            offset if span.len >= len as usize => span.device + (PAGE - offset) as u64,
-            _ => return None,
-        };
-        let tracker = self.trackers.get_mut(token.index())?;
-        platform.sync_for_device(addr, len as usize);
-        let block = off >> shift;
-        let command = Command {
-            opcode,
-            psdt: 0,
-            nsid: ns.id,
-            data1: span.device,
-            data2,
-            dword10: block as u32,
-            dword11: (block >> 32) as u32,
-            dword12: (len >> shift) - 1,
-        };
-        if P::NEEDS_SYNC {
-            (tracker.command, tracker.source, tracker.addr) =
-                (command, Source::Mapped(buffer), addr);
-            (tracker.part, tracker.left, tracker.chunk) = (len.into(), 0, NONE);
-        }
-        let raw = token.to_raw();
-        let cid = tracker.hot.issue(P::NEEDS_SYNC, self.tick, raw, len as i32);
-        self.in_flight += 1;
-        self.pair.sq.push(&command, cid);
-        Some(Start::Pending)
     }
 
     /// [`start`](Backend::start) for what is not short.
     ///
     /// # Safety
     /// As for [`start`](Backend::start).
-    // By value: what is only read there need not lie in memory here.
     #[cold]
     #[inline(never)]
     unsafe fn start_long(
         &mut self,
         token: Token,
-        ns: NamespaceInfo,
-        request: Request<NamespaceInfo, P::Buffer>,
+        ns: &NamespaceInfo,
+        request: &Request<NamespaceInfo, P::Buffer>,
     ) -> Start {
         match self.controller.state() & KIND {
             GONE => return Start::Done(Errno::ENODEV.to_result()),
@@ -121,10 +62,25 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             return Start::Done(Errno::EINVAL.to_result());
         }
         // SAFETY: the caller's promise.
-        match unsafe { self.plan(&ns, &request) } {
+        match unsafe { self.plan(ns, request) } {
             Ok(plan) => self.enter(token, plan),
             Err(answer) => answer,
         }
+    }
+
+    /// [`start_long`](Self::start_long) of one of a run.
+    ///
+    /// # Safety
+    /// As for [`start`](Backend::start).
+    #[cold]
+    #[inline(never)]
+    unsafe fn start_next(
+        &mut self,
+        alike: Alike<'_, NamespaceInfo, P::Buffer>,
+        piece: &Piece,
+    ) -> Start {
+        // SAFETY: the caller's promise.
+        unsafe { self.start_long(piece.token, alike.file, &alike.request(piece)) }
     }
 
     /// A completion that is not the end of a simple request, or says that
@@ -137,16 +93,17 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             self.stats.stale += 1;
             return None;
         };
-        hot.idle();
+        let (token, complex, result) = (hot.token, hot.complex(), hot.result);
         self.in_flight -= 1;
-        let (token, simple, result) = (Token::from_raw(hot.token), !hot.complex(), hot.result);
         let status = super::Status::from_field((answer >> 17) as u16);
         if !status.is_success() {
-            Some((token, self.failed(index, status)))
-        } else if simple {
-            Some((token, result))
-        } else {
+            return Some((token, self.failed(index, status)));
+        }
+        hot.idle();
+        if complex {
             self.part_done(index).map(|result| (token, result))
+        } else {
+            Some((token, result))
         }
     }
 
@@ -221,21 +178,46 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     const SHARES_MAPPINGS: bool = P::SHARES_MAPPINGS;
 
-    // Into the engine's loop: there the request stays in registers, and what is
-    // the same for a run of reads is looked up once.
-    #[inline(always)]
+    #[inline]
     unsafe fn start(&mut self, token: Token, request: &Request<NamespaceInfo, P::Buffer>) -> Start {
-        let ns = match request.target {
-            Target::Registered(ns) => ns,
-            Target::Fd(nsid) => match self.look_up(nsid) {
-                Ok(ns) => ns,
-                Err(errno) => return Start::Done(errno.to_result()),
-            },
+        let ns = match self.namespace(request.target) {
+            Ok(ns) => ns,
+            Err(errno) => return Start::Done(errno.to_result()),
         };
-        match self.start_short(token, &ns, request) {
-            Some(start) => start,
+        if let Some(buffer) = &request.buffer {
+            let &Request { addr, len, off, op_flags, .. } = request;
+            let piece = Piece { token, addr, len, off, op_flags };
+            let alike = Alike { opcode: request.opcode, file: &ns, buffer };
+            if let Some(mut short) = self.short(alike)
+                && short.room() != 0
+                && short.start(&piece)
+            {
+                let tail = short.tail();
+                self.went_short(tail);
+                return Start::Pending;
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.start_long(token, &ns, request) }
+    }
+
+    // Into the engine's loop: there the pieces stay in registers.
+    #[inline(always)]
+    unsafe fn start_run(&mut self, alike: Alike<'_, NamespaceInfo, P::Buffer>, run: &mut impl Run) {
+        loop {
+            if let Some(short) = self.short(alike) {
+                run.limit(short.room());
+                let tail = short.start_all(run);
+                self.went_short(tail);
+            }
+            // The next is not short, or there is no room for it, or no next.
+            run.limit(1);
+            let Some(piece) = run.next() else { return };
             // SAFETY: the caller's promise.
-            None => unsafe { self.start_long(token, ns, *request) },
+            let start = unsafe { self.start_next(alike, &piece) };
+            if !run.answer(start) {
+                return;
+            }
         }
     }
 
@@ -249,44 +231,46 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     #[inline]
     fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
-        // No more than there can be: a device that writes entries for ever
-        // does not keep us here.
-        let most = self.most + 1;
-        let mut left = most;
         // Positions and counts of the loop, in registers.
         let mut answers = self.pair.cq.answers();
-        let mut simple = 0;
-        let mut looked = false;
+        let (mut others, mut taken) = (0, 0);
+        // To the end of the queue's memory, and from its start once more: a
+        // device that writes entries for ever does not keep us here.
+        let mut again = true;
         // One place that calls `done`, so that it is compiled into this loop
         // and what it keeps stays in registers, too.
         loop {
-            let (token, result) = if let Some(answer) = answers.next(left) {
-                left -= 1;
+            let (token, result) = if let Some(answer) = answers.next() {
                 let index = answer as u16 & (MAX_SLOTS as u16 - 1);
                 match self.trackers.get_mut(usize::from(index)) {
                     Some(tracker) if tracker.hot.is_simple_end(answer) => {
                         tracker.hot.idle();
-                        simple += 1;
-                        (Token::from_raw(tracker.hot.token), tracker.hot.result)
+                        (tracker.hot.token, tracker.hot.result)
                     }
                     _ => {
-                        self.in_flight -= core::mem::take(&mut simple);
+                        others += 1;
                         match self.settle(answer, index) {
                             Some(end) => end,
                             None => continue,
                         }
                     }
                 }
-            } else if !looked {
-                self.in_flight -= core::mem::take(&mut simple);
-                self.pair.cq.took(&answers);
-                self.look_around(most - left);
-                (looked, left) = (true, 0);
+            } else if !answers.stopped() {
+                let (walked, wrapped) = self.pair.cq.took(&answers);
+                // The others have seen to it themselves.
+                self.in_flight -= walked - core::mem::take(&mut others);
+                taken += walked;
+                if wrapped && core::mem::take(&mut again) {
+                    answers = self.pair.cq.answers();
+                } else {
+                    self.look_around(taken);
+                    answers.stop();
+                }
                 continue;
             } else {
                 let Some(index) = self.ended.pop(self.trackers) else { return };
                 let hot = &self.trackers[usize::from(index)].hot;
-                (Token::from_raw(hot.token), hot.result)
+                (hot.token, hot.result)
             };
             done(token, result);
         }

@@ -74,20 +74,23 @@ pub struct Command {
 }
 
 impl Command {
-    /// The five 64-bit words of the entry that are not always zero, with
-    /// their places.
+    /// The 64-bit words of the entry that are not always zero. The identifier
+    /// goes into bits 16 to 31 of the first.
     #[inline(always)]
-    pub fn words(&self, cid: u16) -> [(usize, u64); 5] {
+    pub fn words(&self, cid: u16) -> [u64; 5] {
         let dword0 = u32::from(self.opcode) | self.psdt | u32::from(cid) << 16;
         [
-            (0, u64::from(dword0) | u64::from(self.nsid) << 32),
-            (3, self.data1),
-            (4, self.data2),
-            (5, u64::from(self.dword10) | u64::from(self.dword11) << 32),
-            (6, u64::from(self.dword12)),
+            u64::from(dword0) | u64::from(self.nsid) << 32,
+            self.data1,
+            self.data2,
+            u64::from(self.dword10) | u64::from(self.dword11) << 32,
+            u64::from(self.dword12),
         ]
     }
 }
+
+/// Where in an entry those words go.
+pub const WORDS: [usize; 5] = [0, 3, 4, 5, 6];
 
 /// A completion queue entry, copied.
 #[derive(Clone, Copy, Debug)]

@@ -4,6 +4,7 @@
 //! is checked against this.
 
 use super::spec::Command;
+use crate::hal::Token;
 
 /// No chunk, no block of vectors, end of a list.
 pub(super) const NONE: u16 = u16::MAX;
@@ -24,16 +25,18 @@ pub(super) struct Hot {
     id: u32,
     /// The tick in which the command was issued.
     pub stamp: u32,
-    pub token: u32,
+    pub token: Token,
     /// The result if all goes well.
     pub result: i32,
 }
 
+/// Of a command.
+const ID: u32 = 0xffff;
 /// The device has a command of the request, and when that ends well there is
 /// nothing more to do. This bit is the phase tag's in a completion, the status
 /// lies above it: so a completion with an error is equal to no identifier with
 /// this bit, nor any completion to one without it.
-const SIMPLE: u32 = 1 << 16;
+const SIMPLE: u32 = ID + 1;
 /// The device has a command of the request, and one has to look further.
 const SLOW: u32 = 1 << 17;
 /// There is more to do when the command ends well: there are more parts, or
@@ -69,10 +72,10 @@ impl Hot {
         self.id = self.id & !SIMPLE | SLOW | ABORTED;
     }
 
-    /// The device has no command of the request any more.
+    /// The device has no command of the request any more; all flags go.
     #[inline(always)]
     pub fn idle(&mut self) {
-        self.id &= !(SIMPLE | SLOW);
+        self.id &= ID;
     }
 
     /// Whether `answer`, a completion's dword 3 with the phase tag set, ends a
@@ -83,14 +86,16 @@ impl Hot {
         self.id == answer
     }
 
-    /// For the slot's next command; answers its identifier.
+    /// For the slot's next command. Answers its identifier, and more in the
+    /// bits above it, for whoever shifts them out.
     #[inline(always)]
-    pub fn issue(&mut self, complex: bool, stamp: u32, token: u32, result: i32) -> u16 {
-        // The number above the slot's bits is the next.
-        let cid = (self.id as u16).wrapping_add(1 << SLOT_BITS);
-        let flags = if complex { SLOW | COMPLEX } else { SIMPLE };
-        *self = Self { id: u32::from(cid) | flags, stamp, token, result };
-        cid
+    pub fn issue(&mut self, complex: bool, stamp: u32, token: Token, result: i32) -> u32 {
+        // The number above the slot's bits is the next. What it carries falls
+        // into the lowest flag, and away.
+        let cid = self.id.wrapping_add(1 << SLOT_BITS);
+        let id = if complex { cid & ID | SLOW | COMPLEX } else { cid | SIMPLE };
+        *self = Self { id, stamp, token, result };
+        id
     }
 }
 
@@ -133,7 +138,7 @@ impl<B> Tracker<B> {
     /// Of a slot without a request.
     pub const fn new() -> Self {
         Self {
-            hot: Hot { id: 0, stamp: 0, token: 0, result: 0 },
+            hot: Hot { id: 0, stamp: 0, token: Token::NONE, result: 0 },
             next: NONE,
             chunk: NONE,
             command: Command {
@@ -226,7 +231,7 @@ mod tests {
         let mut hot = Tracker::<()>::of(7).hot;
         assert!(!hot.issued());
         for complex in [false, true] {
-            let cid = u32::from(hot.issue(complex, 0, 0, 0));
+            let cid = hot.issue(complex, 0, Token::NONE, 0) & ID;
             assert_eq!((cid & 0xfff, hot.issued(), hot.complex()), (7, true, complex));
             assert_eq!(hot.is_simple_end(cid | PHASE), !complex);
             // No status, alone or with others, is taken for a good end.

@@ -12,9 +12,9 @@ mod sq;
 pub use cq::{CompletionQueue, CqHalf};
 pub(crate) use cq::{CqProducer, MadeRoom};
 pub use entry::{CqeCell, SqeCell};
-pub(crate) use entry::{Head, Words};
+pub(crate) use entry::{Group, Head, Words};
 pub use lane::{LaneEnd, Taken, lane};
-pub(crate) use sq::SqConsumer;
+pub(crate) use sq::{ByPlace, SqConsumer};
 pub use sq::{PushError, SqHalf, SubmissionQueue};
 
 use crate::cqe::Cqe;

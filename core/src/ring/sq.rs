@@ -238,6 +238,19 @@ pub(crate) struct ByPlace<'m> {
 }
 
 impl<'m> ByPlace<'m> {
+    /// Whether there is an index array.
+    #[inline(always)]
+    pub fn has_array(self) -> bool {
+        self.array.is_some()
+    }
+
+    /// [`at`](Self::at), for whoever has asked whether there is an
+    /// [array](Self::has_array) and says so at compile time.
+    #[inline(always)]
+    pub fn at_by<const ARRAY: bool>(self, position: u32) -> Option<&'m SqeCell> {
+        if ARRAY { self.at(position) } else { Some(cell(self.sqes, position, self.mask)) }
+    }
+
     /// See [`SqConsumer::entry`].
     #[inline(always)]
     pub fn at(self, position: u32) -> Option<&'m SqeCell> {

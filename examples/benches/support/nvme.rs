@@ -26,8 +26,6 @@ struct Queue {
     entries: u32,
     /// Its own position.
     at: u32,
-    /// The driver's.
-    doorbell: u32,
     phase: bool,
 }
 
@@ -37,6 +35,8 @@ pub struct Ready {
     registers: RefCell<Vec<u32>>,
     /// Admin and one I/O pair: submission and completion queue of each.
     queues: [[Cell<Queue>; 2]; 2],
+    /// As the driver has written them, in this order.
+    doorbells: [Cell<u32>; 4],
 }
 
 // SAFETY: a benchmark has one thread.
@@ -70,7 +70,7 @@ impl Ready {
     fn work(&self, pair: usize) {
         let [submission, completion] = &self.queues[pair];
         let (mut sq, mut cq) = (submission.get(), completion.get());
-        while sq.at != sq.doorbell {
+        while sq.at != self.doorbells[2 * pair].get() {
             let entry = (sq.base as usize + sq.at as usize * 64) as *const u32;
             // SAFETY: the driver's queue, whose memory is never freed here.
             let command: [u32; 16] = unsafe { entry.cast::<[u32; 16]>().read_volatile() };
@@ -134,8 +134,7 @@ impl Mmio for Ready {
         if offset >= DOORBELLS {
             // One store, as to a real register.
             let number = (offset - DOORBELLS) / 4;
-            let queue = &self.queues[number / 2][number % 2];
-            queue.set(Queue { doorbell: value, ..queue.get() });
+            self.doorbells[number].set(value);
             if number == 0 {
                 self.work(0);
             }
