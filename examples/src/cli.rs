@@ -196,6 +196,9 @@ pub struct BenchArgs {
     /// Operations a submission at most [default: DEPTH, at most 32]
     #[arg(long)]
     pub batch: Option<u32>,
+    /// Completions to wait for at once when nothing more can start
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub wait: u32,
     /// Seconds to measure each engine
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, allow_negative_numbers = true)]
     pub time: f64,

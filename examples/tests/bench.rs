@@ -15,13 +15,14 @@ use support::{
     words,
 };
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "engine",
     "mode",
     "rw",
     "bs",
     "depth",
     "batch",
+    "wait",
     "ops",
     "iops",
     "ns_per_op",

@@ -13,6 +13,8 @@ pub struct Load<'a> {
     pub depth: u32,
     /// Operations a submission at most.
     pub batch: u32,
+    /// Completions to wait for at once.
+    pub wait: u32,
     /// Operations that failed, when there is no `work` to count them.
     pub nop_errors: u64,
 }

@@ -174,7 +174,8 @@ fn round(
     seed: u64,
     length: Option<Duration>,
 ) -> Result<u64, Failure> {
-    let mut load = Load { work, depth: lane.depth, batch: lane.batch, nop_errors: 0 };
+    let mut load =
+        Load { work, depth: lane.depth, batch: lane.batch, wait: lane.wait, nop_errors: 0 };
     if let Some(work) = &mut load.work {
         work.begin(pass, seed);
     }

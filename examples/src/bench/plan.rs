@@ -31,6 +31,8 @@ pub struct Plan {
     pub depth: u32,
     /// Operations a submission at most.
     pub batch: u32,
+    /// Completions to wait for at once.
+    pub wait: u32,
     /// How long each engine is measured.
     pub time: Duration,
     /// Bypass the page cache.
@@ -71,6 +73,14 @@ impl Plan {
                 depth = args.depth
             ));
         }
+        if !(1..=args.depth).contains(&args.wait) {
+            return Err(usage!(
+                "--wait {}: give at least 1 completion to wait for, and at most the {} operations \
+                that --depth lets be in flight",
+                args.wait,
+                args.depth
+            ));
+        }
         if !args.time.is_finite() || args.time <= 0.0 || args.time > LONGEST {
             return Err(usage!(
                 "--time {}: give the seconds to measure, more than 0 and at most {LONGEST}, as \
@@ -109,6 +119,7 @@ impl Plan {
             bs: if args.nop { 0 } else { args.bs },
             depth: args.depth,
             batch,
+            wait: args.wait,
             time: Duration::from_secs_f64(args.time),
             direct: args.direct,
             mode: args.mode,
@@ -217,6 +228,8 @@ mod tests {
             ("--depth 40000", "use --depth 32768 or less"),
             ("--batch 0", "--batch 0: nothing would ever be submitted; give 1 or more"),
             ("--batch 64", "use --batch 32 or --depth 64"),
+            ("--wait 0", "--wait 0: give at least 1 completion to wait for"),
+            ("--wait 33", "at most the 32 operations that --depth lets be in flight"),
             ("--sqpoll-cpu 1", "only --mode sqpoll has a polling thread"),
             ("--bs 0", "--bs 0: an operation without bytes moves nothing; give a size such as 4k"),
             ("--bs 64M", "use --bs 33554432 or less, or a smaller --depth"),

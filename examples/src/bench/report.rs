@@ -28,7 +28,7 @@ pub fn json(plan: &Plan, lanes: &[Lane]) -> String {
         let _ = writeln!(
             text,
             "{{\"engine\":\"{}\",\"mode\":\"{}\",\"rw\":\"{}\",\"bs\":{},\"depth\":{},\
-             \"batch\":{},\"ops\":{},\"iops\":{iops:.1},\"ns_per_op\":{ns_per_op:.2},\
+             \"batch\":{},\"wait\":{},\"ops\":{},\"iops\":{iops:.1},\"ns_per_op\":{ns_per_op:.2},\
              \"p50_us\":{p50:.3},\"p99_us\":{p99:.3},\"p999_us\":{p999:.3},\"errors\":{}}}",
             lane.engine.name(),
             lane.engine.mode(),
@@ -36,6 +36,7 @@ pub fn json(plan: &Plan, lanes: &[Lane]) -> String {
             plan.bs,
             lane.depth,
             lane.batch,
+            lane.wait,
             lane.ops(),
             lane.errors,
         );
@@ -76,6 +77,9 @@ fn heading(plan: &Plan, medium: Option<&Medium>, lanes: &[Lane]) -> String {
         );
     }
     let _ = write!(text, ", depth {}, batch {}", plan.depth, plan.batch);
+    if plan.wait > 1 {
+        let _ = write!(text, ", waiting for {} at once", plan.wait);
+    }
     if plan.registered {
         text.push_str(", registered file and buffers");
     }

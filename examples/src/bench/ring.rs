@@ -120,25 +120,36 @@ pub fn run(
     pace: &mut Pace,
     registered: bool,
 ) -> Result<u64, Failure> {
-    let (depth, batch) = (load.depth as usize, load.batch as usize);
+    let [depth, batch, gather] = [load.depth, load.batch, load.wait].map(|n| n as usize);
+    let shape = Shape { depth, batch, gather };
     match &mut load.work {
-        Some(work) if registered => drive(ring, &mut Blocks::<true> { work }, pace, depth, batch),
-        Some(work) => drive(ring, &mut Blocks::<false> { work }, pace, depth, batch),
+        Some(work) if registered => drive(ring, &mut Blocks::<true> { work }, pace, shape),
+        Some(work) => drive(ring, &mut Blocks::<false> { work }, pace, shape),
         None => {
             let mut nops = Nops { next: 0, mask: depth.next_power_of_two() - 1, errors: 0 };
-            let ops = drive(ring, &mut nops, pace, depth, batch)?;
+            let ops = drive(ring, &mut nops, pace, shape)?;
             load.nop_errors += nops.errors;
             Ok(ops)
         }
     }
 }
 
+/// How much at once.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Operations in flight at most.
+    depth: usize,
+    /// Operations a submission at most.
+    batch: usize,
+    /// Completions to wait for.
+    gather: usize,
+}
+
 fn drive<J: Job>(
     ring: &mut IoUring,
     job: &mut J,
     pace: &mut Pace,
-    depth: usize,
-    batch: usize,
+    Shape { depth, batch, gather }: Shape,
 ) -> Result<u64, Failure> {
     let polled = ring.params().is_setup_sqpoll();
     let (submitter, mut sq, mut cq) = ring.split();
@@ -178,9 +189,10 @@ fn drive<J: Job>(
         sq.sync();
         // Wait when nothing more could start; else take what is there and go on.
         let wait = pushed == 0 || in_flight == depth;
-        submit(&submitter, wait, polled, || {
+        let want = if wait { gather.min(in_flight) } else { 0 };
+        submit(&submitter, want, polled, || {
             cq.sync();
-            !cq.is_empty()
+            cq.len() >= want
         })?;
         cq.sync();
         let mut reaped = 0;
@@ -213,11 +225,11 @@ fn drive<J: Job>(
 #[inline(always)]
 fn submit(
     submitter: &Submitter<'_>,
-    wait: bool,
+    want: usize,
     polled: bool,
     mut arrived: impl FnMut() -> bool,
 ) -> Result<(), Failure> {
-    if polled && wait {
+    if polled && want != 0 {
         // A poller's other half polls as well, for a while: this is what SQPOLL is for.
         accept(submitter.submit())?;
         for _ in 0..SPINS {
@@ -227,7 +239,7 @@ fn submit(
             std::hint::spin_loop();
         }
     }
-    accept(submitter.submit_and_wait(usize::from(wait)))
+    accept(submitter.submit_and_wait(want))
 }
 
 #[inline(always)]

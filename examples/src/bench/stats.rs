@@ -27,6 +27,8 @@ pub struct Lane {
     pub depth: u32,
     /// Its batch, which may be less than the plan's.
     pub batch: u32,
+    /// Completions that it waits for at once.
+    pub wait: u32,
     /// Its measured rounds.
     pub rounds: Vec<Round>,
     /// The latencies of all measured rounds.
@@ -48,6 +50,7 @@ impl Lane {
             pace: Pace::new(plan.depth.next_power_of_two()),
             depth,
             batch,
+            wait: plan.wait.min(depth),
             rounds: Vec::new(),
             latencies: histogram(),
             errors: 0,

@@ -16,6 +16,8 @@ const FIO: &str = "/bin/fio";
 /// What the run is with.
 struct Run {
     depth: u64,
+    /// Completions to wait for at once.
+    wait: u64,
     seconds: u64,
     /// More words for the program's command line.
     more: Vec<String>,
@@ -32,7 +34,8 @@ struct Figures {
 /// Runs a benchmark on controller 0 and says how many reads a second it did.
 ///
 /// Arguments: `driver=kernel` (as it comes), `kernel-strongest` or `annulus`;
-/// `depth=N`, `seconds=N`, and `with=WORD,WORD` for the program. The load is
+/// `depth=N`, `seconds=N`, `wait=N` (completions to wait for at once, if the
+/// depth allows), and `with=WORD,WORD` for the program. The load is
 /// on processor 0; the medium's count must bear the program out.
 pub fn measures(context: &mut Context) -> Result<String, String> {
     let number = |name: &str| {
@@ -42,6 +45,7 @@ pub fn measures(context: &mut Context) -> Result<String, String> {
     let more = context.arg("with").map(|with| with.split(',').map(String::from).collect());
     let run = Run {
         depth: number("depth")?,
+        wait: context.arg("wait").map_or(Ok(1), |_| number("wait"))?,
         seconds: number("seconds")?,
         more: more.unwrap_or_default(),
     };
@@ -100,6 +104,7 @@ fn fio(function: &Function, run: &Run, settings: &[&str]) -> Result<Command, Str
     command.args(["--direct=1", "--rw=randread", "--bs=4k", "--norandommap", "--time_based"]);
     command.arg(format!("--filename={}", device.display()));
     command.arg(format!("--iodepth={}", run.depth));
+    command.arg(format!("--iodepth_batch_complete_min={}", run.wait.min(run.depth)));
     command.arg(format!("--runtime={}", run.seconds));
     command.args(settings).args(&run.more);
     Ok(command)
@@ -109,6 +114,7 @@ fn annulus(function: &Function, run: &Run) -> Command {
     let mut command = Command::new(ANNULUS);
     command.args(["bench", "--vfio", &function.address, "--rw", "randread", "--bs", "4k"]);
     command.args(["--depth", &run.depth.to_string(), "--time", &run.seconds.to_string()]);
+    command.args(["--wait", &run.wait.min(run.depth).to_string()]);
     command.arg("--json").args(&run.more);
     command
 }

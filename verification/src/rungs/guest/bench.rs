@@ -24,7 +24,12 @@ const DEPTHS: [u64; 3] = [1, 32, 128];
 const CONTENDERS: &[(&str, &str)] = &[
     ("kernel, as it comes", "driver=kernel"),
     ("kernel, at its strongest", "driver=kernel-strongest"),
+    ("the same, 16 completions at a time", "driver=kernel-strongest wait=16"),
     ("Annulus, polled", "driver=annulus with=--registered,--completions,polled"),
+    (
+        "the same, 16 completions at a time",
+        "driver=annulus wait=16 with=--registered,--completions,polled",
+    ),
     (
         "Annulus, polled, SQPOLL on the other processor",
         "driver=annulus with=--registered,--completions,polled,--mode,sqpoll,--sqpoll-cpu,1",
