@@ -290,7 +290,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         // Two loads say that nothing has come home: the head of the return
         // list, and the flags, which show TASKRUN and CQ_OVERFLOW.
         let home = self.shared.slots.any_returned()
-            || self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+            || self.shared.showing(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)
+            // Whoever else writes this memory may have cleared the flag.
+            || !self.overflow.is_empty();
         let did = home && self.come_home();
         self.backend.polling() && self.poll_backend() || did
     }

@@ -140,6 +140,7 @@ impl<P: Platform> Short<'_, P> {
                 ..Command::default()
             };
             (tracker.source, tracker.addr) = (Source::Mapped(buffer), addr);
+            (tracker.position, tracker.block_shift) = (off, self.shift as u8);
             (tracker.part, tracker.left, tracker.chunk) = (len.into(), 0, NONE);
         }
         let cid = tracker.hot.issue(P::NEEDS_SYNC, self.tick, token, len as i32);

@@ -38,6 +38,8 @@ const LINK_CHANGED: u16 = 1 << 8;
 const EVENTS: u16 = ATTENTION | PRESENCE_CHANGED | LINK_CHANGED;
 const OCCUPIED: u16 = 1 << 6;
 
+/// Looks at what has happened, while more comes.
+const MOST_LOOKS: usize = 16;
 /// A command to a slot takes no longer (PCIe 6.7.3.2), in ms.
 const COMMAND_MS: u64 = 1_000;
 
@@ -150,14 +152,24 @@ impl<'c, C: ConfigSpace> Slot<'c, C> {
     /// What has happened since this was asked last. An interrupt comes for
     /// what happens after it.
     pub fn acknowledge(&self) -> Events {
-        let status = self.express.read16(STATUS);
-        if status == u16::MAX {
-            // The port is gone, with everything behind it.
-            return Events { attention: false, changed: true };
+        let mut seen = 0;
+        // A message is sent when the first event comes, not for those that
+        // join it (PCIe 6.7.3.4): until there is none left, but not for ever
+        // if the port lies.
+        for _ in 0..MOST_LOOKS {
+            let status = self.express.read16(STATUS);
+            if status == u16::MAX {
+                // The port is gone, with everything behind it.
+                return Events { attention: false, changed: true };
+            }
+            if status & EVENTS == 0 {
+                break;
+            }
+            seen |= status;
+            self.express.write16(STATUS, status & EVENTS);
         }
-        self.express.write16(STATUS, status & EVENTS);
-        let changed = status & (PRESENCE_CHANGED | LINK_CHANGED) != 0;
-        Events { attention: status & ATTENTION != 0, changed }
+        let changed = seen & (PRESENCE_CHANGED | LINK_CHANGED) != 0;
+        Events { attention: seen & ATTENTION != 0, changed }
     }
 
     /// Whether there is something in it.
@@ -186,7 +198,8 @@ impl<'c, C: ConfigSpace> Slot<'c, C> {
     }
 
     /// Gives power to what is in the slot. It can be reached in a second or so,
-    /// and has to be set up ([`set_up`](super::set_up)).
+    /// and has to be set up. [`set_up`](super::set_up) takes every function
+    /// off the bus for a moment: no other device may be in use then.
     ///
     /// # Errors
     /// As [`power_off`](Self::power_off).

@@ -199,7 +199,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         };
         let indirect = disk.features() & feature::INDIRECT_DESC != 0;
         let Some(plan) = Places::of(options, &info, size, indirect, trackers.len()) else {
-            let why = "it has no room for a request without indirect descriptors";
+            let why = "it has no room for a request of one block: a larger queue, or indirect descriptors, may help";
             return give_back(ring, Error::Queue { queue, why });
         };
         let block = u64::from(info.block);

@@ -5,7 +5,7 @@ use core::ops::Deref;
 use annulus::errno::Errno;
 
 use super::backend::DiskBackend;
-use super::disk::{GONE, KIND};
+use super::disk::{GONE, KIND, RESETTING};
 use super::issue::head;
 use super::places::STATUS;
 use super::queue::Next;
@@ -24,6 +24,11 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'_, P
         if self.in_flight != 0 || !self.waiting.is_empty() {
             return Err(Error::Argument("ask for a disk's id while nothing is in flight"));
         }
+        // Others may have reset it since this ring looked; that ends.
+        while self.disk.state() & KIND == RESETTING {
+            self.disk.platform().relax();
+        }
+        self.notice_state();
         match self.disk.state() {
             state if state == self.armed => {}
             state if state & KIND == GONE => return Err(Error::Gone),

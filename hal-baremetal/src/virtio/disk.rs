@@ -249,22 +249,34 @@ impl<P: Platform, T: Transport> Disk<P, T> {
 
     /// A queue that no ring has.
     pub(super) fn attach(&self) -> Result<Attached, Error> {
+        loop {
+            if let Some(answer) = self.try_attach() {
+                return answer;
+            }
+            // Whoever resets it is about to take the lock.
+            self.platform.relax();
+        }
+    }
+
+    /// [`attach`](Self::attach), unless a reset is about to begin: the queues
+    /// are another incarnation's then.
+    fn try_attach(&self) -> Option<Result<Attached, Error>> {
         self.with_cold(|cold| {
-            // A reset holds the lock.
             let (state, info) = (self.state(), cold.info);
             match state & KIND {
-                GONE => return Err(Error::Gone),
-                DEAD => return Err(Error::Dead),
+                GONE => return Some(Err(Error::Gone)),
+                DEAD => return Some(Err(Error::Dead)),
+                RESETTING => return None,
                 _ => {}
             }
             let slots = cold.slots[..usize::from(cold.count)].iter_mut();
             let free = (0..).zip(slots).find(|(_, slot)| !slot.taken && slot.ring.is_some());
             let Some((queue, slot)) = free else {
-                return Err(Error::NoQueue { queues: cold.count });
+                return Some(Err(Error::NoQueue { queues: cold.count }));
             };
             slot.taken = true;
             let ring = slot.ring.take().expect("looked for above");
-            Ok(Attached { queue, ring, size: slot.size, at: slot.at, state, info })
+            Some(Ok(Attached { queue, ring, size: slot.size, at: slot.at, state, info }))
         })
     }
 
@@ -351,8 +363,12 @@ impl<P: Platform, T: Transport> Disk<P, T> {
     /// then do others see that.
     pub(super) fn retire(&self, seen: u32) {
         if self.claim(seen) {
-            self.with_cold(|cold| self.quieten(cold));
-            self.state.store(seen.wrapping_add(INCARNATION) & !KIND | GONE, Ordering::Relaxed);
+            let gone = seen.wrapping_add(INCARNATION) & !KIND | GONE;
+            self.with_cold(|cold| {
+                self.quieten(cold);
+                // With the lock, as in `reset`.
+                self.state.store(gone, Ordering::Relaxed);
+            });
         }
     }
 
@@ -373,21 +389,21 @@ impl<P: Platform, T: Transport> Disk<P, T> {
         if !self.claim(seen) {
             return;
         }
-        let result = self.with_cold(|cold| {
+        let next = seen.wrapping_add(INCARNATION) & !KIND;
+        self.with_cold(|cold| {
             let brought = self.bring_up_again(cold);
             if brought.is_err() {
                 self.quieten(cold);
             }
-            brought
-        });
-        let next = seen.wrapping_add(INCARNATION) & !KIND;
-        let state = next
-            | match result {
+            let kind = match brought {
                 Ok(()) => RUNNING,
                 Err(Error::Gone) => GONE,
                 Err(_) => DEAD,
             };
-        self.state.store(state, Ordering::Relaxed);
+            // With the lock: who has it never finds queues of one incarnation
+            // and the state of another.
+            self.state.store(next | kind, Ordering::Relaxed);
+        });
     }
 
     fn bring_up_again(&self, cold: &mut Cold) -> Result<(), Error> {

@@ -39,7 +39,9 @@ impl Places {
         let segments = info.segments.min(u32::from(u16::MAX)) as u16;
         let pieces = options.segments.min(segments).min(limit);
         // What a block needs has room whatever the caller says.
-        let least = info.block.div_ceil(info.segment_bytes.max(1)).min(limit.into()) as u16;
+        let least = info.block.div_ceil(info.segment_bytes.max(1));
+        // With less, no part of a request would come to a block.
+        let least = u16::try_from(least).ok().filter(|least| *least <= limit)?;
         let pieces = pieces.max(least);
         let (shift, pieces) = if indirect {
             (0, pieces)

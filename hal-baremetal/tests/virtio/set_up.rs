@@ -119,6 +119,18 @@ fn queues_that_cannot_be_used() {
 }
 
 #[test]
+fn a_block_in_more_pieces_than_a_queue_has_room_for() {
+    let mut setup = Setup { queue_size: 4, block: 4096, segment_bytes: 512, ..Setup::default() };
+    setup.features |= bit::SIZE_MAX;
+    let fake = fake(setup);
+    let on = disk::<_, false>(&fake, mmio(&fake), quick()).unwrap();
+    let error = Side::new(&on, &polled(), 8).err().unwrap();
+    assert!(matches!(error, Error::Queue { queue: 0, .. }), "{error}");
+    drop(on);
+    fake.check();
+}
+
+#[test]
 fn vectors_that_there_are_not() {
     let setup = Setup { vectors: 2, ..Setup::default() };
     let some = fake(setup.clone());
