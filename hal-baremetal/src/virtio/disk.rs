@@ -194,7 +194,8 @@ impl<P: Platform, T: Transport> Disk<P, T> {
     }
 
     /// Pages of memory that were given up since the device could not be made
-    /// quiet. 0 unless something is very wrong.
+    /// quiet. 0 unless something is very wrong: then the device may also still
+    /// write to registered buffers whose requests have ended.
     pub fn leaked_pages(&self) -> u32 {
         // Relaxed: a statistic.
         self.leaked.load(Ordering::Relaxed)
