@@ -172,6 +172,18 @@ pub enum Start {
     NoRoom,
 }
 
+/// What became of [`Backend::cancel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// It had not begun (it waited for readiness, for a worker, for room), and
+    /// comes home with `-ECANCELED`, once, by the completer or by
+    /// [`Backend::poll`].
+    Ended,
+    /// It is under way and ends by itself: `-EALREADY` for who wanted to
+    /// cancel it.
+    Running,
+}
+
 /// Where a request of a [`Run`] differs from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
@@ -358,6 +370,13 @@ pub trait Backend {
     #[inline]
     fn deadline(&mut self) -> Option<u64> {
         None
+    }
+
+    /// Ends a pending request if it has not begun. Not after a
+    /// [`resume`](Backend::resume) that answered [`Start::Done`].
+    fn cancel(&mut self, token: Token) -> Cancel {
+        let _ = token;
+        Cancel::Running
     }
 
     /// Ends everything that has not begun to run with `-ECANCELED`, through
