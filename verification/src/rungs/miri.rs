@@ -38,7 +38,9 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let mut steps = Vec::new();
     for target in TARGETS {
         let setup = miri(&["miri", "setup"], target, "strict");
-        steps.push(Step::command(format!("set-up for {target}"), setup));
+        steps.push(Step::command(format!("set-up for {target}"), setup).alone());
+    }
+    for target in TARGETS {
         let core = ["miri", "test", "-p", "annulus", "--no-fail-fast", "--lib"];
         let tests = miri(&core, target, "strict").args(["--tests"]).show("test result: ok");
         steps.push(Step::command(format!("core on {target}"), tests));

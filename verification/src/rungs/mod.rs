@@ -44,6 +44,9 @@ pub struct Rung {
     pub needs: &'static [Need],
     /// Its steps.
     pub steps: fn(&Wishes) -> Vec<Step>,
+    /// How many of them may run at once: more than one where a step keeps one
+    /// core busy and measures no time.
+    pub at_once: usize,
 }
 
 /// What a step found out, or why it failed.
@@ -58,6 +61,9 @@ pub struct Step {
     pub name: String,
     /// What it does.
     pub work: Work,
+    /// Others need it: it begins when all before it have ended, and what comes
+    /// after it begins when it has.
+    pub alone: bool,
 }
 
 /// What a step does.
@@ -71,12 +77,17 @@ pub enum Work {
 impl Step {
     /// A step that is a command.
     pub fn command(name: impl Into<String>, cmd: Cmd) -> Self {
-        Self { name: name.into(), work: Work::Command(cmd) }
+        Self { name: name.into(), work: Work::Command(cmd), alone: false }
     }
 
     /// A step that is a check.
     pub fn check(name: impl Into<String>, check: impl FnOnce(Duration) -> Found + 'static) -> Self {
-        Self { name: name.into(), work: Work::Check(Box::new(check)) }
+        Self { name: name.into(), work: Work::Check(Box::new(check)), alone: true }
+    }
+
+    /// The same, but not beside another.
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 }
 
@@ -92,6 +103,7 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(15), minutes(30)),
         needs: &[Need::Targets(test::TARGETS), Need::Components("stable", &["clippy", "rustfmt"])],
         steps: test::steps,
+        at_once: 1,
     },
     Rung {
         name: "loom",
@@ -99,6 +111,7 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(15), minutes(240)),
         needs: &[],
         steps: loom::steps,
+        at_once: 1,
     },
     Rung {
         name: "miri",
@@ -106,6 +119,7 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(30), minutes(60)),
         needs: &[Need::Nightly(&["miri", "rust-src"])],
         steps: miri::steps,
+        at_once: 2,
     },
     Rung {
         name: "kernel",
@@ -113,6 +127,7 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(15), minutes(120)),
         needs: &[Need::IoUring],
         steps: kernel::steps,
+        at_once: 1,
     },
     Rung {
         name: "guest",
@@ -120,6 +135,7 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(28), minutes(100)),
         needs: guest::NEEDS,
         steps: guest::steps,
+        at_once: 1,
     },
 ];
 
