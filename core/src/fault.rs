@@ -177,6 +177,16 @@ faults! {
     WorkerSleepsThroughEnd: Loom,
     /// A stop does not wake the idle workers.
     WorkersNotSentAway: Loom,
+    /// A worker that could not be made is still counted as one.
+    WorkerNeverMadeCounts: Loom,
+    /// A worker that could not be made is still believed to be on its way.
+    WorkerNeverMadeComes: Loom,
+    /// A class that has workers is not owed the one that could not be made in passing.
+    WorkerOwedForgotten: Loom,
+    /// The work of a class whose first worker cannot be made is left in its queue.
+    WorkerlessWorkKept: Loom,
+    /// A worker beyond its class's limit leaves without calling another to the job.
+    SurplusSaysNothing: Loom,
     /// A submission does not look whether the engine has ended.
     EndNotChecked: Loom,
     /// The fallback slot is never given back.

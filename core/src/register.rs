@@ -48,6 +48,11 @@ pub enum Call<'a> {
     UnregisterBuffers,
     /// `IORING_REGISTER_PROBE`: which opcodes are carried out.
     Probe(&'a mut Probe),
+    /// `IORING_REGISTER_IOWQ_MAX_WORKERS`: how many bounded and how many
+    /// unbounded workers there may be; 0 leaves a number as it is. The old ones
+    /// come back in their place. `EINVAL` for more than `i32::MAX`, and where
+    /// there are no workers.
+    MaxWorkers(&'a mut [u32; 2]),
     /// The ring's statistics.
     Stats(&'a mut Stats),
     /// A readable picture of the ring's state.

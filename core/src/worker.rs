@@ -17,20 +17,24 @@
 //!   block devices), *unbounded* work may take for ever. One never waits for
 //!   the other's workers.
 //! * A class grows by what [`dispatch`](Pool::dispatch) finds queued beyond
-//!   the workers already on their way, up to its limit. Growth that fails is
-//!   not fatal while the class has a worker. Without any, a passing failure
-//!   leaves the work queued and asks to be called again, a final one cancels
-//!   it; nothing is left hanging.
+//!   the workers already on their way, up to its limit, which can be changed.
+//!   A creation that fails in passing is owed: `dispatch` asks to be called
+//!   again, and does not wait. One that fails for good is not fatal while the
+//!   class has a worker; without any, the queued work is cancelled, and nothing
+//!   is owed any more. Nothing is left hanging.
 //! * Idle workers are woken newest first, each on a word of its own: the
 //!   caches stay warm, one job wakes one worker, and the surplus ages out.
+//! * A worker beyond a limit that was lowered leaves after the job it is at,
+//!   and calls another if it was on its way to a job.
 
 use crate::fault::{self, Fault};
-use crate::hal::{Clock, Park, Parked};
-use crate::sync::{Mutex, Ordering};
+use crate::hal::Park;
+use crate::sync::Mutex;
 
 mod lane;
+mod life;
 pub use lane::Seat;
-use lane::{IDLE, Lane, NIL};
+use lane::{Lane, NIL};
 
 /// How a job behaves, and so which workers may take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,8 @@ pub enum SpawnError {
 /// Makes workers.
 pub trait Spawn {
     /// Starts something that calls [`Pool::next`] with `worker` and carries
-    /// out the jobs it gets until there is none. Must not wait for it.
+    /// out the jobs it gets until there is none. Must not wait, neither for it
+    /// nor for a better moment: a passing failure is tried again.
     ///
     /// # Errors
     /// Why there is no worker; `worker` is then forgotten.
@@ -72,6 +77,8 @@ pub trait Spawn {
 pub struct Worker {
     class: Class,
     seat: u32,
+    /// Creations that failed in passing for the same need, before this one.
+    tries: u32,
     /// Woken or just made, and counted in `coming` until it says hello.
     arriving: bool,
 }
@@ -85,6 +92,13 @@ impl Worker {
     /// Its seat's index, unique among the living workers of the pool.
     pub fn seat(&self) -> usize {
         self.seat as usize
+    }
+
+    /// How often a worker could not be made in passing since its class last
+    /// got one, or had all that it needed. A place that finds it has been
+    /// trying for too long answers [`SpawnError::Final`].
+    pub fn tries(&self) -> u32 {
+        self.tries
     }
 }
 
@@ -116,29 +130,47 @@ pub struct Pool<L, S> {
 /// What [`Pool::dispatch`] has to do outside the lock.
 enum Step {
     Wake(u32),
-    Make(u32),
+    Make(Worker),
     Done,
-}
-
-/// What [`Pool::next`] found.
-enum Next {
-    Job(u32),
-    Sleep,
-    Leave,
 }
 
 impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
     /// A pool for slots `0..links.len()`; of the seats the first `bounded`
-    /// are the bounded class's, the others the unbounded one's.
+    /// are the bounded class's, the others the unbounded one's. Each class is
+    /// limited by its seats, and by [`set_limit`](Self::set_limit).
     ///
     /// A class without a seat has no workers: its work is cancelled.
     pub fn new(links: L, seats: S, bounded: usize) -> Self {
-        let mut lanes = [Lane::new(), Lane::new()];
+        let others = seats.as_ref().len().saturating_sub(bounded);
+        let mut lanes = [bounded, others].map(|seats| Lane::new(seats as u32));
         // Backwards, so that the lowest seat is on top.
         for seat in (0..seats.as_ref().len()).rev() {
             lanes[usize::from(seat >= bounded)].push_free(seats.as_ref(), seat as u32);
         }
         Self { state: Mutex::new(State { links, lanes, stopping: false }), seats }
+    }
+
+    /// How many workers a class may have. More than its seats it never has.
+    pub fn limit(&self, class: Class) -> u32 {
+        self.state.with(|state| state.lanes[class as usize].limit)
+    }
+
+    /// Changes a class's limit. Workers beyond it leave: those that are idle
+    /// now, the others after the job that they are at. The last one stays,
+    /// even if the limit is 0, as long as there is work; with a limit of 0
+    /// none is made, and work that finds no worker is cancelled.
+    pub fn set_limit(&self, class: Class, limit: u32, place: &impl Park) {
+        self.state.with(|state| state.lanes[class as usize].limit = limit);
+        // Who is called and finds no work leaves, if it is one too many.
+        let pop = || {
+            self.state.with(|state| {
+                let lane = &mut state.lanes[class as usize];
+                if lane.surplus() > lane.coming { lane.pop_idle(self.seats.as_ref()) } else { None }
+            })
+        };
+        while let Some(seat) = pop() {
+            place.unpark(&self.seats.as_ref()[seat as usize].word);
+        }
     }
 
     /// Queues slot `index`. False if the pool has been stopped: the caller
@@ -159,16 +191,17 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
     /// Wakes or makes workers until there is one on its way for every queued
     /// job, as far as the limits allow.
     ///
-    /// Jobs of a class that cannot have a worker go to `cancelled`. True if
-    /// work is left that only another call can move: a class has no worker,
-    /// for a passing reason.
+    /// Jobs of a class that cannot have a worker go to `cancelled`. True if a
+    /// worker is owed: it could not be made for a passing reason, so call
+    /// again after a while. Until then the workers that the class has go on
+    /// with its queue; if it has none, nobody else will move it.
     pub fn dispatch(
         &self,
         place: &impl Park,
         spawn: &impl Spawn,
         mut cancelled: impl FnMut(u32),
     ) -> bool {
-        let mut again = false;
+        let mut owed = false;
         for class in Class::ALL {
             loop {
                 match self.step(class) {
@@ -178,20 +211,23 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
                             place.unpark(&self.seats.as_ref()[seat as usize].word);
                         }
                     }
-                    Step::Make(seat) => {
-                        let worker = Worker { class, seat, arriving: true };
-                        if let Err(why) = spawn.spawn(worker) {
-                            again |= self.not_made(class, seat, why, &mut cancelled);
-                            break;
+                    Step::Make(worker) => {
+                        let seat = worker.seat;
+                        match spawn.spawn(worker) {
+                            Ok(()) => self.made(class),
+                            Err(why) => {
+                                owed |= self.not_made(class, seat, why, &mut cancelled);
+                                break;
+                            }
                         }
                     }
                 }
             }
-            if !self.has_seats(class) {
+            if !self.can_have_workers(class) {
                 self.drain(class, &mut cancelled);
             }
         }
-        again
+        owed
     }
 
     fn step(&self, class: Class) -> Step {
@@ -199,23 +235,33 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
         self.state.with(|state| {
             let lane = &mut state.lanes[class as usize];
             if lane.queued <= lane.coming {
+                lane.tries = 0;
                 return Step::Done;
             }
             if let Some(seat) = lane.pop_idle(seats) {
                 return Step::Wake(seat);
             }
-            match lane.pop_free(seats) {
+            let seat = if lane.workers < lane.limit { lane.pop_free(seats) } else { None };
+            match seat {
                 Some(seat) => {
                     lane.workers += 1;
                     lane.coming += 1;
-                    Step::Make(seat)
+                    Step::Make(Worker { class, seat, tries: lane.tries, arriving: true })
                 }
-                None => Step::Done,
+                None => {
+                    lane.tries = 0;
+                    Step::Done
+                }
             }
         })
     }
 
-    /// A worker could not be made. True if that leaves its class stranded.
+    /// A worker has been made: the next that fails is another matter.
+    fn made(&self, class: Class) {
+        self.state.with(|state| state.lanes[class as usize].tries = 0);
+    }
+
+    /// A worker could not be made. True if it is owed.
     fn not_made(
         &self,
         class: Class,
@@ -223,17 +269,21 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
         why: SpawnError,
         cancelled: &mut impl FnMut(u32),
     ) -> bool {
-        let stranded = self.state.with(|state| {
+        let (wanted, alone) = self.state.with(|state| {
             let lane = &mut state.lanes[class as usize];
-            lane.workers -= 1;
-            lane.coming -= 1;
+            lane.workers -= u32::from(!fault::on(Fault::WorkerNeverMadeCounts));
+            lane.coming -= u32::from(!fault::on(Fault::WorkerNeverMadeComes));
             lane.push_free(self.seats.as_ref(), seat);
-            lane.workers == 0 && lane.queued > 0
+            let wanted = lane.queued > lane.coming;
+            let again = wanted && why == SpawnError::Passing;
+            lane.tries = if again { lane.tries.saturating_add(1) } else { 0 };
+            (wanted, lane.workers == 0)
         });
         match why {
-            SpawnError::Passing => stranded,
+            SpawnError::Passing if fault::on(Fault::WorkerOwedForgotten) => wanted && alone,
+            SpawnError::Passing => wanted,
             SpawnError::Final => {
-                if stranded {
+                if alone && !fault::on(Fault::WorkerlessWorkKept) {
                     self.drain(class, cancelled);
                 }
                 false
@@ -241,10 +291,10 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
         }
     }
 
-    fn has_seats(&self, class: Class) -> bool {
+    fn can_have_workers(&self, class: Class) -> bool {
         self.state.with(|state| {
             let lane = &state.lanes[class as usize];
-            lane.free != NIL || lane.workers > 0
+            lane.workers > 0 || lane.limit > 0 && lane.free != NIL
         })
     }
 
@@ -255,6 +305,15 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
         while let Some(index) = pop() {
             cancelled(index);
         }
+    }
+
+    /// Takes the job of slot `index` away, if it is queued. It is the
+    /// caller's again then, who cancels it.
+    pub fn take(&self, index: u32) -> bool {
+        self.state.with(|state| {
+            let links = state.links.as_mut();
+            state.lanes.iter_mut().any(|lane| lane.remove(links, index))
+        })
     }
 
     /// Hands every job that has not begun to `cancelled`.
@@ -282,74 +341,6 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
         }
     }
 
-    /// The worker's next job; sleeps until there is one. `None` tells the
-    /// worker to end: the pool stops, or there was nothing to do for `idle`
-    /// nanoseconds. Its seat is given away then.
-    pub fn next<H: Park + Clock>(&self, worker: &mut Worker, place: &H, idle: u64) -> Option<u32> {
-        loop {
-            match self.look(worker) {
-                Next::Job(index) => return Some(index),
-                Next::Leave => return None,
-                Next::Sleep => {
-                    if !self.sleep(worker, place, idle) {
-                        return None;
-                    }
-                    worker.arriving = true;
-                }
-            }
-        }
-    }
-
-    fn look(&self, worker: &mut Worker) -> Next {
-        let seats = self.seats.as_ref();
-        self.state.with(|state| {
-            let lane = &mut state.lanes[worker.class as usize];
-            if worker.arriving {
-                worker.arriving = false;
-                lane.coming -= u32::from(!fault::on(Fault::WorkerComesForEver));
-            }
-            if let Some(index) = lane.pop(state.links.as_mut()) {
-                return Next::Job(index);
-            }
-            if state.stopping && !fault::on(Fault::WorkerSleepsThroughEnd) {
-                lane.workers -= 1;
-                lane.push_free(seats, worker.seat);
-                return Next::Leave;
-            }
-            lane.push_idle(seats, worker.seat);
-            Next::Sleep
-        })
-    }
-
-    /// Sleeps on the worker's seat. False if nobody called in time; the
-    /// worker has left then.
-    fn sleep<H: Park + Clock>(&self, worker: &Worker, place: &H, idle: u64) -> bool {
-        let seats = self.seats.as_ref();
-        let word = &seats[worker.seat as usize].word;
-        let deadline = place.now().saturating_add(idle);
-        loop {
-            // Relaxed: the queue is read under the lock, which orders it.
-            if word.load(Ordering::Relaxed) != IDLE {
-                return true;
-            }
-            if place.park(word, IDLE, Some(deadline)) != Parked::TimedOut {
-                continue;
-            }
-            // Under the lock it is certain whether somebody has called.
-            let left = self.state.with(|state| {
-                if !fault::on(Fault::WorkerLeavesCalled) && word.load(Ordering::Relaxed) != IDLE {
-                    return false;
-                }
-                let lane = &mut state.lanes[worker.class as usize];
-                lane.remove_idle(seats, worker.seat);
-                lane.workers -= 1;
-                lane.push_free(seats, worker.seat);
-                true
-            });
-            return !left;
-        }
-    }
-
     /// What a class is doing.
     pub fn load(&self, class: Class) -> Load {
         self.state.with(|state| {
@@ -357,7 +348,14 @@ impl<L: AsMut<[u32]>, S: AsRef<[Seat]>> Pool<L, S> {
             Load { queued: lane.queued, workers: lane.workers, idle: lane.idle_count }
         })
     }
+
+    /// How many jobs the class's workers have taken from the queue.
+    pub fn taken(&self, class: Class) -> u64 {
+        self.state.with(|state| state.lanes[class as usize].taken)
+    }
 }
 
+#[cfg(all(test, not(loom)))]
+mod property;
 #[cfg(all(test, not(loom)))]
 mod tests;

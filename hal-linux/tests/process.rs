@@ -155,3 +155,72 @@ fn workers_grow_to_their_limit_and_no_class_means_no_work() {
     assert!(run(&mut ring, &syncs).iter().all(|cqe| cqe.result() == -libc::ECANCELED));
     assert_eq!(one(&mut ring, &opcode::Nop::new().build()), 0);
 }
+
+#[test]
+fn limits_of_workers_are_read_and_set() {
+    let _alone = alone();
+    for (name, mut builder) in builders() {
+        eprintln!("-- {name}");
+        let file = tempfile::tempfile().unwrap();
+        let syncs = [opcode::Fsync::new(fd(&file)).build(); 32];
+        let mut ring = builder.max_workers(3, 5).build(32).unwrap();
+        let set = |ring: &Ring, mut max: [u32; 2]| {
+            ring.submitter().register_iowq_max_workers(&mut max).map(|()| max)
+        };
+        assert_eq!(set(&ring, [0, 0]).unwrap(), [3, 5]);
+        assert_eq!(set(&ring, [1, 0]).unwrap(), [3, 5]);
+        assert_eq!(set(&ring, [0, 7]).unwrap(), [1, 5]);
+        assert_eq!(set(&ring, [0, 0]).unwrap(), [1, 7]);
+        for bad in [[1 << 31, 2], [2, 1 << 31]] {
+            assert_eq!(set(&ring, bad).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
+        assert_eq!(set(&ring, [0, 0]).unwrap(), [1, 7], "nothing was set");
+        // They hold.
+        assert!(run(&mut ring, &syncs).iter().all(|cqe| cqe.result() == 0));
+        assert_eq!(threads("annulus-wrk"), 1);
+        set(&ring, [4, 0]).unwrap();
+        while threads("annulus-wrk") < 2 {
+            assert!(run(&mut ring, &syncs).iter().all(|cqe| cqe.result() == 0));
+        }
+        // Workers beyond a lowered one leave.
+        set(&ring, [1, 0]).unwrap();
+        for _ in 0..1000 {
+            if threads("annulus-wrk") == 1 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(threads("annulus-wrk"), 1);
+        assert!(run(&mut ring, &syncs).iter().all(|cqe| cqe.result() == 0));
+    }
+}
+
+#[test]
+fn a_class_without_workers_can_be_given_some() {
+    let _alone = alone();
+    let file = tempfile::tempfile().unwrap();
+    let sync = opcode::Fsync::new(fd(&file)).build();
+    let mut ring = Ring::builder().max_workers(0, 1).build(8).unwrap();
+    assert_eq!(one(&mut ring, &sync), -libc::ECANCELED);
+    let mut max = [2, 0];
+    ring.submitter().register_iowq_max_workers(&mut max).unwrap();
+    assert_eq!(max, [0, 1]);
+    assert_eq!(one(&mut ring, &sync), 0);
+}
+
+#[test]
+fn idle_workers_leave() {
+    let _alone = alone();
+    let file = tempfile::tempfile().unwrap();
+    let syncs = [opcode::Fsync::new(fd(&file)).build(); 8];
+    let mut ring = Ring::new(8).unwrap();
+    run(&mut ring, &syncs);
+    assert!(threads("annulus-wrk") > 0);
+    let begun = Instant::now();
+    while threads("annulus-wrk") > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "they stay");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(begun.elapsed() > Duration::from_secs(4), "after five seconds, as in io-wq");
+    assert_eq!(one(&mut ring, &syncs[0]), 0);
+}

@@ -317,6 +317,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             // would keep us awake.
             self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         }
+        if self.short && self.backend.unattended() {
+            // Hidden when the list was taken.
+            self.shared.show_taskrun();
+        }
         did
     }
 

@@ -104,6 +104,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 });
                 Ok(0)
             }
+            Call::MaxWorkers(counts) => {
+                if counts.iter().any(|&count| i32::try_from(count).is_err()) {
+                    return Err(Errno::EINVAL);
+                }
+                self.backend.max_workers(counts).map(|()| 0)
+            }
             Call::Stats(stats) => {
                 *stats = self.stats();
                 Ok(0)

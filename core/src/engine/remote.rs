@@ -68,6 +68,15 @@ impl<'m, H: Host> Completer<'m, H> {
         self.shared.wake_engine();
     }
 
+    /// Asks an application that drives its ring inline to do so: shows TASKRUN,
+    /// for as long as [`Backend::unattended`](crate::hal::Backend::unattended)
+    /// says. Any other ring is driven anyhow.
+    pub fn call_in(&self) {
+        if self.shared.mode == Mode::Inline {
+            self.shared.show_taskrun();
+        }
+    }
+
     /// The place the ring runs in.
     pub fn host(&self) -> &'m H {
         &self.shared.host

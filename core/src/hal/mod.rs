@@ -372,6 +372,25 @@ pub trait Backend {
         None
     }
 
+    /// Sets how many bounded and how many unbounded workers there may be, where
+    /// it is not 0, and tells what it was before (at most `i32::MAX` each).
+    ///
+    /// # Errors
+    /// `EINVAL`: there are no workers here.
+    fn max_workers(&mut self, counts: &mut [u32; 2]) -> Result<(), Errno> {
+        let _ = counts;
+        Err(Errno::EINVAL)
+    }
+
+    /// Whether something waits for the ring to be driven and will never come
+    /// home by itself (a worker that could not be made yet). An application
+    /// that drives its ring inline, and is outside of it, is asked to come
+    /// back ([`Completer::call_in`](crate::engine::Completer::call_in)); this
+    /// says whether it still has to, when it has done so.
+    fn unattended(&mut self) -> bool {
+        false
+    }
+
     /// Ends a pending request if it has not begun. Not after a
     /// [`resume`](Backend::resume) that answered [`Start::Done`].
     fn cancel(&mut self, token: Token) -> Cancel {

@@ -45,10 +45,16 @@ pub(super) struct Lane {
     pub workers: u32,
     /// Workers woken or made that have not looked at the queue since.
     pub coming: u32,
+    /// Seats that may be in use.
+    pub limit: u32,
+    /// Creations that have failed in passing and are tried again.
+    pub tries: u32,
+    /// Jobs taken by workers.
+    pub taken: u64,
 }
 
 impl Lane {
-    pub fn new() -> Self {
+    pub fn new(limit: u32) -> Self {
         Self {
             head: NIL,
             tail: NIL,
@@ -58,7 +64,15 @@ impl Lane {
             free: NIL,
             workers: 0,
             coming: 0,
+            limit,
+            tries: 0,
+            taken: 0,
         }
+    }
+
+    /// Workers beyond the limit. One is never too many.
+    pub fn surplus(&self) -> u32 {
+        self.workers.saturating_sub(self.limit.max(1))
     }
 
     pub fn push(&mut self, links: &mut [u32], index: u32) {
@@ -82,6 +96,27 @@ impl Lane {
         }
         self.queued -= 1;
         Some(index)
+    }
+
+    /// Takes one certain job out, wherever it is. False if it is not there.
+    pub fn remove(&mut self, links: &mut [u32], index: u32) -> bool {
+        let (mut above, mut at) = (NIL, self.head);
+        while at != index {
+            if at == NIL {
+                return false;
+            }
+            (above, at) = (at, links[at as usize]);
+        }
+        let below = links[index as usize];
+        match above {
+            NIL => self.head = below,
+            above => links[above as usize] = below,
+        }
+        if below == NIL {
+            self.tail = above;
+        }
+        self.queued -= 1;
+        true
     }
 
     pub fn push_free(&mut self, seats: &[Seat], seat: u32) {

@@ -31,7 +31,8 @@ models! {
         sqpoll_cq_room 3, sqpoll_starved 2, sqpoll_mail 3, sqpoll_stop 3, sqpoll_stop_waiting 3;
     served: served_claim all, served_work all, served_return 3, served_mail 3, served_room 3,
         served_polled 3, served_stop 2;
-    workers: workers_run 3, workers_wake 3, workers_leave 3, workers_fail 3, workers_stop 3;
+    workers: workers_run 3, workers_wake 3, workers_leave 3, workers_fail 3, workers_stop 3,
+        workers_retry 3, workers_owed 2, workers_given_up 3, workers_limit 2, workers_stop_making 3;
 }
 
 pub fn model(name: &str) -> &'static Model {
@@ -113,7 +114,13 @@ pub fn expect(fault: Fault) -> Expect {
 
         WorkerNotWoken | WorkerComesForEver => &["workers_wake"],
         WorkerLeavesCalled => &["workers_leave"],
-        WorkerSleepsThroughEnd | WorkersNotSentAway => &["workers_stop"],
+        WorkerSleepsThroughEnd => &["workers_stop", "workers_stop_making"],
+        WorkersNotSentAway => &["workers_stop"],
+        WorkerNeverMadeCounts => &["workers_retry", "workers_given_up"],
+        WorkerNeverMadeComes => &["workers_retry", "workers_owed", "workers_given_up"],
+        WorkerOwedForgotten => &["workers_owed"],
+        WorkerlessWorkKept => &["workers_fail", "workers_given_up"],
+        SurplusSaysNothing => &["workers_limit"],
 
         #[allow(unreachable_patterns)] // the engine faults are another rung's
         _ => return Expect::Unknown,

@@ -39,7 +39,14 @@ impl Lane {
         Ok(())
     }
 
-    fn ring(&self) {
+    /// Asks an application that drives its ring inline to do so.
+    pub fn call_in(&self) {
+        self.completer.call_in();
+        self.ring();
+    }
+
+    /// Rings the bell, where the engine does not.
+    pub fn ring(&self) {
         if self.bell {
             self.host().cqes_posted();
         }

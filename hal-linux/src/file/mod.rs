@@ -38,7 +38,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use annulus::engine::Completer;
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Clock, Request, Start, Target, Token};
+use annulus::hal::{Backend, Request, Start, Target, Token};
 use annulus::uapi;
 use annulus::worker::{Class, Load};
 use rustix::mm::{Advice, madvise};
@@ -102,12 +102,7 @@ pub struct FileBackend {
     blocking_writes: Hints,
     /// `/dev/null`, for checking buffers; opened when first needed.
     null: Option<OwnedFd>,
-    /// When creation of a stranded class's worker is tried again.
-    retry_at: u64,
 }
-
-/// Between tries for a class without any worker.
-const RETRY_NS: u64 = 1_000_000;
 
 impl FileBackend {
     /// A backend for slots `0..slots` (the reserved one counted).
@@ -129,7 +124,6 @@ impl FileBackend {
             poller: None,
             blocking_writes: Hints::default(),
             null: None,
-            retry_at: 0,
         }
     }
 
@@ -292,18 +286,27 @@ impl Backend for FileBackend {
     }
 
     fn poll(&mut self, _done: impl FnMut(Token, i32)) {
-        let now = self.shared().lane.host().now();
-        if self.workers.stranded && now >= self.retry_at {
-            self.retry_at = now + RETRY_NS;
-            self.workers.dispatch();
-        }
+        self.workers.retry();
     }
 
-    /// While creation of a first worker fails for a passing reason: nobody
-    /// but us will try again, so the engine must not sleep.
+    /// While a worker could not be made yet, and it is time to try again.
     #[inline]
     fn polling(&self) -> bool {
-        self.workers.stranded
+        self.workers.due()
+    }
+
+    #[inline]
+    fn deadline(&mut self) -> Option<u64> {
+        self.workers.retry_at()
+    }
+
+    fn unattended(&mut self) -> bool {
+        self.workers.unattended()
+    }
+
+    fn max_workers(&mut self, counts: &mut [u32; 2]) -> Result<(), Errno> {
+        self.workers.set_limits(counts);
+        Ok(())
     }
 
     fn cancel_all(&mut self) {

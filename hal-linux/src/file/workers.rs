@@ -1,4 +1,9 @@
 //! The threads of the worker pool, and what they share with the engine.
+//!
+//! A thread that cannot be made just now is tried again by whoever drives the
+//! ring, between other things: its sleep has a deadline as long as one is owed.
+//! An application that drives its ring itself and is outside of it is asked to
+//! come back (TASKRUN, and the eventfd), for nobody else would try.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
@@ -18,8 +23,11 @@ use crate::threads;
 /// A worker without work leaves after this long, as in io-wq.
 const IDLE_NS: u64 = 5_000_000_000;
 
-/// A class without any worker is tried again for this long before the
-/// shortage counts as final and its work is cancelled.
+/// Between two tries to make a thread.
+const RETRY_NS: u64 = 5_000_000;
+
+/// After so long a shortage counts as final: the work of a class without any
+/// worker is cancelled, one that has some grows no further for now.
 const KEEP_TRYING_NS: u64 = 1_000_000_000;
 
 /// What the engine and the workers share.
@@ -107,19 +115,21 @@ pub struct Workers {
     pub shared: Arc<Shared>,
     /// One a seat, so that the last thread there can be waited for.
     threads: RefCell<Box<[Option<JoinHandle<()>>]>>,
-    /// Since when a class without workers has not got one; none if all have.
-    failing_since: Cell<Option<u64>>,
+    /// Since when a class has not got the thread that it needs.
+    failing_since: [Cell<u64>; 2],
     /// Work is queued that nobody has been woken for.
     pushed: bool,
-    /// Work is queued that nobody can be woken for: creation failed for a
-    /// passing reason.
-    pub stranded: bool,
+    /// A thread could not be made for a passing reason, and is tried again.
+    owed: bool,
+    /// When.
+    retry_at: Cell<u64>,
 }
 
 impl Workers {
     /// A pool for `slots` requests. Threads are made when there is work.
     pub fn new(slots: usize, limits: Limits, blocks: Blocks, lane: Lane) -> Self {
-        let seats = (limits.bounded + limits.unbounded) as usize;
+        // More than requests could never all have work.
+        let seats = 2 * slots;
         let shared = Shared {
             jobs: (0..slots).map(|_| UnsafeCell::new(Job::empty())).collect(),
             held: Held::new(slots),
@@ -128,16 +138,19 @@ impl Workers {
             pool: Pool::new(
                 vec![0; slots].into_boxed_slice(),
                 (0..seats).map(|_| Seat::new()).collect(),
-                limits.bounded as usize,
+                slots,
             ),
             lane,
         };
+        shared.pool.set_limit(Class::Bounded, limits.bounded, lane.host());
+        shared.pool.set_limit(Class::Unbounded, limits.unbounded, lane.host());
         Self {
             shared: Arc::new(shared),
             threads: RefCell::new((0..seats).map(|_| None).collect()),
-            failing_since: Cell::new(None),
+            failing_since: [const { Cell::new(0) }; 2],
             pushed: false,
-            stranded: false,
+            owed: false,
+            retry_at: Cell::new(0),
         }
     }
 
@@ -165,14 +178,53 @@ impl Workers {
     }
 
     /// Looks for a worker for everything queued.
-    pub fn dispatch(&mut self) {
+    fn dispatch(&mut self) {
         self.pushed = false;
         let shared = &self.shared;
-        self.stranded =
-            shared.pool.dispatch(shared.lane.host(), self, |index| shared.cancel(index));
-        if !self.stranded {
-            self.failing_since.set(None);
+        self.owed = shared.pool.dispatch(shared.lane.host(), self, |index| shared.cancel(index));
+        if self.owed {
+            shared.lane.call_in();
         }
+    }
+
+    /// When to [`retry`](Self::retry), if at all.
+    pub fn retry_at(&self) -> Option<u64> {
+        self.owed.then(|| self.retry_at.get())
+    }
+
+    /// Whether it is time to.
+    #[inline]
+    pub fn due(&self) -> bool {
+        self.owed && self.shared.lane.host().now() >= self.retry_at.get()
+    }
+
+    /// Tries again to make the thread that is owed, if it is time.
+    pub fn retry(&mut self) {
+        if self.due() {
+            self.dispatch();
+        }
+    }
+
+    /// Whether nobody but the ring's driver moves what is queued.
+    pub fn unattended(&self) -> bool {
+        if self.owed {
+            self.shared.lane.ring();
+        }
+        self.owed
+    }
+
+    /// Sets the limits that are not 0; tells the old ones.
+    pub fn set_limits(&mut self, counts: &mut [u32; 2]) {
+        let shared = &self.shared;
+        for (class, count) in Class::ALL.into_iter().zip(counts) {
+            let old = shared.pool.limit(class);
+            if *count != 0 {
+                shared.pool.set_limit(class, (*count).min(threads::limit()), shared.lane.host());
+            }
+            *count = old;
+        }
+        // Raised, there may be room for what is queued.
+        self.dispatch();
     }
 
     /// What a class is doing.
@@ -184,7 +236,7 @@ impl Workers {
     pub fn cancel_queued(&mut self) {
         self.shared.cancel_waiting();
         self.shared.pool.cancel_queued(|index| self.shared.cancel(index));
-        self.stranded = false;
+        self.owed = false;
     }
 
     /// Sends the workers away and waits for them.
@@ -200,10 +252,33 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// A thread could not be made.
+    fn not_made(&self, class: Class, tries: u32, e: &io::Error) -> SpawnError {
+        if !threads::passes(e) {
+            return SpawnError::Final;
+        }
+        let now = self.shared.lane.host().now();
+        let since = &self.failing_since[class as usize];
+        if tries == 0 {
+            since.set(now);
+        }
+        self.retry_at.set(now + RETRY_NS);
+        match now.saturating_sub(since.get()) {
+            passed if passed < KEEP_TRYING_NS => SpawnError::Passing,
+            _ => SpawnError::Final,
+        }
+    }
+}
+
 impl Spawn for Workers {
     fn spawn(&self, mut worker: Worker) -> Result<(), SpawnError> {
-        let seat = worker.seat();
-        let (class, shared) = (worker.class(), Arc::clone(&self.shared));
+        let (seat, class, tries) = (worker.seat(), worker.class(), worker.tries());
+        if tries > 0 && self.shared.lane.host().now() < self.retry_at.get() {
+            // Submissions meanwhile need not pay for a call in vain.
+            return Err(SpawnError::Passing);
+        }
+        let shared = Arc::clone(&self.shared);
         let name = match class {
             Class::Bounded => "annulus-wrk",
             Class::Unbounded => "annulus-wrk-unb",
@@ -215,26 +290,15 @@ impl Spawn for Workers {
                 shared.end(index, |job| unsafe { job.carry_out(&shared.blocks) });
             }
         });
-        match made {
-            Ok(thread) => {
-                // The seat's last thread gave it away as its last act; it is
-                // at its very end.
-                if let Some(last) = self.threads.borrow_mut()[seat].replace(thread) {
-                    let _ = last.join();
-                }
-                Ok(())
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let now = self.shared.lane.host().now();
-                let since = self.failing_since.get().unwrap_or(now);
-                self.failing_since.set(Some(since));
-                if now.saturating_sub(since) < KEEP_TRYING_NS {
-                    Err(SpawnError::Passing)
-                } else {
-                    Err(SpawnError::Final)
-                }
-            }
-            Err(_) => Err(SpawnError::Final),
+        let thread = made.map_err(|e| self.not_made(class, tries, &e))?;
+        // The seat's last thread gave it away as its last act; it is at its
+        // very end.
+        if let Some(last) = self.threads.borrow_mut()[seat].replace(thread) {
+            let _ = last.join();
         }
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

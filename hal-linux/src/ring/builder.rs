@@ -145,7 +145,8 @@ impl Builder {
     /// The most workers of each class. Otherwise the kernel's rule for the
     /// bounded ones (as many as SQ entries, at most four a CPU), and 64
     /// unbounded. A class of 0 has no workers: what needs one ends with
-    /// `-ECANCELED`.
+    /// `-ECANCELED`. [`Submitter::register_iowq_max_workers`](super::Submitter::register_iowq_max_workers)
+    /// changes it later.
     pub fn max_workers(&mut self, bounded: u32, unbounded: u32) -> &mut Self {
         self.workers = Some((bounded, unbounded));
         self
@@ -224,13 +225,12 @@ impl Builder {
         }
     }
 
-    fn limits(&self, sq: u32, requests: u32) -> Limits {
+    fn limits(&self, sq: u32) -> Limits {
         let (bounded, unbounded) = self.workers.unwrap_or_else(|| {
             let cpus = available_parallelism().map_or(1, |n| n.get() as u32);
             (sq.min(4 * cpus), UNBOUNDED)
         });
-        // More than requests could never all have work.
-        Limits { bounded: bounded.min(requests + 1), unbounded: unbounded.min(requests + 1) }
+        Limits { bounded, unbounded }
     }
 
     /// `IORING_SETUP_*` that the engine does not know of.
@@ -255,11 +255,24 @@ impl Builder {
         let blocks =
             Blocks::new().map_err(|e| Error::System { what: "address space", source: e.into() })?;
         let slots = plan.requests as usize + 1;
-        let limits = self.limits(plan.sq_entries, plan.requests);
+        let limits = self.limits(plan.sq_entries);
         let bell = plan.mode == Mode::Inline;
         self.set_up(plan, host, (), |completer| {
             FileBackend::new(slots, limits, blocks, completer, bell)
         })
+    }
+
+    /// As [`build`](Self::build), with a backend for so many slots that the
+    /// caller makes.
+    #[cfg(test)]
+    pub(crate) fn build_with(
+        &self,
+        entries: u32,
+        backend: impl FnOnce(usize, Completer<'static, &'static LinuxHost>) -> FileBackend,
+    ) -> Result<Ring, Error> {
+        let plan = self.plan(entries, MAX_REQUESTS)?;
+        let slots = plan.requests as usize + 1;
+        self.set_up(plan, LinuxHost::new(self.bell()?), (), |completer| backend(slots, completer))
     }
 
     /// Checks what was asked for. `most`: requests that the backend can have.

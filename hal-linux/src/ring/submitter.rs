@@ -211,6 +211,19 @@ impl<B: RingBackend> Submitter<'_, B> {
         self.call(Call::UnregisterBuffers).map(drop)
     }
 
+    /// How many bounded and how many unbounded workers there may be; 0 leaves
+    /// a number as it is, and the old ones come back in their place
+    /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`). As in the kernel, what exceeds
+    /// `RLIMIT_NPROC` becomes that. Workers beyond a lowered limit leave when
+    /// they have done what they are at.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number beyond `i32::MAX`, and for a ring on a device,
+    /// which has no workers.
+    pub fn register_iowq_max_workers(&self, max: &mut [u32; 2]) -> io::Result<()> {
+        self.call(Call::MaxWorkers(max)).map(drop)
+    }
+
     /// Asks which opcodes the ring carries out.
     ///
     /// # Errors
