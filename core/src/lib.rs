@@ -16,6 +16,8 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+#[allow(unsafe_code)] // copies the data of requests
+pub mod block;
 pub mod config;
 pub mod cqe;
 #[allow(unsafe_code)] // starts requests and hands out memory; see its files

@@ -3,21 +3,18 @@
 use core::marker::PhantomData;
 use core::ops::Deref;
 
-use super::bounce::Bounce;
 use super::identify::{NamespaceInfo, SglAlignment};
 use super::memory::alloc_all;
 use super::prp;
 use super::queue::{Reaped, Submissions};
 use super::spec::{Command, admin};
-use super::tracker::{MAX_SLOTS, Tracker, Waiting};
-use super::vectors::{FreeVectors, Vectors};
-use super::{Controller, Error, Platform, RecentError};
+use super::tracker::{MAX_SLOTS, Tracker};
+use super::{Controller, Error, Platform, RecentError, Vectors};
+use crate::block::{Copies, Pace, Waiting};
 use crate::hal::device::{Coherent, PAGE};
 
 /// For creating and deleting queues.
 const QUEUE_TIMEOUT_NS: u64 = 5_000_000_000;
-/// Polls between two looks at the clock, less one, at most.
-pub(super) const SELDOM: u32 = 1023;
 /// No state of a controller: it would be one that is gone.
 pub(super) const NO_PAIR: u32 = u32::MAX;
 
@@ -120,13 +117,7 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) gate: u32,
     /// The incarnation that this ring knows.
     pub(super) seen: u32,
-    pub(super) tick: u32,
-    pub(super) polls: u32,
-    /// When none of these bits is set in `polls`, it is time to look at the
-    /// clock. A ring that is polled rarely looks more often.
-    pub(super) look: u32,
-    /// When that was last.
-    pub(super) looked: u64,
+    pub(super) pace: Pace,
     pub(super) idle: u32,
     pub(super) completions: Completions,
     pub(super) waiting: Waiting,
@@ -136,10 +127,7 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) list_pages: usize,
     pub(super) sgl: Option<SglAlignment>,
     pub(super) max_zeroes: u64,
-    pub(super) bounce: Bounce,
-    pub(super) vectors: &'m mut [Vectors],
-    pub(super) free_vectors: FreeVectors,
-    pub(super) next_tick: Option<u64>,
+    pub(super) copies: Copies<'m>,
     pub(super) tries: u8,
     /// This incarnation of the controller has no queue pair for this ring.
     pub(super) lost: bool,
@@ -196,8 +184,8 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let entries_bytes = |bytes: usize| entries as usize * bytes;
         let lens = [entries_bytes(64), entries_bytes(16), trackers.len() * list_pages * PAGE];
         let memory = alloc_all(platform, lens).and_then(|own| {
-            match Bounce::new(platform, options.bounce_buffers, options.bounce_bytes) {
-                Ok(bounce) => Ok((own, bounce)),
+            match Copies::new(platform, options.bounce_buffers, options.bounce_bytes, vectors) {
+                Ok(copies) => Ok((own, copies)),
                 Err(errno) => {
                     for memory in own {
                         // SAFETY: from this platform, and not used yet.
@@ -207,7 +195,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 }
             }
         });
-        let ([sq, cq, lists], bounce) = match memory {
+        let ([sq, cq, lists], copies) = match memory {
             Ok(memory) => memory,
             Err(errno) => {
                 controller.with_admin(|_, admin| admin.ids.put(qid));
@@ -220,7 +208,6 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             cq: Reaped::new(cq, entries, controller.doorbell(qid, true)),
         };
         let seen = controller.state();
-        let free_vectors = FreeVectors::new(vectors);
         for (index, tracker) in (0..).zip(trackers.iter_mut()) {
             // The slot's part of its commands' identifiers.
             *tracker = Tracker::of(index);
@@ -235,10 +222,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             seen,
             armed: NO_PAIR,
             gate: NO_PAIR,
-            tick: 0,
-            polls: 0,
-            look: SELDOM,
-            looked: 0,
+            pace: Pace::new(),
             idle: 0,
             completions: options.completions,
             waiting: Waiting::new(),
@@ -247,10 +231,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             list_pages,
             sgl,
             max_zeroes,
-            bounce,
-            vectors,
-            free_vectors,
-            next_tick: None,
+            copies,
             tries: 0,
             lost: false,
             cancelled: false,
@@ -407,7 +388,7 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Drop for NvmeBackend<'_, P, 
         };
         let platform = self.controller.platform();
         let own = [self.pair.sq.memory(), self.pair.cq.memory(), Coherent { ..self.lists }];
-        for memory in own.into_iter().chain(self.bounce.take_memory()) {
+        for memory in own.into_iter().chain(self.copies.take_memory()) {
             if quiet {
                 // SAFETY: from this platform; the device has no queue here
                 // any more, and the backend ends.

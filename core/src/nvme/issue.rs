@@ -6,17 +6,14 @@ use super::backend::NvmeBackend;
 use super::identify::NamespaceInfo;
 use super::prp::{self, List};
 use super::spec::{self, Command, nvm};
-use super::tracker::{NONE, Source};
 use super::{Controller, Platform};
+use crate::block::{Medium, NONE, Source, Transfer};
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::device::{PAGE, Span};
 use crate::hal::{Request, Start, Token};
-use crate::types::Iovec;
 use crate::uapi;
 
-/// The most bytes of one read or write (`MAX_RW_COUNT`).
-const MAX_RW: u64 = 0x7fff_f000;
 /// A hole whose bytes may read as anything: no more than a hint.
 const HINT: i32 = uapi::FALLOC_FL_PUNCH_HOLE | uapi::FALLOC_FL_NO_HIDE_STALE;
 /// Blocks of one command (16 bits, 0's based).
@@ -52,20 +49,14 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         request: &Request<NamespaceInfo, P::Buffer>,
     ) -> Planned<P::Buffer> {
         match request.opcode {
-            // SAFETY: the caller's promise.
-            uapi::IORING_OP_READ | uapi::IORING_OP_READ_FIXED => unsafe {
-                self.plan_transfer(ns, request, false, u64::from(request.len))
-            },
-            // SAFETY: as above.
-            uapi::IORING_OP_WRITE | uapi::IORING_OP_WRITE_FIXED => unsafe {
-                self.plan_transfer(ns, request, true, u64::from(request.len))
-            },
-            uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV => {
-                // SAFETY: as above.
-                let bytes = unsafe { vector_bytes(request) }.map_err(Start::Refused)?;
-                let write = request.opcode == uapi::IORING_OP_WRITEV;
-                // SAFETY: as above.
-                unsafe { self.plan_transfer(ns, request, write, bytes) }
+            uapi::IORING_OP_READ
+            | uapi::IORING_OP_READ_FIXED
+            | uapi::IORING_OP_READV
+            | uapi::IORING_OP_WRITE
+            | uapi::IORING_OP_WRITE_FIXED
+            | uapi::IORING_OP_WRITEV => {
+                // SAFETY: the caller's promise.
+                unsafe { self.plan_transfer(ns, request) }
             }
             uapi::IORING_OP_FSYNC
                 if !self.controller.info().write_cache || fault::on(Fault::FlushForgotten) =>
@@ -90,7 +81,16 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         }
     }
 
-    /// A read or write: as of a block device opened with `O_DIRECT`.
+    fn medium(&self, ns: &NamespaceInfo) -> Medium {
+        Medium {
+            bytes: ns.bytes,
+            block: ns.block(),
+            read_only: ns.read_only,
+            polled: self.polled(),
+        }
+    }
+
+    /// A read or write.
     ///
     /// # Safety
     /// As for [`plan`](Self::plan).
@@ -98,68 +98,22 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         &mut self,
         ns: &NamespaceInfo,
         request: &Request<NamespaceInfo, P::Buffer>,
-        write: bool,
-        bytes: u64,
     ) -> Planned<P::Buffer> {
-        let known = uapi::RWF_DSYNC | uapi::RWF_SYNC | uapi::RWF_NOWAIT | uapi::RWF_HIPRI;
-        let flags = request.op_flags as i32;
-        if flags & !known != 0 {
-            return done(Errno::EOPNOTSUPP);
-        }
-        if flags & uapi::RWF_HIPRI != 0 && !self.polled() {
-            return done(Errno::EINVAL);
-        }
-        if write && ns.read_only {
-            return done(Errno::EROFS);
-        }
-        let position = request.off;
-        // Above i64::MAX, -1 (no current position here) included.
-        if position > i64::MAX as u64 {
-            return done(Errno::EINVAL);
-        }
-        let bytes = bytes.min(MAX_RW);
-        if bytes == 0 || position >= ns.bytes && !write {
-            return Err(Start::Done(0));
-        }
-        if position >= ns.bytes {
-            return done(Errno::ENOSPC);
-        }
-        let bytes = bytes.min(ns.bytes - position);
-        if (position | bytes) & u64::from(ns.block() - 1) != 0 {
-            return done(Errno::EINVAL);
-        }
-        let addr = usize::try_from(request.addr).unwrap_or(0);
-        let vectored = matches!(request.opcode, uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV);
-        if addr == 0 || !vectored && addr.checked_add(bytes as usize).is_none() {
-            return done(Errno::EFAULT);
-        }
+        // SAFETY: the caller's promise.
+        let transfer = unsafe { self.medium(ns).transfer(request) }?;
+        let Transfer { write, position, bytes, addr, sync, .. } = transfer;
         let opcode = if write { nvm::WRITE } else { nvm::READ };
         let mut plan = self.bare(ns, opcode, position, bytes);
-        let sync = flags & (uapi::RWF_DSYNC | uapi::RWF_SYNC) != 0;
         if write && sync && self.controller.info().write_cache {
             plan.command.dword12 = spec::FUA;
         }
         plan.result = bytes as i32;
-        plan.addr = addr;
-        plan.source = match request.buffer {
-            Some(buffer) if self.reachable(&buffer, addr, bytes as usize) => Source::Mapped(buffer),
-            _ if self.bounce.chunk() == 0 => return done(Errno::EFAULT),
-            _ if vectored => {
-                let Some(index) = self.free_vectors.take(self.vectors) else {
-                    return Err(if self.vectors.is_empty() {
-                        Start::Done(Errno::ENOMEM.to_result())
-                    } else {
-                        Start::NoRoom
-                    });
-                };
-                // SAFETY: the caller's promise: an array of `len` vectors.
-                let vectors = (0..request.len as usize)
-                    .map(|at| unsafe { iovecs(request).add(at).read_unaligned() });
-                self.vectors[usize::from(index)].fill(vectors);
-                plan.addr = 0;
-                Source::Vectors(index)
+        (plan.source, plan.addr) = match request.buffer {
+            Some(buffer) if self.reachable(&buffer, addr, bytes as usize) => {
+                (Source::Mapped(buffer), addr)
             }
-            _ => Source::Copied,
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.copies.plan(request, &transfer) }?,
         };
         Ok(plan)
     }
@@ -178,7 +132,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         ns: &NamespaceInfo,
         request: &Request<NamespaceInfo, P::Buffer>,
     ) -> Planned<P::Buffer> {
-        let (mode, position, bytes) = (request.len as i32, request.off, request.addr);
+        let mode = request.len as i32;
         let keep = uapi::FALLOC_FL_KEEP_SIZE;
         let info = self.controller.info();
         let zeroes = if info.write_zeroes { nvm::WRITE_ZEROES } else { 0 };
@@ -188,25 +142,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             HINT if info.dataset_management => nvm::DATASET_MANAGEMENT,
             _ => 0,
         };
-        if position > i64::MAX as u64 || bytes == 0 || bytes > i64::MAX as u64 {
-            return done(Errno::EINVAL);
-        }
-        if opcode == 0 {
-            return done(Errno::EOPNOTSUPP);
-        }
-        if ns.read_only {
-            return done(Errno::EROFS);
-        }
-        if position >= ns.bytes {
-            return done(Errno::EINVAL);
-        }
-        let bytes = match ns.bytes - position {
-            left if bytes > left && mode & keep == 0 => return done(Errno::EINVAL),
-            left => bytes.min(left),
-        };
-        if (position | bytes) & u64::from(ns.block() - 1) != 0 {
-            return done(Errno::EINVAL);
-        }
+        let (position, bytes) = self.medium(ns).range(request, opcode != 0)?;
         let mut plan = self.bare(ns, opcode, position, bytes);
         let hole = mode & uapi::FALLOC_FL_PUNCH_HOLE != 0;
         if opcode == nvm::WRITE_ZEROES && hole && ns.zeroes_deallocate {
@@ -244,9 +180,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             return false;
         }
         let slot = usize::from(index);
-        let copied = matches!(self.trackers[slot].source, Source::Copied | Source::Vectors(_));
+        let copied = self.trackers[slot].source.is_copied();
         if copied && self.trackers[slot].chunk == NONE {
-            let Some(chunk) = self.bounce.take() else { return false };
+            let Some(chunk) = self.copies.take() else { return false };
             self.trackers[slot].chunk = chunk;
             self.stats.bounced += 1;
         }
@@ -259,7 +195,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             Source::None => (MAX_BLOCKS << shift).min(self.max_zeroes),
             Source::Mapped(_) => (MAX_BLOCKS << shift).min(self.max_part.into()),
             _ => {
-                let chunk = self.bounce.chunk() as u64;
+                let chunk = self.copies.chunk() as u64;
                 (MAX_BLOCKS << shift).min(self.max_part.into()).min(chunk)
             }
         };
@@ -295,25 +231,12 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 unsafe { prp::point(&mut command, || list, self.sgl, span(0), part as usize, span) }
             }
             Source::Copied | Source::Vectors(_) => {
-                let (at, device) = self.bounce.at(tracker.chunk);
+                let device = self.copies.device(tracker.chunk);
                 if command.opcode == nvm::WRITE {
+                    let (chunk, source) = (tracker.chunk, &tracker.source);
                     // SAFETY: the request's memory (`start`'s promise), and a
                     // chunk that is this request's alone.
-                    unsafe {
-                        copy(
-                            &tracker.source,
-                            self.vectors,
-                            tracker.addr,
-                            part as usize,
-                            |piece, addr, len| {
-                                core::ptr::copy_nonoverlapping(
-                                    core::ptr::with_exposed_provenance::<u8>(addr),
-                                    at.add(piece),
-                                    len,
-                                );
-                            },
-                        );
-                    }
+                    unsafe { self.copies.fill(chunk, source, tracker.addr, part as usize) };
                 }
                 let span = |skip| whole(device + skip as u64);
                 // SAFETY: as above.
@@ -326,7 +249,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         tracker.part = part;
         tracker.left -= part;
         let hot = &mut tracker.hot;
-        let cid = hot.issue(true, self.tick, hot.token, hot.result);
+        let cid = hot.issue(true, self.pace.tick(), hot.token, hot.result);
         self.in_flight += 1;
         self.pair.sq.push(&command, cid as u16);
         true
@@ -357,17 +280,8 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 }
                 _ if fault::on(Fault::BounceNotCopied) => {}
                 source => {
-                    let (at, _) = self.bounce.at(tracker.chunk);
                     // SAFETY: as for the way there, in `issue`.
-                    unsafe {
-                        copy(source, self.vectors, tracker.addr, part, |piece, addr, len| {
-                            core::ptr::copy_nonoverlapping(
-                                at.add(piece),
-                                core::ptr::with_exposed_provenance_mut::<u8>(addr),
-                                len,
-                            );
-                        });
-                    }
+                    unsafe { self.copies.empty(tracker.chunk, source, tracker.addr, part) };
                 }
             }
         }
@@ -394,58 +308,6 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     pub(super) fn free_parts(&mut self, index: u16) {
         let tracker = &mut self.trackers[usize::from(index)];
         tracker.hot.idle();
-        let chunk = core::mem::replace(&mut tracker.chunk, NONE);
-        if chunk != NONE {
-            self.bounce.put(chunk);
-        }
-        if let Source::Vectors(block) = core::mem::replace(&mut tracker.source, Source::None) {
-            self.free_vectors.put(self.vectors, block);
-        }
+        self.copies.give_back(&mut tracker.chunk, &mut tracker.source);
     }
-}
-
-/// Calls `f` for each piece of the memory of a part: where it lies in the
-/// bounce buffer, its address, its length.
-fn copy<B>(
-    source: &Source<B>,
-    vectors: &[super::Vectors],
-    addr: usize,
-    part: usize,
-    mut f: impl FnMut(usize, usize, usize),
-) {
-    let mut piece = 0;
-    match source {
-        Source::Vectors(block) => vectors[usize::from(*block)].pieces(addr, part, |addr, len| {
-            f(piece, addr, len);
-            piece += len;
-        }),
-        _ => f(0, addr, part),
-    }
-}
-
-fn iovecs<F, M>(request: &Request<F, M>) -> *const Iovec {
-    core::ptr::with_exposed_provenance(request.addr as usize)
-}
-
-/// The bytes of all vectors of a request.
-///
-/// # Safety
-/// The request's array of vectors is valid.
-unsafe fn vector_bytes<F, M>(request: &Request<F, M>) -> Result<u64, i32> {
-    if request.len != 0 && request.addr == 0 {
-        return Err(Errno::EFAULT.to_result());
-    }
-    let mut bytes: u64 = 0;
-    for at in 0..request.len as usize {
-        // SAFETY: the caller's promise.
-        let segment = unsafe { iovecs(request).add(at).read_unaligned() };
-        if segment.len > isize::MAX as usize {
-            return Err(Errno::EINVAL.to_result());
-        }
-        if segment.len != 0 && segment.base.addr().checked_add(segment.len).is_none() {
-            return Err(Errno::EFAULT.to_result());
-        }
-        bytes = bytes.saturating_add(segment.len as u64);
-    }
-    Ok(bytes)
 }

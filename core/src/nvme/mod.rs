@@ -39,7 +39,6 @@
 
 mod admin;
 mod backend;
-mod bounce;
 mod bring_up;
 mod controller;
 mod describe;
@@ -57,7 +56,6 @@ mod short;
 mod spec;
 mod status;
 mod tracker;
-mod vectors;
 
 pub use backend::{BackendStats, Completions, NvmeBackend, QueueOptions};
 pub use controller::{Controller, Limits, Options};
@@ -66,8 +64,8 @@ pub use identify::{ControllerInfo, NamespaceInfo, SglAlignment};
 pub use log::{Health, RecentError};
 pub use status::Status;
 pub use tracker::Tracker;
-pub use vectors::Vectors;
 
+pub use crate::block::Vectors;
 use crate::hal::Clock;
 use crate::hal::device::{Dma, Mmio};
 

@@ -2,15 +2,13 @@
 
 use core::ops::Deref;
 
-use super::backend::{NO_PAIR, NvmeBackend, SELDOM};
+use super::backend::{NO_PAIR, NvmeBackend};
 use super::controller::{GONE, KIND, RESETTING, RUNNING};
 use super::{Controller, Error, Platform, RecentError, Status, regs};
+use crate::block::TICK_NS;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 
-/// How often a ring with commands in flight looks after them, in ns: a removed
-/// device is noticed after this, at the latest.
-const TICK_NS: u64 = 50_000_000;
 /// Between looks while another ring resets the controller.
 const RESET_LOOK_NS: u64 = 1_000_000;
 /// Resets for a queue pair that cannot be created.
@@ -20,36 +18,23 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// When this ring's requests must be looked after next.
     pub(super) fn next_look(&mut self) -> Option<u64> {
         if self.in_flight == 0 && self.waiting.is_empty() {
-            // The time without requests is not theirs.
-            self.next_tick = None;
+            self.pace.rest();
             return None;
         }
         let now = self.controller.platform().now();
         if self.controller.state() & KIND == RESETTING {
             return Some(now + RESET_LOOK_NS);
         }
-        let next = *self.next_tick.get_or_insert(now + TICK_NS);
-        // The engine calls `poll` next, and that is to look at the clock.
-        self.polls = u32::MAX;
-        Some(next)
+        Some(self.pace.sleep(now))
     }
 
     /// Looks at the clock, and at commands that have been in flight too long.
     #[cold]
     pub(super) fn look_at_clock(&mut self) {
         let now = self.controller.platform().now();
-        self.pace(now);
-        // Also between requests: a ring that is busy again and again, and idle
-        // whenever it happens to look, has to learn that its device is wanted.
-        match self.next_tick {
-            Some(at) if now >= at => self.next_tick = Some(now + TICK_NS),
-            Some(_) => return,
-            None => {
-                self.next_tick = Some(now + TICK_NS);
-                return;
-            }
+        if !self.pace.is_due(now) {
+            return;
         }
-        self.tick = self.tick.wrapping_add(1);
         if self.controller.state() != self.seen {
             // Its registers say nothing while somebody resets it.
             return;
@@ -66,17 +51,6 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.notice_state();
     }
 
-    /// Sees to it that the clock is looked at some times a tick, whoever polls
-    /// however often: deadlines are counted in ticks.
-    fn pace(&mut self, now: u64) {
-        let since = now.saturating_sub(core::mem::replace(&mut self.looked, now));
-        if since > TICK_NS / 2 {
-            self.look = self.look.checked_shr((since / (TICK_NS / 4)).ilog2()).unwrap_or(0);
-        } else if since < TICK_NS / 16 {
-            self.look = (self.look << 1 | 1) & SELDOM;
-        }
-    }
-
     /// Aborts what is late, and resets the controller for what stays so.
     fn find_late(&mut self) {
         let ticks = |ms: u64| (ms * 1_000_000).div_ceil(TICK_NS).clamp(1, 1 << 30) as u32;
@@ -85,9 +59,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         // tick that was due while nothing was in flight may come at once.
         let (late, lost) = (ticks(timeout) + 2, ticks(2 * timeout) + 2);
         let mut reset = false;
-        let (tick, queue) = (self.tick, self.pair.qid);
+        let queue = self.pair.qid;
         for tracker in self.trackers.iter_mut().filter(|tracker| tracker.hot.issued()) {
-            let age = tick.wrapping_sub(tracker.hot.stamp);
+            let age = self.pace.age(tracker.hot.stamp);
             if age >= lost {
                 reset = true;
             } else if age >= late && !tracker.hot.aborted() {
@@ -159,7 +133,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             if !tracker.hot.issued() {
                 continue;
             }
-            let age = u64::from(self.tick.wrapping_sub(tracker.hot.stamp));
+            let age = u64::from(self.pace.age(tracker.hot.stamp));
             let errno = if errno == Errno::EIO && age > late { Errno::ETIMEDOUT } else { errno };
             self.in_flight -= 1;
             self.end(index as u16, errno);

@@ -110,7 +110,6 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// What a poll does besides completions, of which it has `taken` some.
     #[inline(never)]
     fn look_around(&mut self, taken: u32) {
-        self.polls = self.polls.wrapping_add(1);
         if taken == 0 {
             self.idle = self.idle.saturating_add(1);
         } else {
@@ -120,7 +119,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 self.stats.doorbells += u32::from(rung);
             }
         }
-        if self.polls & self.look == 0 {
+        if self.pace.poll() {
             self.look_at_clock();
         }
         if self.controller.state() != self.seen {

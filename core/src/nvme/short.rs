@@ -7,8 +7,9 @@ use super::backend::NvmeBackend;
 use super::identify::NamespaceInfo;
 use super::queue::Places;
 use super::spec::{Command, nvm};
-use super::tracker::{NONE, Source, Tracker};
+use super::tracker::Tracker;
 use super::{Controller, Platform};
+use crate::block::{NONE, Source};
 use crate::fault::{self, Fault};
 use crate::hal::device::{PAGE, Span};
 use crate::hal::{Alike, Piece, Run, Start};
@@ -57,7 +58,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             trackers: self.trackers,
             full: places.tail().wrapping_add(room),
             places,
-            tick: self.tick,
+            tick: self.pace.tick(),
             first,
             buffer: *alike.buffer,
             short_end: ns.short_end,

@@ -4,10 +4,8 @@
 //! is checked against this.
 
 use super::spec::Command;
+use crate::block::{Linked, NONE, Source};
 use crate::hal::Token;
-
-/// No chunk, no block of vectors, end of a list.
-pub(super) const NONE: u16 = u16::MAX;
 
 /// The bits of a command identifier that name the slot; the rest is the
 /// command's number, so that a late or repeated completion is seen to be one.
@@ -99,19 +97,6 @@ impl Hot {
     }
 }
 
-/// Where the data of a request are.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Source<B> {
-    /// There are none.
-    None,
-    /// In a registered buffer.
-    Mapped(B),
-    /// In memory that the device cannot reach, in one piece.
-    Copied,
-    /// The same, in pieces: this block of vectors.
-    Vectors(u16),
-}
-
 /// The state of one slot's request. Made by [`Tracker::new`], given to
 /// [`NvmeBackend::new`](super::NvmeBackend::new), one for each request of the
 /// ring and one for the reserve.
@@ -174,49 +159,9 @@ impl<B> Default for Tracker<B> {
     }
 }
 
-/// Requests that wait, in order, threaded through the trackers.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    first: u16,
-    last: u16,
-}
-
-impl Waiting {
-    pub const fn new() -> Self {
-        Self { first: NONE, last: NONE }
-    }
-
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.first == NONE
-    }
-
-    pub fn first(&self) -> Option<u16> {
-        (self.first != NONE).then_some(self.first)
-    }
-
-    pub fn push<B>(&mut self, trackers: &mut [Tracker<B>], index: u16) {
-        trackers[usize::from(index)].next = NONE;
-        match trackers.get_mut(usize::from(self.last)) {
-            Some(last) if self.first != NONE => last.next = index,
-            _ => self.first = index,
-        }
-        self.last = index;
-    }
-
-    /// Puts a request before all others.
-    pub fn push_first<B>(&mut self, trackers: &mut [Tracker<B>], index: u16) {
-        trackers[usize::from(index)].next = self.first;
-        if self.is_empty() {
-            self.last = index;
-        }
-        self.first = index;
-    }
-
-    pub fn pop<B>(&mut self, trackers: &[Tracker<B>]) -> Option<u16> {
-        let index = self.first()?;
-        self.first = trackers[usize::from(index)].next;
-        Some(index)
+impl<B> Linked for Tracker<B> {
+    fn next(&mut self) -> &mut u16 {
+        &mut self.next
     }
 }
 

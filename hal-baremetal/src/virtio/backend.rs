@@ -3,19 +3,16 @@
 use core::marker::PhantomData;
 use core::ops::Deref;
 
+use annulus::block::{Copies, NONE, Pace, Waiting};
 use annulus::hal::device::{Coherent, PAGE};
 
-use super::bounce::Bounce;
 use super::places::Places;
 use super::queue::Ring;
 use super::slots::Attached;
 use super::spec::feature;
-use super::tracker::{NONE, Tracker, Waiting};
-use super::vectors::{FreeVectors, Vectors};
-use super::{Disk, DiskInfo, Error, Lie, Platform, Transport};
+use super::tracker::Tracker;
+use super::{Disk, DiskInfo, Error, Lie, Platform, Transport, Vectors};
 
-/// Polls between two looks at the clock, less one, at most.
-pub(super) const SELDOM: u32 = 1023;
 /// No state of a disk: it would be one that is gone.
 pub(super) const NO_QUEUE: u32 = u32::MAX;
 /// Polls in vain after which an adaptive ring sleeps.
@@ -142,13 +139,7 @@ pub struct DiskBackend<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, 
     /// Polls in vain after which an interrupt is asked for.
     pub(super) spins: u32,
     pub(super) idle: u32,
-    pub(super) tick: u32,
-    pub(super) polls: u32,
-    /// When none of these bits is set in `polls`, it is time to look at the
-    /// clock. A ring that is polled rarely looks more often.
-    pub(super) look: u32,
-    /// When that was last.
-    pub(super) looked: u64,
+    pub(super) pace: Pace,
     /// The incarnation, and the configuration, that this ring knows.
     pub(super) seen: u32,
     pub(super) changes: u32,
@@ -160,10 +151,7 @@ pub struct DiskBackend<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, 
     pub(super) waiting: Waiting,
     /// Requests that have ended without a completion; empty between polls.
     pub(super) ended: Waiting,
-    pub(super) bounce: Bounce,
-    pub(super) vectors: &'m mut [Vectors],
-    pub(super) free_vectors: FreeVectors,
-    pub(super) next_tick: Option<u64>,
+    pub(super) copies: Copies<'m>,
     pub(super) cancelled: bool,
     pub(super) stats: BackendStats,
     types: PhantomData<(P, T)>,
@@ -213,8 +201,9 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             Ok(places) => places,
             Err(errno) => return give_back(ring, Error::Memory { what: "the requests", errno }),
         };
-        let bounce = match Bounce::new(platform, options.bounce_buffers, options.bounce_bytes) {
-            Ok(bounce) => bounce,
+        let (count, bytes) = (options.bounce_buffers, options.bounce_bytes);
+        let copies = match Copies::new(platform, count, bytes, vectors) {
+            Ok(copies) => copies,
             Err(errno) => {
                 // SAFETY: from this platform, and not used yet.
                 unsafe { platform.free(places) };
@@ -227,7 +216,6 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         for (next, tracker) in (1..).zip(&mut trackers[..plan.most as usize]) {
             tracker.hot.next = if u32::from(next) < plan.most { next } else { NONE };
         }
-        let free_vectors = FreeVectors::new(vectors);
         let mut backend = Self {
             trackers,
             ring,
@@ -254,10 +242,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
                 Completions::Adaptive => SPINS,
             },
             idle: 0,
-            tick: 0,
-            polls: 0,
-            look: SELDOM,
-            looked: 0,
+            pace: Pace::new(),
             seen: state,
             at,
             queue,
@@ -265,10 +250,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             info,
             waiting: Waiting::new(),
             ended: Waiting::new(),
-            bounce,
-            vectors,
-            free_vectors,
-            next_tick: None,
+            copies,
             cancelled: false,
             stats: BackendStats::default(),
             types: PhantomData,
@@ -372,7 +354,7 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Drop for DiskBack
         let quiet = self.disk.is_quiet();
         let platform = self.disk.platform();
         let own = [Coherent { ..self.places }];
-        for memory in own.into_iter().chain(self.bounce.take_memory()) {
+        for memory in own.into_iter().chain(self.copies.take_memory()) {
             if quiet {
                 // SAFETY: from this platform; nothing of this ring is in
                 // flight in the present incarnation, and the backend ends.

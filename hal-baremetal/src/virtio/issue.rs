@@ -2,6 +2,7 @@
 
 use core::ops::Deref;
 
+use annulus::block::{NONE, Source};
 use annulus::hal::{Start, Token};
 
 use super::backend::DiskBackend;
@@ -9,7 +10,7 @@ use super::chain::Table;
 use super::places::STATUS;
 use super::plan::Plan;
 use super::spec::{HEADER_BYTES, RANGE_BYTES, SECTOR_SHIFT, request as kind};
-use super::tracker::{Hot, Issued, NONE, Source};
+use super::tracker::{Hot, Issued};
 use super::{Disk, Platform, Transport};
 
 /// A status byte that no device writes: it has written none.
@@ -76,9 +77,9 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         if self.free == NONE {
             return false;
         }
-        let copied = matches!(self.trackers[slot].source, Source::Copied | Source::Vectors(_));
+        let copied = self.trackers[slot].source.is_copied();
         if copied && self.trackers[slot].chunk == NONE {
-            let Some(chunk) = self.bounce.take() else { return false };
+            let Some(chunk) = self.copies.take() else { return false };
             self.trackers[slot].chunk = chunk;
             self.stats.bounced += 1;
         }
@@ -126,25 +127,12 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
                 pieces(part as usize, piece, most, span, &mut add);
             }
             Source::Copied | Source::Vectors(_) => {
-                let (at, device) = self.bounce.at(tracker.chunk);
+                let device = self.copies.device(tracker.chunk);
                 if !reads {
+                    let (chunk, source) = (tracker.chunk, &tracker.source);
                     // SAFETY: the request's memory (`start`'s promise), and a
                     // chunk that is this request's alone.
-                    unsafe {
-                        copy(
-                            &tracker.source,
-                            self.vectors,
-                            addr,
-                            part as usize,
-                            |at_, addr, len| {
-                                core::ptr::copy_nonoverlapping(
-                                    core::ptr::with_exposed_provenance::<u8>(addr),
-                                    at.add(at_),
-                                    len,
-                                );
-                            },
-                        );
-                    }
+                    unsafe { self.copies.fill(chunk, source, addr, part as usize) };
                 }
                 let span = |skip| (device + skip as u64, usize::MAX);
                 pieces(part as usize, self.piece, self.pieces, span, &mut add);
@@ -160,7 +148,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         self.trackers[usize::from(id)].hot = Hot {
             token,
             result,
-            stamp: self.tick,
+            stamp: self.pace.tick(),
             most: if reads { part as u32 + 1 } else { 1 },
             count,
             next: NONE,
@@ -177,7 +165,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             (_, kind::DISCARD) => self.info.max_discard,
             (_, kind::WRITE_ZEROES) => self.info.max_zeroes,
             (Source::Copied | Source::Vectors(_), _) => {
-                u64::from(self.max_part).min(self.bounce.chunk() as u64)
+                u64::from(self.max_part).min(self.copies.chunk() as u64)
             }
             _ => self.max_part.into(),
         };
@@ -208,17 +196,8 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             match &tracker.source {
                 Source::Mapped(_) => self.disk.platform().sync_for_cpu(tracker.addr, part),
                 source => {
-                    let (at, _) = self.bounce.at(tracker.chunk);
                     // SAFETY: as for the way there, in `issue`.
-                    unsafe {
-                        copy(source, self.vectors, tracker.addr, part, |at_, addr, len| {
-                            core::ptr::copy_nonoverlapping(
-                                at.add(at_),
-                                core::ptr::with_exposed_provenance_mut::<u8>(addr),
-                                len,
-                            );
-                        });
-                    }
+                    unsafe { self.copies.empty(tracker.chunk, source, tracker.addr, part) };
                 }
             }
         }
@@ -250,13 +229,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     /// Gives back what a request holds besides its place.
     pub(super) fn free_parts(&mut self, index: u16) {
         let tracker = &mut self.trackers[usize::from(index)];
-        let chunk = core::mem::replace(&mut tracker.chunk, NONE);
-        if chunk != NONE {
-            self.bounce.put(chunk);
-        }
-        if let Source::Vectors(block) = core::mem::replace(&mut tracker.source, Source::None) {
-            self.free_vectors.put(self.vectors, block);
-        }
+        self.copies.give_back(&mut tracker.chunk, &mut tracker.source);
     }
 }
 
@@ -303,25 +276,6 @@ fn cut(device: u64, run: usize, piece: u32, left: &mut u16, f: &mut impl FnMut(u
         *left -= 1;
     }
     at
-}
-
-/// Calls `f` for each piece of the memory of a part: where it lies in the
-/// bounce buffer, its address, its length.
-fn copy<B>(
-    source: &Source<B>,
-    vectors: &[super::Vectors],
-    addr: usize,
-    part: usize,
-    mut f: impl FnMut(usize, usize, usize),
-) {
-    let mut piece = 0;
-    match source {
-        Source::Vectors(block) => vectors[usize::from(*block)].pieces(addr, part, |addr, len| {
-            f(piece, addr, len);
-            piece += len;
-        }),
-        _ => f(0, addr, part),
-    }
 }
 
 #[cfg(test)]

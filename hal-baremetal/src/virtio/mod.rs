@@ -52,7 +52,6 @@
 //! status reads all ones) ends everything with `-ENODEV`.
 
 mod backend;
-mod bounce;
 mod chain;
 mod config;
 mod describe;
@@ -74,7 +73,6 @@ mod spec;
 mod split;
 mod tracker;
 mod transport;
-mod vectors;
 
 pub use backend::{BackendStats, Completions, DiskBackend, Failure, QueueOptions};
 pub use config::DiskInfo;
@@ -86,8 +84,8 @@ pub use plan::DiskFile;
 pub use queue::Lie;
 pub use tracker::Tracker;
 pub use transport::{Interrupts, QueueSetup, Transport};
-pub use vectors::Vectors;
 
+pub use annulus::block::Vectors;
 use annulus::hal::Clock;
 use annulus::hal::device::Dma;
 

@@ -2,19 +2,16 @@
 
 use core::ops::Deref;
 
+use annulus::block::{Medium, Source, Transfer};
 use annulus::errno::Errno;
 use annulus::fault::{self, Fault};
 use annulus::hal::{Request, Start};
-use annulus::types::Iovec;
 use annulus::uapi;
 
 use super::backend::DiskBackend;
 use super::spec::{UNMAP, request as kind};
-use super::tracker::Source;
 use super::{Disk, Platform, Transport};
 
-/// The most bytes of one read or write (`MAX_RW_COUNT`).
-const MAX_RW: u64 = 0x7fff_f000;
 /// A hole whose bytes may read as anything: no more than a hint.
 const HINT: i32 = uapi::FALLOC_FL_PUNCH_HOLE | uapi::FALLOC_FL_NO_HIDE_STALE;
 const PAGE: usize = annulus::hal::device::PAGE;
@@ -62,20 +59,14 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         request: &Request<DiskFile, P::Buffer>,
     ) -> Planned<P::Buffer> {
         match request.opcode {
-            // SAFETY: the caller's promise.
-            uapi::IORING_OP_READ | uapi::IORING_OP_READ_FIXED => unsafe {
-                self.plan_transfer(request, false, u64::from(request.len))
-            },
-            // SAFETY: as above.
-            uapi::IORING_OP_WRITE | uapi::IORING_OP_WRITE_FIXED => unsafe {
-                self.plan_transfer(request, true, u64::from(request.len))
-            },
-            uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV => {
-                // SAFETY: as above.
-                let bytes = unsafe { vector_bytes(request) }.map_err(Start::Refused)?;
-                let write = request.opcode == uapi::IORING_OP_WRITEV;
-                // SAFETY: as above.
-                unsafe { self.plan_transfer(request, write, bytes) }
+            uapi::IORING_OP_READ
+            | uapi::IORING_OP_READ_FIXED
+            | uapi::IORING_OP_READV
+            | uapi::IORING_OP_WRITE
+            | uapi::IORING_OP_WRITE_FIXED
+            | uapi::IORING_OP_WRITEV => {
+                // SAFETY: the caller's promise.
+                unsafe { self.plan_transfer(request) }
             }
             uapi::IORING_OP_FSYNC if !self.info.write_cache || fault::on(Fault::FlushForgotten) => {
                 Err(Start::Done(0))
@@ -86,73 +77,36 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         }
     }
 
-    /// A read or write: as of a block device opened with `O_DIRECT`.
+    fn medium(&self) -> Medium {
+        Medium {
+            bytes: self.bytes,
+            block: self.block_mask as u32 + 1,
+            read_only: self.read_only,
+            polled: self.polled(),
+        }
+    }
+
+    /// A read or write.
     ///
     /// # Safety
     /// As for [`plan`](Self::plan).
     unsafe fn plan_transfer(
         &mut self,
         request: &Request<DiskFile, P::Buffer>,
-        write: bool,
-        bytes: u64,
     ) -> Planned<P::Buffer> {
-        let known = uapi::RWF_DSYNC | uapi::RWF_SYNC | uapi::RWF_NOWAIT | uapi::RWF_HIPRI;
-        let flags = request.op_flags as i32;
-        if flags & !known != 0 {
-            return done(Errno::EOPNOTSUPP);
-        }
-        if flags & uapi::RWF_HIPRI != 0 && !self.polled() {
-            return done(Errno::EINVAL);
-        }
-        if write && self.read_only {
-            return done(Errno::EROFS);
-        }
-        let position = request.off;
-        // Above i64::MAX, -1 (no current position here) included.
-        if position > i64::MAX as u64 {
-            return done(Errno::EINVAL);
-        }
-        let bytes = bytes.min(MAX_RW);
-        if bytes == 0 || position >= self.bytes && !write {
-            return Err(Start::Done(0));
-        }
-        if position >= self.bytes {
-            return done(Errno::ENOSPC);
-        }
-        let bytes = bytes.min(self.bytes - position);
-        if (position | bytes) & self.block_mask != 0 {
-            return done(Errno::EINVAL);
-        }
-        let addr = usize::try_from(request.addr).unwrap_or(0);
-        let vectored = matches!(request.opcode, uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV);
-        if addr == 0 || !vectored && addr.checked_add(bytes as usize).is_none() {
-            return done(Errno::EFAULT);
-        }
+        // SAFETY: the caller's promise.
+        let transfer = unsafe { self.medium().transfer(request) }?;
+        let Transfer { write, position, bytes, addr, sync, .. } = transfer;
         let mut plan = bare(if write { kind::OUT } else { kind::IN }, position, bytes);
         // There is no forced unit access: a flush after it does the same.
-        let sync = flags & (uapi::RWF_DSYNC | uapi::RWF_SYNC) != 0;
         plan.sync = write && sync && self.info.write_cache;
         plan.result = bytes as i32;
-        plan.addr = addr;
-        plan.source = match request.buffer {
-            Some(buffer) if self.reachable(&buffer, addr, bytes as usize) => Source::Mapped(buffer),
-            _ if self.bounce.chunk() == 0 => return done(Errno::EFAULT),
-            _ if vectored => {
-                let Some(index) = self.free_vectors.take(self.vectors) else {
-                    return Err(if self.vectors.is_empty() {
-                        Start::Done(Errno::ENOMEM.to_result())
-                    } else {
-                        Start::NoRoom
-                    });
-                };
-                // SAFETY: the caller's promise: an array of `len` vectors.
-                let vectors = (0..request.len as usize)
-                    .map(|at| unsafe { iovecs(request).add(at).read_unaligned() });
-                self.vectors[usize::from(index)].fill(vectors);
-                plan.addr = 0;
-                Source::Vectors(index)
+        (plan.source, plan.addr) = match request.buffer {
+            Some(buffer) if self.reachable(&buffer, addr, bytes as usize) => {
+                (Source::Mapped(buffer), addr)
             }
-            _ => Source::Copied,
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.copies.plan(request, &transfer) }?,
         };
         Ok(plan)
     }
@@ -170,8 +124,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
 
     /// FALLOCATE, as of a block device.
     fn plan_allocation(&self, request: &Request<DiskFile, P::Buffer>) -> Planned<P::Buffer> {
-        let (mode, position, bytes) = (request.len as i32, request.off, request.addr);
-        let keep = uapi::FALLOC_FL_KEEP_SIZE;
+        let (mode, keep) = (request.len as i32, uapi::FALLOC_FL_KEEP_SIZE);
         let (zeroes, discard) = (self.info.max_zeroes != 0, self.info.max_discard != 0);
         let (kind, flags) = match mode & !keep {
             uapi::FALLOC_FL_ZERO_RANGE if zeroes => (kind::WRITE_ZEROES, 0),
@@ -181,49 +134,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             HINT if mode & keep != 0 && discard => (kind::DISCARD, 0),
             _ => return done(Errno::EOPNOTSUPP),
         };
-        if position > i64::MAX as u64 || bytes == 0 || bytes > i64::MAX as u64 {
-            return done(Errno::EINVAL);
-        }
-        if self.read_only {
-            return done(Errno::EROFS);
-        }
-        if position >= self.bytes {
-            return done(Errno::EINVAL);
-        }
-        let bytes = match self.bytes - position {
-            left if bytes > left && mode & keep == 0 => return done(Errno::EINVAL),
-            left => bytes.min(left),
-        };
-        if (position | bytes) & self.block_mask != 0 {
-            return done(Errno::EINVAL);
-        }
+        let (position, bytes) = self.medium().range(request, true)?;
         Ok(Plan { flags, ..bare(kind, position, bytes) })
     }
-}
-
-fn iovecs<F, M>(request: &Request<F, M>) -> *const Iovec {
-    core::ptr::with_exposed_provenance(request.addr as usize)
-}
-
-/// The bytes of all vectors of a request.
-///
-/// # Safety
-/// The request's array of vectors is valid.
-unsafe fn vector_bytes<F, M>(request: &Request<F, M>) -> Result<u64, i32> {
-    if request.len != 0 && request.addr == 0 {
-        return Err(Errno::EFAULT.to_result());
-    }
-    let mut bytes: u64 = 0;
-    for at in 0..request.len as usize {
-        // SAFETY: the caller's promise.
-        let segment = unsafe { iovecs(request).add(at).read_unaligned() };
-        if segment.len > isize::MAX as usize {
-            return Err(Errno::EINVAL.to_result());
-        }
-        if segment.len != 0 && segment.base.addr().checked_add(segment.len).is_none() {
-            return Err(Errno::EFAULT.to_result());
-        }
-        bytes = bytes.saturating_add(segment.len as u64);
-    }
-    Ok(bytes)
 }

@@ -2,17 +2,15 @@
 
 use core::ops::Deref;
 
+use annulus::block::TICK_NS;
 use annulus::errno::Errno;
 
-use super::backend::{DiskBackend, Failure, NO_QUEUE, SELDOM};
+use super::backend::{DiskBackend, Failure, NO_QUEUE};
 use super::disk::{GONE, KIND, RESETTING, RUNNING};
 use super::spec::SECTOR_SHIFT;
 use super::tracker::Issued;
 use super::{Disk, Lie, Platform, Transport};
 
-/// How often a ring with requests in flight looks after them, in ns: a removed
-/// device is noticed after this, at the latest.
-const TICK_NS: u64 = 50_000_000;
 /// Between looks while another ring resets the device.
 const RESET_LOOK_NS: u64 = 1_000_000;
 
@@ -24,40 +22,28 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     /// When this ring's requests must be looked after next.
     pub(super) fn next_look(&mut self) -> Option<u64> {
         if self.in_flight == 0 && self.waiting.is_empty() {
-            // The time without requests is not theirs.
-            self.next_tick = None;
+            self.pace.rest();
             return None;
         }
         let now = self.disk.platform().now();
         if self.disk.state() & KIND == RESETTING {
             return Some(now + RESET_LOOK_NS);
         }
-        let next = *self.next_tick.get_or_insert(now + TICK_NS);
-        // The engine calls `poll` next, and that is to look at the clock.
-        self.polls = u32::MAX;
-        Some(next)
+        Some(self.pace.sleep(now))
     }
 
     /// Looks at the clock, and at requests that have been in flight too long.
     #[cold]
     pub(super) fn look_at_clock(&mut self) {
         let now = self.disk.platform().now();
-        self.pace(now);
+        let due = self.pace.is_due(now);
         if !self.asked {
             // Keeps the place where an interrupt comes as far away as can be.
             self.ring.hush();
         }
-        // Also between requests: a ring that is busy again and again, and idle
-        // whenever it happens to look, has to learn that its device is wanted.
-        match self.next_tick {
-            Some(at) if now >= at => self.next_tick = Some(now + TICK_NS),
-            Some(_) => return,
-            None => {
-                self.next_tick = Some(now + TICK_NS);
-                return;
-            }
+        if !due {
+            return;
         }
-        self.tick = self.tick.wrapping_add(1);
         if self.disk.state() != self.seen {
             // Its registers say nothing while somebody resets it.
             return;
@@ -68,17 +54,6 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             self.ask_for_reset();
         }
         self.notice_state();
-    }
-
-    /// Sees to it that the clock is looked at some times a tick, whoever polls
-    /// however often: deadlines are counted in ticks.
-    fn pace(&mut self, now: u64) {
-        let since = now.saturating_sub(core::mem::replace(&mut self.looked, now));
-        if since > TICK_NS / 2 {
-            self.look = self.look.checked_shr((since / (TICK_NS / 4)).ilog2()).unwrap_or(0);
-        } else if since < TICK_NS / 16 {
-            self.look = (self.look << 1 | 1) & SELDOM;
-        }
     }
 
     /// Ticks after which a request is late. Two more than the time has: it may
@@ -92,7 +67,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     fn any_late(&self) -> bool {
         let late = self.late();
         let mut issued = self.trackers.iter().filter(|t| t.hot.issued != Issued::No);
-        issued.any(|tracker| self.tick.wrapping_sub(tracker.hot.stamp) >= late)
+        issued.any(|tracker| self.pace.age(tracker.hot.stamp) >= late)
     }
 
     pub(super) fn ask_for_reset(&mut self) {
@@ -158,7 +133,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             if hot.issued == Issued::No {
                 continue;
             }
-            let age = self.tick.wrapping_sub(hot.stamp);
+            let age = self.pace.age(hot.stamp);
             let errno = if errno == Errno::EIO && age >= late { Errno::ETIMEDOUT } else { errno };
             self.free_place(id);
             self.in_flight -= 1;

@@ -2,6 +2,7 @@
 
 use core::ops::Deref;
 
+use annulus::block::{NONE, Source};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Request, Start, Target, Token};
 use annulus::uapi;
@@ -13,7 +14,7 @@ use super::places::STATUS;
 use super::plan::DiskFile;
 use super::queue::Next;
 use super::spec::{HEADER_BYTES, feature, request as kind};
-use super::tracker::{Hot, Issued, NONE, Source};
+use super::tracker::{Hot, Issued};
 use super::{Disk, Lie, Platform, Transport};
 
 impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'m, P, T, D> {
@@ -76,7 +77,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         self.trackers[usize::from(id)].hot = Hot {
             token: token.to_raw(),
             result: len as i32,
-            stamp: self.tick,
+            stamp: self.pace.tick(),
             most: if reads { len + 1 } else { 1 },
             count,
             next: NONE,
@@ -184,7 +185,6 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     /// What a poll does besides completions, of which it has `taken` some.
     #[inline(never)]
     fn look_around(&mut self, taken: u32) {
-        self.polls = self.polls.wrapping_add(1);
         if taken == 0 {
             self.idle = self.idle.saturating_add(1);
             if self.idle >= self.spins && !self.asked && self.in_flight != 0 && !self.polled() {
@@ -198,7 +198,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
                 self.ring.hush();
             }
         }
-        if self.polls & self.look == 0 {
+        if self.pace.poll() {
             self.look_at_clock();
         }
         if self.disk.changes() != self.changes {

@@ -3,8 +3,7 @@
 //! The device cannot write here (DESIGN invariant 2): what a used entry says
 //! is checked against this.
 
-/// No place, no chunk, no block of vectors, end of a list.
-pub(super) const NONE: u16 = u16::MAX;
+use annulus::block::{Linked, NONE, Source};
 
 /// Where the request of a place stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +34,6 @@ pub(super) struct Hot {
     /// The next free place, of one that is free.
     pub next: u16,
     pub issued: Issued,
-}
-
-/// Where the data of a request are.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Source<B> {
-    /// There are none.
-    None,
-    /// In a registered buffer.
-    Mapped(B),
-    /// In memory that the device may not reach, in one piece.
-    Copied,
-    /// The same, in pieces: this block of vectors.
-    Vectors(u16),
 }
 
 /// The state of one slot's request, and of one place of the queue. Made by
@@ -113,48 +99,8 @@ impl<B> Default for Tracker<B> {
     }
 }
 
-/// Requests that wait, in order, threaded through the trackers.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    first: u16,
-    last: u16,
-}
-
-impl Waiting {
-    pub const fn new() -> Self {
-        Self { first: NONE, last: NONE }
-    }
-
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.first == NONE
-    }
-
-    pub fn first(&self) -> Option<u16> {
-        (self.first != NONE).then_some(self.first)
-    }
-
-    pub fn push<B>(&mut self, trackers: &mut [Tracker<B>], index: u16) {
-        trackers[usize::from(index)].next = NONE;
-        match trackers.get_mut(usize::from(self.last)) {
-            Some(last) if self.first != NONE => last.next = index,
-            _ => self.first = index,
-        }
-        self.last = index;
-    }
-
-    /// Puts a request before all others.
-    pub fn push_first<B>(&mut self, trackers: &mut [Tracker<B>], index: u16) {
-        trackers[usize::from(index)].next = self.first;
-        if self.is_empty() {
-            self.last = index;
-        }
-        self.first = index;
-    }
-
-    pub fn pop<B>(&mut self, trackers: &[Tracker<B>]) -> Option<u16> {
-        let index = self.first()?;
-        self.first = trackers[usize::from(index)].next;
-        Some(index)
+impl<B> Linked for Tracker<B> {
+    fn next(&mut self) -> &mut u16 {
+        &mut self.next
     }
 }

@@ -1,10 +1,8 @@
-//! Memory that the device reaches, for data that lie where it may not.
+//! Memory that the device reaches, for data that lie where it does not.
 
-use annulus::errno::Errno;
-use annulus::hal::device::Coherent;
-
-use super::Platform;
-use super::tracker::NONE;
+use super::NONE;
+use crate::errno::Errno;
+use crate::hal::device::{Coherent, Dma};
 
 /// The most chunks of a ring.
 const MOST: usize = 256;
@@ -20,11 +18,11 @@ pub(super) struct Bounce {
 
 impl Bounce {
     /// `count` chunks of `chunk` bytes, a multiple of a page.
-    pub fn new(platform: &impl Platform, count: usize, chunk: usize) -> Result<Self, Errno> {
+    pub fn new(dma: &impl Dma, count: usize, chunk: usize) -> Result<Self, Errno> {
         let count = count.min(MOST);
         let memory = match count {
             0 => None,
-            _ => Some(platform.alloc(count.checked_mul(chunk).ok_or(Errno::ENOMEM)?)?),
+            _ => Some(dma.alloc(count.checked_mul(chunk).ok_or(Errno::ENOMEM)?)?),
         };
         let mut free = [NONE; MOST];
         for (index, place) in free[..count].iter_mut().enumerate() {

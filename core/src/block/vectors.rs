@@ -1,7 +1,9 @@
 //! Copies of `iovec` arrays: the application may reuse its own as soon as the
 //! SQE was taken (`IORING_FEAT_SUBMIT_STABLE`).
 
-use super::tracker::NONE;
+use super::NONE;
+use crate::errno::Errno;
+use crate::hal::Request;
 use crate::types::Iovec;
 
 /// The most segments of a request (`UIO_MAXIOV`).
@@ -60,6 +62,42 @@ impl Default for Vectors {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The segments of a request.
+///
+/// # Safety
+/// The request's array of vectors is valid for as long as they are gone
+/// through.
+pub(super) unsafe fn segments<F, M>(request: &Request<F, M>) -> impl Iterator<Item = Iovec> {
+    let first = core::ptr::with_exposed_provenance::<Iovec>(request.addr as usize);
+    // SAFETY: the caller's promise: an array of `len` vectors.
+    (0..request.len as usize).map(move |at| unsafe { first.add(at).read_unaligned() })
+}
+
+/// The bytes of all vectors of a request.
+///
+/// # Errors
+/// What it is refused with.
+///
+/// # Safety
+/// The request's array of vectors is valid.
+pub(super) unsafe fn bytes<F, M>(request: &Request<F, M>) -> Result<u64, Errno> {
+    if request.len != 0 && request.addr == 0 {
+        return Err(Errno::EFAULT);
+    }
+    let mut bytes: u64 = 0;
+    // SAFETY: the caller's promise.
+    for segment in unsafe { segments(request) } {
+        if segment.len > isize::MAX as usize {
+            return Err(Errno::EINVAL);
+        }
+        if segment.len != 0 && segment.base.addr().checked_add(segment.len).is_none() {
+            return Err(Errno::EFAULT);
+        }
+        bytes = bytes.saturating_add(segment.len as u64);
+    }
+    Ok(bytes)
 }
 
 /// The free ones, threaded through them.
