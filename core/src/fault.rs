@@ -254,6 +254,22 @@ faults! {
     TimeoutForgotten: Engine,
     /// The last SQE of a batch is left in the SQ.
     LastSqeLeft: Engine,
+    /// A CQE of a request that goes on does not say so.
+    MoreNotShown: Engine,
+    /// A request goes on though one of its CQEs had no room.
+    MoreLost: Engine,
+    /// What a wait always waits for has to be asked for.
+    PollAlwaysForgotten: Engine,
+    /// POLL_ADD waits for one event, multishot or not.
+    PollAlwaysOnce: Engine,
+    /// POLL_REMOVE means the oldest of the waits that match.
+    PollOldestFirst: Engine,
+    /// An update of a wait's user data changes nothing.
+    PollUserDataKept: Engine,
+    /// An update of a wait's events changes nothing.
+    PollEventsKept: Engine,
+    /// A wait that has been removed is found again.
+    PollRemovedTwice: Engine,
 
     /// NVMe, virtio-blk: an FSYNC says that it is done, and sends no flush.
     FlushForgotten: Driver,

@@ -17,6 +17,10 @@ pub(crate) enum Kind {
     Fsync,
     /// A range, its length in `addr` and the mode in `len`.
     Fallocate,
+    /// Waits for readiness.
+    PollAdd,
+    /// Ends or changes such a wait. The engine's own, but of no use without.
+    PollRemove,
 }
 
 /// What the engine knows of an opcode.
@@ -30,7 +34,7 @@ const fn row(opcode: u8, kind: Kind) -> Row {
     Row { opcode, kind }
 }
 
-const BUILT: [Row; 9] = [
+const BUILT: [Row; 11] = [
     row(uapi::IORING_OP_NOP, Kind::Nop),
     row(uapi::IORING_OP_READ, Kind::ReadWrite),
     row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
@@ -40,6 +44,8 @@ const BUILT: [Row; 9] = [
     row(uapi::IORING_OP_WRITE_FIXED, Kind::Fixed),
     row(uapi::IORING_OP_FSYNC, Kind::Fsync),
     row(uapi::IORING_OP_FALLOCATE, Kind::Fallocate),
+    row(uapi::IORING_OP_POLL_ADD, Kind::PollAdd),
+    row(uapi::IORING_OP_POLL_REMOVE, Kind::PollRemove),
 ];
 
 const fn table() -> [Row; IORING_OP_LAST as usize] {
@@ -68,7 +74,13 @@ pub(crate) const fn kind(opcode: u8) -> Kind {
     if (opcode as usize) < TABLE.len() { TABLE[opcode as usize].kind } else { Kind::None }
 }
 
-/// Opcodes that a backend has to carry out; NOP is the engine's own.
-pub(crate) fn needs_backend(opcode: u8) -> bool {
-    !matches!(kind(opcode), Kind::None | Kind::Nop)
+/// Whether `opcode` is carried out where a backend carries out what `backend`
+/// says.
+pub(crate) fn supported(opcode: u8, backend: impl Fn(u8) -> bool) -> bool {
+    match kind(opcode) {
+        Kind::None => false,
+        Kind::Nop => true,
+        Kind::PollRemove => backend(uapi::IORING_OP_POLL_ADD),
+        _ => backend(opcode),
+    }
 }

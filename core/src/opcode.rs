@@ -20,6 +20,9 @@ use crate::uapi;
 
 /// What the builders make.
 pub use crate::sqe::Sqe as Entry;
+pub use poll::{PollAdd, PollRemove, PollUpdate};
+
+mod poll;
 
 /// An address as an entry carries it.
 #[inline]

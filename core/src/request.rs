@@ -44,6 +44,8 @@ pub(crate) const RESERVED: u8 = 1;
 /// Its outcome is known, but a notice that crossed its end has still to come
 /// home.
 pub(crate) const ENDED: u8 = 1 << 1;
+/// It has been ended by another request, and comes home with `-ECANCELED`.
+pub(crate) const CANCELLED: u8 = 1 << 5;
 const FILE_DETACHED: u8 = 1 << 2;
 const BUFFER_DETACHED: u8 = 1 << 3;
 

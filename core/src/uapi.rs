@@ -14,9 +14,11 @@
 mod flags;
 mod layout;
 mod opcodes;
+mod poll;
 mod register;
 
 pub use flags::*;
 pub use layout::*;
 pub use opcodes::*;
+pub use poll::*;
 pub use register::*;

@@ -148,6 +148,33 @@ pub fn ready_now(fd: RawFd, write: bool) -> bool {
     )
 }
 
+/// Which of `events` (a poll mask) have come, as `poll(2)` says at once.
+///
+/// # Errors
+/// The negative errno: `-EBADF` if there is no such file.
+pub fn poll(fd: RawFd, events: u32) -> Result<u32, i32> {
+    if fd < 0 {
+        return Err(-libc::EBADF);
+    }
+    // SAFETY: not -1; the kernel checks whether it is open, and the borrow
+    // ends with the call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let wanted = PollFlags::from_bits_retain(events as u16);
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut asked = [PollFd::from_borrowed_fd(borrowed, wanted)];
+    loop {
+        match rustix::event::poll(&mut asked, Some(&now)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(-e.raw_os_error()),
+            Ok(_) => break,
+        }
+    }
+    match asked[0].revents() {
+        come if come.contains(PollFlags::NVAL) => Err(-libc::EBADF),
+        come => Ok(u32::from(come.bits()) & events),
+    }
+}
+
 /// `fsync`, or `fdatasync`; 0 or a negative errno.
 pub fn sync(fd: RawFd, data_only: bool) -> i32 {
     // SAFETY: no memory is passed.

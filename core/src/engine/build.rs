@@ -237,6 +237,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             backend: backend(Completer::new(shared)),
             config: *config,
             pending: 0,
+            polls: 0,
             starved: false,
             down: false,
             short: config.mode == Mode::Inline,

@@ -68,6 +68,30 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.complete_now(index, cqe);
     }
 
+    /// [`finish`](Self::finish) of a request whose token others still have, and
+    /// may bring a notice for.
+    fn finish_resumed(&mut self, index: u32, result: i32) {
+        if self.shared.slots.try_retire(index) {
+            self.finish(index, result);
+        } else {
+            // A notice has crossed the end. The slot is free when that has
+            // come home.
+            self.pool.outcomes[index as usize].res = result;
+            self.pool.records[index as usize].what.set(ENDED);
+        }
+    }
+
+    /// One of several results of request `index`. True if it goes on.
+    #[cold]
+    pub(super) fn more(&mut self, index: u32, result: i32) -> bool {
+        if self.post_more(index, result) {
+            return true;
+        }
+        self.backend.end(self.shared.slots.token(index));
+        self.finish_resumed(index, result);
+        false
+    }
+
     /// Ends a request's hold on a file and a buffer that lost their places
     /// while it was in flight.
     #[cold]
@@ -116,13 +140,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     // still promised, as at its start.
                     match unsafe { self.backend.resume(slots.token(index)) } {
                         Start::Done(result) | Start::Refused(result) => {
-                            if slots.try_retire(index) {
-                                self.finish(index, result);
-                            } else {
-                                // A notice has crossed the end. The slot is
-                                // free when that has come home.
-                                self.pool.outcomes[index as usize].res = result;
-                                self.pool.records[index as usize].what.set(ENDED);
+                            self.finish_resumed(index, result);
+                        }
+                        Start::More(result) => {
+                            if self.more(index, result) {
+                                slots.acted_on(index);
                             }
                         }
                         Start::Pending | Start::NoRoom => slots.acted_on(index),

@@ -8,6 +8,7 @@ mod build;
 mod complete;
 mod enter;
 mod fixed;
+mod poll;
 mod prepare;
 mod register;
 mod remote;
@@ -152,6 +153,9 @@ pub struct Engine<'m, B: Backend, H: Host> {
     config: Config,
     /// Requests the backend has and has not completed.
     pending: u32,
+    /// POLL_ADDs so far, updates included: the newest of those that match is
+    /// the one that a POLL_REMOVE means.
+    polls: u32,
     /// The SQ holds entries that cannot be taken before a completion.
     starved: bool,
     down: bool,

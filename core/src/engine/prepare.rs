@@ -1,5 +1,6 @@
 //! The checks that need nothing but the copy of an SQE.
 
+use super::poll;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::op::Kind;
@@ -61,6 +62,8 @@ pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
                 return Err(Errno::EINVAL);
             }
         }
+        Kind::PollAdd => poll::check_add(sqe)?,
+        Kind::PollRemove => poll::check_remove(sqe)?,
         Kind::None => return Err(Errno::EINVAL),
     }
     Ok(())

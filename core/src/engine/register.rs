@@ -8,7 +8,7 @@ use crate::hal::{Backend, Host};
 use crate::op;
 use crate::register::Call;
 use crate::types::Iovec;
-use crate::uapi::{IORING_OP_NOP, IORING_REGISTER_FILES_SKIP};
+use crate::uapi::IORING_REGISTER_FILES_SKIP;
 use core::num::NonZeroUsize;
 
 /// The kernel's bound for one registered buffer.
@@ -98,10 +98,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             Call::Probe(probe) => {
                 let backend = &self.backend;
-                probe.fill(|opcode| {
-                    opcode == IORING_OP_NOP
-                        || (op::needs_backend(opcode) && backend.supports(opcode))
-                });
+                probe.fill(|opcode| op::supported(opcode, |opcode| backend.supports(opcode)));
                 Ok(0)
             }
             Call::MaxWorkers(counts) => {

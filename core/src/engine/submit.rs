@@ -178,10 +178,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.complete_now(index, Cqe { user_data: sqe.user_data, res, flags: 0 });
             return Issue::Taken;
         }
-        self.issue_io(index, kind, sqe)
+        match kind {
+            Kind::PollAdd => self.poll_add(index, sqe),
+            Kind::PollRemove => self.poll_remove(index, sqe),
+            _ => self.issue_io(index, kind, sqe),
+        }
     }
 
-    fn issue_io(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Issue {
+    pub(super) fn issue_io(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Issue {
         if !self.backend.supports(sqe.opcode) {
             return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
         }
@@ -234,7 +238,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     /// What a backend said to a request that is armed, in record `index`.
     pub(super) fn started(&mut self, index: u32, user_data: u64, start: Start) -> Issue {
-        if start != Start::Pending {
+        if !matches!(start, Start::Pending | Start::More(_)) {
             self.shared.slots.retire(index);
         }
         match start {
@@ -249,6 +253,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Issue::Taken
             }
             Start::Done(result) => self.end(index, user_data, result),
+            Start::More(result) => {
+                self.pending += 1;
+                self.more(index, result);
+                Issue::Taken
+            }
             Start::Refused(result) => self.fail(index, user_data, result),
             // Nothing is in flight whose end could make room: waiting would
             // be for ever.
@@ -289,14 +298,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     /// A request that ended while it was started.
     #[inline]
-    fn end(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
+    pub(super) fn end(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
         self.complete_now(index, done(user_data, result));
         Issue::Taken
     }
 
     /// An SQE that was refused.
     #[cold]
-    fn fail(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
+    pub(super) fn fail(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
         self.stats.refused += 1;
         self.complete_now(index, Cqe { user_data, res: result, flags: 0 });
         Issue::Failed

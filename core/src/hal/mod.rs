@@ -148,7 +148,10 @@ pub struct Request<F, M> {
     pub len: u32,
     /// File offset in bytes; `u64::MAX` is the current position.
     pub off: u64,
-    /// `rw_flags` or `fsync_flags`.
+    /// `rw_flags` or `fsync_flags`; for POLL_ADD the events that are waited
+    /// for, those included that always are, and
+    /// [`EPOLLONESHOT`](crate::uapi::EPOLLONESHOT) if the first one ends the
+    /// wait. Its result is those of them that have come.
     pub op_flags: u32,
 }
 
@@ -157,11 +160,15 @@ pub struct Request<F, M> {
 pub enum Start {
     /// Finished: the CQE's `res`.
     Done(i32),
-    /// Under way, and the only answer once somebody else has the token. It
-    /// will come back, once, by
+    /// Under way, and the only answer (besides [`More`](Self::More)) once
+    /// somebody else has the token. It will come back, once, by
     /// [`Completer::complete`](crate::engine::Completer::complete) or
     /// [`Backend::poll`].
     Pending,
+    /// One of several results, after which the request goes on: a CQE with
+    /// `IORING_CQE_F_MORE`. If there is no room for it, the request ends with
+    /// it, and [`Backend::end`] tells so.
+    More(i32),
     /// The SQE itself cannot be taken (an `iovec` array that is not there, a
     /// segment length beyond `isize::MAX`): the CQE's `res`, and the batch
     /// ends here unless `IORING_SETUP_SUBMIT_ALL`.
@@ -331,14 +338,28 @@ pub trait Backend {
 
     /// Goes on with a pending request after
     /// [`Completer::ready`](crate::engine::Completer::ready).
-    /// Answers [`Start::Done`] or [`Start::Pending`]. One more notice may
-    /// cross a `Done`; it has no effect.
+    /// Answers [`Start::Done`], [`Start::Pending`] or [`Start::More`]. One more
+    /// notice may cross a `Done`; it has no effect.
     ///
     /// # Safety
     /// As for [`start`](Backend::start).
     unsafe fn resume(&mut self, token: Token) -> Start {
         let _ = token;
         Start::Pending
+    }
+
+    /// A pending POLL_ADD waits for other `events`, as in
+    /// [`Request::op_flags`] (the flag stays as it was), or for the same. What
+    /// is ready now counts as an event, told as any other.
+    fn update_poll(&mut self, token: Token, events: Option<u32>) {
+        let _ = (token, events);
+    }
+
+    /// A request ends with the [`Start::More`] that has just been answered,
+    /// for want of room in the CQ: lets go of what it holds. A notice may
+    /// cross the end.
+    fn end(&mut self, token: Token) {
+        let _ = token;
     }
 
     /// Called once after a batch of [`start`](Backend::start)s.

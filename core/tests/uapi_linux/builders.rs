@@ -97,6 +97,26 @@ proptest! {
     }
 
     #[test]
+    fn polls(fd: i32, events: u32, multi: bool, user_data: u64) {
+        same!(
+            fd,
+            |ours, theirs| opcode::PollAdd::new(ours, events).multi(multi),
+            reference::PollAdd::new(theirs, events).multi(multi)
+        );
+        same!(
+            fd,
+            |ours, theirs| opcode::PollAdd::new(ours, events),
+            reference::PollAdd::new(theirs, events)
+        );
+        prop_assert_eq!(
+            bytes(&opcode::PollRemove::new(user_data).build()),
+            bytes(&reference::PollRemove::new(user_data).build())
+        );
+        prop_assert_eq!(opcode::PollAdd::CODE, reference::PollAdd::CODE);
+        prop_assert_eq!(opcode::PollRemove::CODE, reference::PollRemove::CODE);
+    }
+
+    #[test]
     fn entry_setters(fd: i32, user_data: u64, first: u8, second: u8, personality: u16, clear: bool) {
         let ours = |bits| sqe::Flags::from_bits_truncate(bits);
         let theirs = |bits| squeue::Flags::from_bits_truncate(bits);

@@ -89,7 +89,9 @@ fn rows() -> Vec<Row> {
             IO_URING_OP_SUPPORTED, IORING_ZCRX_AREA_SHIFT
         },
         rows! { module general:
-            RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND
+            RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND, EPOLLIN, EPOLLPRI, EPOLLOUT,
+            EPOLLERR, EPOLLHUP, EPOLLNVAL, EPOLLRDNORM, EPOLLRDBAND, EPOLLWRNORM, EPOLLWRBAND, EPOLLMSG,
+            EPOLLRDHUP, EPOLLEXCLUSIVE, EPOLLONESHOT
         },
         rows! { enums:
             io_uring_op {
@@ -203,6 +205,7 @@ fn no_constant_is_left_out_of_the_comparison() {
         include_str!("../../src/uapi/flags.rs"),
         include_str!("../../src/uapi/register.rs"),
         include_str!("../../src/uapi/opcodes.rs"),
+        include_str!("../../src/uapi/poll.rs"),
     ];
     let mut defined = 0;
     for line in sources.iter().flat_map(|source| source.lines()) {

@@ -25,7 +25,13 @@ const HARMLESS: i32 =
 pub enum Op {
     Read,
     Write,
-    Fsync { data_only: bool },
+    Fsync {
+        data_only: bool,
+    },
+    /// Only waits, for these events.
+    Poll {
+        events: u32,
+    },
 }
 
 /// What keeps a job's file open.

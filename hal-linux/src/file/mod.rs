@@ -31,6 +31,7 @@ mod lane;
 mod order;
 mod poller;
 mod punt;
+mod readiness;
 mod rw;
 mod workers;
 
@@ -38,7 +39,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use annulus::engine::Completer;
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Request, Start, Target, Token};
+use annulus::hal::{Backend, Cancel, Request, Start, Target, Token};
 use annulus::uapi;
 use annulus::worker::{Class, Load};
 use rustix::mm::{Advice, madvise};
@@ -206,11 +207,12 @@ impl Backend for FileBackend {
                 | uapi::IORING_OP_READ_FIXED
                 | uapi::IORING_OP_WRITE_FIXED
                 | uapi::IORING_OP_FSYNC
+                | uapi::IORING_OP_POLL_ADD
         )
     }
 
     fn features(&self) -> u32 {
-        uapi::IORING_FEAT_RW_CUR_POS | uapi::IORING_FEAT_FAST_POLL
+        uapi::IORING_FEAT_RW_CUR_POS | uapi::IORING_FEAT_FAST_POLL | uapi::IORING_FEAT_POLL_32BITS
     }
 
     fn is_open(&mut self, fd: i32) -> bool {
@@ -270,6 +272,7 @@ impl Backend for FileBackend {
             uapi::IORING_OP_READV => unsafe { self.start_other(token, request, false) },
             // SAFETY: as above.
             uapi::IORING_OP_WRITEV => unsafe { self.start_other(token, request, true) },
+            uapi::IORING_OP_POLL_ADD => self.poll_add(token, request),
             _ => self.fsync(token, request),
         }
     }
@@ -277,6 +280,18 @@ impl Backend for FileBackend {
     unsafe fn resume(&mut self, token: Token) -> Start {
         // SAFETY: the caller's promise.
         unsafe { self.try_again(token) }
+    }
+
+    fn update_poll(&mut self, token: Token, events: Option<u32>) {
+        self.update(token, events);
+    }
+
+    fn end(&mut self, token: Token) {
+        self.end_wait(token.index(), 0);
+    }
+
+    fn cancel(&mut self, token: Token) -> Cancel {
+        self.cancel_wait(token)
     }
 
     #[inline]
@@ -313,11 +328,9 @@ impl Backend for FileBackend {
         self.workers.cancel_queued();
         for index in 0..self.waits.len() {
             if self.waits[index] == Wait::Armed {
-                self.waits[index] = Wait::Cancelled;
                 // SAFETY: armed, so the engine's.
                 let token = unsafe { self.shared().job(index) }.token;
-                // Stale: a notice is on its way already, and will do.
-                let _ = self.shared().lane.ready(token);
+                self.cancel_wait(token);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Waiting for files to become ready: one epoll thread a ring.
 //!
 //! Made when the first request has to wait. Each waiting request has a
-//! descriptor of its own in the epoll set, one-shot: an event is one
-//! `ready(token)` for the engine, which tries again and re-arms if somebody
-//! else was faster. Adding a file that is ready already fires at once, so a
+//! descriptor of its own in the epoll set, one-shot (but for a multishot
+//! POLL_ADD): an event is one `ready(token)` for the engine, which tries again
+//! and re-arms if somebody else was faster. Adding a file that is ready already fires at once, so a
 //! wake-up between the try and the arming is not lost. A notice that comes
 //! after its request ended carries an old generation and is refused.
 
@@ -16,6 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use super::job::Op;
 use super::lane::Lane;
 use crate::threads;
 
@@ -30,11 +31,16 @@ pub struct Poller {
     thread: Option<JoinHandle<()>>,
 }
 
-fn events(write: bool) -> EventFlags {
-    // Errors and hang-ups are always reported, and count as ready: the
-    // retried call says what they mean.
-    let what = if write { EventFlags::OUT } else { EventFlags::IN | EventFlags::RDHUP };
-    what | EventFlags::ONESHOT
+fn events(op: Op) -> EventFlags {
+    match op {
+        // Its flag for one shot is epoll's. One of several is told of once:
+        // what is ready then is looked up each time.
+        Op::Poll { events } => EventFlags::from_bits_retain(events) | EventFlags::ET,
+        // Errors and hang-ups are always reported, and count as ready: the
+        // retried call says what they mean.
+        Op::Write => EventFlags::OUT | EventFlags::ONESHOT,
+        _ => EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT,
+    }
 }
 
 fn data(token: Token) -> EventData {
@@ -59,21 +65,21 @@ impl Poller {
         Ok(Self { epoll, stop, thread: Some(thread) })
     }
 
-    /// Asks for one notice when `fd`, the job's own, is ready.
+    /// Asks for a notice when `fd`, the job's own, is ready for `op`.
     ///
     /// # Errors
     /// `EPERM` if the file cannot be polled, `ENOSPC` or `ENOMEM` if the
     /// kernel watches too many.
-    pub fn arm(&self, fd: RawFd, write: bool, token: Token) -> Result<(), Errno> {
-        epoll::add(&self.epoll, borrow(fd), data(token), events(write))
+    pub fn arm(&self, fd: RawFd, op: Op, token: Token) -> Result<(), Errno> {
+        epoll::add(&self.epoll, borrow(fd), data(token), events(op))
     }
 
-    /// Asks again.
+    /// Asks again. What is ready by now counts.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn rearm(&self, fd: RawFd, write: bool, token: Token) -> Result<(), Errno> {
-        epoll::modify(&self.epoll, borrow(fd), data(token), events(write))
+    pub fn rearm(&self, fd: RawFd, op: Op, token: Token) -> Result<(), Errno> {
+        epoll::modify(&self.epoll, borrow(fd), data(token), events(op))
     }
 
     /// Ends the wait, before `fd` is closed. The set refers to the open

@@ -86,7 +86,7 @@ impl FileBackend {
             self.workers.push(Class::Unbounded, token.index());
             return Start::Pending;
         }
-        self.arm(token, write)
+        self.arm(token)
     }
 
     /// Prepares the slot's record with what is left. False for want of room.
@@ -168,33 +168,43 @@ impl FileBackend {
     }
 
     /// Arms a poll for a filled record with a descriptor of its own.
-    fn arm(&mut self, token: Token, write: bool) -> Start {
-        let shared = &self.workers.shared;
-        // SAFETY: filled just now, the engine's.
-        let job = unsafe { shared.job(token.index()) };
-        if self.poller.is_none() {
-            match Poller::new(shared.lane) {
-                Ok(poller) => self.poller = Some(poller),
-                Err(_) => {
-                    job.let_go(&shared.held, &shared.blocks);
-                    return Start::Done(-libc::ENOMEM);
-                }
-            }
-        }
-        let armed = self.poller.as_ref().map(|poller| poller.arm(job.fd, write, token));
-        match armed {
-            Some(Ok(())) => self.waits[token.index()] = Wait::Armed,
+    fn arm(&mut self, token: Token) -> Start {
+        match self.armed(token) {
+            Ok(()) => {}
             // It says EAGAIN but cannot be polled: some character devices.
-            Some(Err(rustix::io::Errno::PERM)) => {
-                self.workers.push(Class::Unbounded, token.index());
-            }
+            Err(libc::EPERM) => self.workers.push(Class::Unbounded, token.index()),
             // As many watches as the kernel allows: no memory for one more.
-            _ => {
+            Err(_) => {
+                let shared = &self.workers.shared;
+                // SAFETY: it was not armed, so the engine's.
+                let job = unsafe { shared.job(token.index()) };
                 job.let_go(&shared.held, &shared.blocks);
                 return Start::Done(-libc::ENOMEM);
             }
         }
         Start::Pending
+    }
+
+    /// Has the poller watch the file of a filled record, which it makes if
+    /// this is the first one.
+    ///
+    /// # Errors
+    /// `EPERM` if the file wakes nobody; otherwise there is no room, of
+    /// whatever kind.
+    pub(super) fn armed(&mut self, token: Token) -> Result<(), i32> {
+        let shared = &self.workers.shared;
+        // SAFETY: filled just now, the engine's.
+        let job = unsafe { shared.job(token.index()) };
+        let poller = match &mut self.poller {
+            Some(poller) => poller,
+            none => none.insert(Poller::new(shared.lane).map_err(|_| libc::ENOMEM)?),
+        };
+        // Before it can be woken.
+        self.waits[token.index()] = Wait::Armed;
+        poller.arm(job.fd, job.op, token).map_err(|errno| {
+            self.waits[token.index()] = Wait::None;
+            errno.raw_os_error()
+        })
     }
 
     /// A wait is over: tries again.
@@ -213,15 +223,17 @@ impl FileBackend {
         }
         // SAFETY: armed, so the engine's.
         let job = unsafe { shared.job(index) };
-        let result = if wait == Wait::Cancelled {
-            -libc::ECANCELED
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { job.attempt(NOWAIT, &shared.blocks) }
-        };
+        if wait == Wait::Cancelled {
+            return self.end_wait(index, -libc::ECANCELED);
+        }
+        if let Op::Poll { .. } = job.op {
+            return self.poll_woken(index);
+        }
+        // SAFETY: the caller's promise.
+        let result = unsafe { job.attempt(NOWAIT, &shared.blocks) };
         if result == -libc::EAGAIN {
             // Somebody else was faster. It waits on.
-            match poller.rearm(job.fd, job.op == Op::Write, token) {
+            match poller.rearm(job.fd, job.op, token) {
                 Ok(()) => return Start::Pending,
                 Err(_) => return self.end_wait(index, -libc::ENOMEM),
             }
@@ -236,7 +248,7 @@ impl FileBackend {
         self.end_wait(index, result)
     }
 
-    fn end_wait(&mut self, index: usize, result: i32) -> Start {
+    pub(super) fn end_wait(&mut self, index: usize, result: i32) -> Start {
         let shared = &self.workers.shared;
         // SAFETY: armed, so the engine's.
         let job = unsafe { shared.job(index) };
