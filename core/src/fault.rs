@@ -238,6 +238,32 @@ faults! {
     CqeFlagsGarbage: Engine,
     /// The first CQE that waits for room is lost.
     OverflowLosesOne: Engine,
+    /// FILES_UPDATE, OPENAT, CLOSE and STATX take IOSQE_FIXED_FILE.
+    FixedFileUnchecked: Engine,
+    /// The fields that rare operations do not use are not looked at.
+    OtherFieldsUnchecked: Engine,
+    /// FILES_UPDATE begins one place too far.
+    FilesUpdateOffByOne: Engine,
+    /// FILES_UPDATE does not say which places it has chosen.
+    FilesUpdateSilent: Engine,
+    /// A place for an opened file is looked for from the first on.
+    EmptyPlaceFromStart: Engine,
+    /// A file that is opened into a place is opened beside it.
+    DirectOpenBeside: Engine,
+    /// CLOSE of a registered file leaves it.
+    DirectCloseForgotten: Engine,
+    /// SYNC_FILE_RANGE does not say which flags it was given.
+    SyncRangeFlagsLost: Engine,
+    /// FADVISE takes its length from the wrong field.
+    FadviseLengthLost: Engine,
+    /// FALLOCATE forgets its mode.
+    FallocateModeLost: Engine,
+    /// OPENAT forgets the mode of a file that it makes.
+    OpenModeLost: Engine,
+    /// STATX forgets which attributes it was asked for.
+    StatxMaskLost: Engine,
+    /// CLOSE says that it is done, and does nothing.
+    CloseForgotten: Engine,
     /// A second registration succeeds and changes nothing.
     RegisterTwiceSucceeds: Engine,
     /// A registration that fails keeps the files it had taken.

@@ -45,6 +45,9 @@ pub(crate) struct Table<'m, T> {
     free: u32,
     /// Places registered; 0 means that no table is registered.
     len: u32,
+    /// Where the search for an empty place begins, as in Linux: after the
+    /// place filled last, or at the one emptied last.
+    hint: u32,
     /// Which of the tables that a request can use something of.
     kind: Kind,
 }
@@ -69,7 +72,7 @@ impl<'m, T: Copy> Table<'m, T> {
             *entry = Detached { value: None, users: if next < count { next } else { NONE } };
         }
         places.fill(Place::empty());
-        Self { places, detached, free: if count > 0 { 0 } else { NONE }, len: 0, kind }
+        Self { places, detached, free: if count > 0 { 0 } else { NONE }, len: 0, hint: 0, kind }
     }
 
     /// Whether a table is registered.
@@ -96,6 +99,18 @@ impl<'m, T: Copy> Table<'m, T> {
     pub fn open(&mut self, len: u32) {
         debug_assert!(!self.registered() && len <= self.capacity());
         self.len = len;
+        self.hint = 0;
+    }
+
+    /// Has the search for an empty place begin at the first.
+    pub fn rewind(&mut self) {
+        self.hint = 0;
+    }
+
+    /// The next empty place, from where the last change was.
+    pub fn empty(&self) -> Option<u32> {
+        let free = |&place: &u32| self.peek(place).is_none();
+        (self.hint..self.len).find(free).or_else(|| (0..self.hint.min(self.len)).find(free))
     }
 
     /// What a place has, for a request that starts.
@@ -117,6 +132,23 @@ impl<'m, T: Copy> Table<'m, T> {
     pub fn put(&mut self, place: u32, value: T) {
         debug_assert!(place < self.len && self.get(place).is_none());
         self.places[place as usize] = Place::Here(value);
+        self.hint = place + 1;
+    }
+
+    /// Puts a resource at a place. Some: what was there, which no request
+    /// uses, to be disposed of.
+    pub fn replace<'a>(
+        &mut self,
+        place: u32,
+        value: T,
+        requests: impl Iterator<Item = &'a mut What>,
+    ) -> Option<T> {
+        let hint = self.peek(place).is_some().then_some(self.hint);
+        let old = self.clear(place, requests);
+        self.put(place, value);
+        // Where there was something, no place was filled that had been empty.
+        self.hint = hint.unwrap_or(self.hint);
+        old
     }
 
     /// Empties a place. Some: no request uses the resource, dispose of it.
@@ -130,6 +162,7 @@ impl<'m, T: Copy> Table<'m, T> {
         let Place::Here(value) = core::mem::replace(at, Place::empty()) else {
             return None;
         };
+        self.hint = place;
         let mut entry = None;
         for request in requests {
             if request.uses(self.kind) == place && !request.detached(self.kind) {

@@ -21,6 +21,26 @@ pub(crate) enum Kind {
     PollAdd,
     /// Ends or changes such a wait. The engine's own, but of no use without.
     PollRemove,
+    /// Write-back of a range.
+    SyncFileRange,
+    /// A range, its length in `addr` or `len`, and the advice.
+    Fadvise,
+    /// Changes the table of registered files. The engine's own.
+    FilesUpdate,
+    /// A path, to be opened as a descriptor or into the table.
+    Openat,
+    /// A descriptor, or a place of the table.
+    Close,
+    /// A path, and where its attributes go, in `off`.
+    Statx,
+}
+
+impl Kind {
+    /// Whether `fd` names the file that the request is for, and may name a
+    /// registered one.
+    pub const fn has_file(self) -> bool {
+        !matches!(self, Kind::Nop | Kind::FilesUpdate | Kind::Openat | Kind::Close | Kind::Statx)
+    }
 }
 
 /// What the engine knows of an opcode.
@@ -34,7 +54,7 @@ const fn row(opcode: u8, kind: Kind) -> Row {
     Row { opcode, kind }
 }
 
-const BUILT: [Row; 11] = [
+const BUILT: [Row; 17] = [
     row(uapi::IORING_OP_NOP, Kind::Nop),
     row(uapi::IORING_OP_READ, Kind::ReadWrite),
     row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
@@ -46,6 +66,12 @@ const BUILT: [Row; 11] = [
     row(uapi::IORING_OP_FALLOCATE, Kind::Fallocate),
     row(uapi::IORING_OP_POLL_ADD, Kind::PollAdd),
     row(uapi::IORING_OP_POLL_REMOVE, Kind::PollRemove),
+    row(uapi::IORING_OP_SYNC_FILE_RANGE, Kind::SyncFileRange),
+    row(uapi::IORING_OP_FADVISE, Kind::Fadvise),
+    row(uapi::IORING_OP_FILES_UPDATE, Kind::FilesUpdate),
+    row(uapi::IORING_OP_OPENAT, Kind::Openat),
+    row(uapi::IORING_OP_CLOSE, Kind::Close),
+    row(uapi::IORING_OP_STATX, Kind::Statx),
 ];
 
 const fn table() -> [Row; IORING_OP_LAST as usize] {
@@ -79,7 +105,7 @@ pub(crate) const fn kind(opcode: u8) -> Kind {
 pub(crate) fn supported(opcode: u8, backend: impl Fn(u8) -> bool) -> bool {
     match kind(opcode) {
         Kind::None => false,
-        Kind::Nop => true,
+        Kind::Nop | Kind::FilesUpdate => true,
         Kind::PollRemove => backend(uapi::IORING_OP_POLL_ADD),
         _ => backend(opcode),
     }

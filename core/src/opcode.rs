@@ -18,11 +18,13 @@
 use crate::types::{Fd, FsyncFlags, Iovec, RwFlags, UseFd};
 use crate::uapi;
 
+mod files;
+mod poll;
+
 /// What the builders make.
 pub use crate::sqe::Sqe as Entry;
+pub use files::{Close, Fadvise, Fallocate, FilesUpdate, OpenAt, Statx, SyncFileRange};
 pub use poll::{PollAdd, PollRemove, PollUpdate};
-
-mod poll;
 
 /// An address as an entry carries it.
 #[inline]
@@ -196,42 +198,6 @@ impl Fsync {
     #[inline]
     pub const fn flags(mut self, flags: FsyncFlags) -> Fsync {
         self.0.op_flags = flags.bits();
-        self
-    }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
-}
-
-/// Changes the allocation of a range of a file or device, as `fallocate(2)` does.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct Fallocate(Entry);
-
-impl Fallocate {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_FALLOCATE;
-
-    /// `len` bytes of this file, from [`offset`](Self::offset) on.
-    #[inline]
-    pub fn new(fd: impl UseFd, len: u64) -> Fallocate {
-        Fallocate(Entry { opcode: Fallocate::CODE, addr: len, ..Entry::default() }.file(fd))
-    }
-
-    /// Where the range starts, in bytes; 0 unless set.
-    #[inline]
-    pub const fn offset(mut self, offset: u64) -> Fallocate {
-        self.0.off = offset;
-        self
-    }
-
-    /// `FALLOC_FL_*`, in [`uapi`]; 0 unless set.
-    #[inline]
-    pub const fn mode(mut self, mode: i32) -> Fallocate {
-        self.0.len = mode as u32;
         self
     }
 

@@ -48,6 +48,9 @@ pub(crate) const ENDED: u8 = 1 << 1;
 pub(crate) const CANCELLED: u8 = 1 << 5;
 const FILE_DETACHED: u8 = 1 << 2;
 const BUFFER_DETACHED: u8 = 1 << 3;
+/// It opens a file into the table of files, at the place that its outcome's
+/// `cflags` keep until then.
+pub(crate) const DIRECT: u8 = 1 << 4;
 
 const MARKS: u32 = 8;
 const FILE: u32 = 16;

@@ -25,10 +25,76 @@ mod sealed {
         /// The entry's `fd`, and whether it is an index into the registered files.
         fn into_sqe(self) -> (i32, bool);
     }
+
+    /// What can be closed, in the same way.
+    pub trait IntoTarget {
+        /// The entry's `fd` and `file_index`.
+        fn into_target(self) -> (i32, u32);
+    }
 }
 
 /// What can name a request's file: [`Fd`] or [`Fixed`], and nothing else.
 pub trait UseFd: sealed::IntoSqe + Copy {}
+
+/// What can be closed: as [`UseFd`], but a registered file is named as a place, not as the request's file.
+pub trait UseTarget: sealed::IntoTarget + Copy {}
+
+impl UseTarget for Fd {}
+impl UseTarget for Fixed {}
+
+impl sealed::IntoTarget for Fd {
+    #[inline]
+    fn into_target(self) -> (i32, u32) {
+        (self.0, 0)
+    }
+}
+
+impl sealed::IntoTarget for Fixed {
+    #[inline]
+    fn into_target(self) -> (i32, u32) {
+        // The last number has no place after it; as none it is refused, with a descriptor that is no file.
+        if self.0 == u32::MAX { (-1, 0) } else { (0, self.0 + 1) }
+    }
+}
+
+/// Where a file goes that a ring registers itself: a place of its table, or the next empty one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DestinationSlot(u32);
+
+impl DestinationSlot {
+    /// The next empty place.
+    #[inline]
+    #[must_use]
+    pub const fn auto_target() -> DestinationSlot {
+        DestinationSlot(uapi::IORING_FILE_INDEX_ALLOC)
+    }
+
+    /// This place, whatever is there.
+    ///
+    /// # Errors
+    /// The number, if it is too large for any place: beyond `u32::MAX - 2`.
+    #[inline]
+    pub const fn try_from_slot_target(target: u32) -> Result<DestinationSlot, u32> {
+        if target > uapi::IORING_FILE_INDEX_ALLOC - 2 {
+            return Err(target);
+        }
+        Ok(DestinationSlot(target + 1))
+    }
+
+    /// As it stands in an entry.
+    pub(crate) const fn file_index(self) -> u32 {
+        self.0
+    }
+}
+
+/// Room for the attributes that [`Statx`](crate::opcode::Statx) asks for; a pointer to the system's own `struct statx`
+/// can be cast to a pointer to this.
+#[allow(non_camel_case_types)] // C's name
+#[repr(C)]
+#[derive(Debug)]
+pub struct statx {
+    opaque: [u8; 0],
+}
 
 impl UseFd for Fd {}
 impl UseFd for Fixed {}

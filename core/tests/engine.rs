@@ -168,6 +168,9 @@ fn row_ops_what_is_not_built_is_einval() {
             uapi::IORING_OP_READV,
             uapi::IORING_OP_READ_FIXED,
             uapi::IORING_OP_FSYNC,
+            uapi::IORING_OP_OPENAT,
+            uapi::IORING_OP_CLOSE,
+            uapi::IORING_OP_FILES_UPDATE,
         ];
         assert_eq!(probe.is_supported(opcode), built.contains(&opcode), "opcode {opcode}");
     }

@@ -158,6 +158,7 @@ mod tests {
             len,
             off,
             op_flags: op_flags as u32,
+            direct: false,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::config::Mode;
 use crate::cqe::Cqe;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Start, Token};
-use crate::request::{ENDED, Fifo, Outcome, Record, Run};
+use crate::request::{DIRECT, ENDED, Fifo, Outcome, Record, Run};
 use crate::slot::{End, Notice};
 use crate::sync::{Ordering, fence};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN};
@@ -60,12 +60,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     fn finish(&mut self, index: u32, result: i32) {
         self.pending -= 1;
         self.starved &= fault::on(Fault::StarvedForEver);
-        let record = &self.pool.records[index as usize];
-        let cqe = late(record.user_data, index, result);
-        if !record.what.ordinary() {
-            self.let_go(index);
-        }
-        self.complete_now(index, cqe);
+        let Record { user_data, what } = self.pool.records[index as usize];
+        let result = if what.ordinary() { result } else { self.let_go(index, result) };
+        self.complete_now(index, late(user_data, index, result));
     }
 
     /// [`finish`](Self::finish) of a request whose token others still have, and
@@ -93,9 +90,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Ends a request's hold on a file and a buffer that lost their places
-    /// while it was in flight.
+    /// while it was in flight, and puts a file that it has opened in its place.
+    /// Answers its result.
     #[cold]
-    fn let_go(&mut self, index: u32) {
+    fn let_go(&mut self, index: u32, result: i32) -> i32 {
         let what = self.pool.records[index as usize].what;
         if let Some(file) = self.files.release(what) {
             self.backend.close(file);
@@ -103,6 +101,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if let Some(buffer) = self.buffers.release(what) {
             self.backend.unmap(buffer.handle);
         }
+        if !what.has(DIRECT) {
+            return result;
+        }
+        let file_index = self.pool.outcomes[index as usize].cflags;
+        self.opened(file_index, result)
     }
 
     /// Handles everything that came home, oldest first. True if anything had.

@@ -8,6 +8,7 @@ mod build;
 mod complete;
 mod enter;
 mod fixed;
+mod places;
 mod poll;
 mod prepare;
 mod register;

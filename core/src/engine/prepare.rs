@@ -64,9 +64,43 @@ pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
         }
         Kind::PollAdd => poll::check_add(sqe)?,
         Kind::PollRemove => poll::check_remove(sqe)?,
+        Kind::SyncFileRange
+        | Kind::Fadvise
+        | Kind::FilesUpdate
+        | Kind::Openat
+        | Kind::Close
+        | Kind::Statx => prepare_rare(kind, sqe)?,
         Kind::None => return Err(Errno::EINVAL),
     }
     Ok(())
+}
+
+/// Of operations that no ring does often.
+#[cold]
+fn prepare_rare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
+    let fixed_file = sqe.flags & IOSQE_FIXED_FILE != 0 && !fault::on(Fault::FixedFileUnchecked);
+    // The fields besides those that the operation reads.
+    let others = match kind {
+        Kind::SyncFileRange => sqe.addr != 0 || sqe.buf_index != 0 || sqe.splice_fd_in != 0,
+        Kind::FilesUpdate => fixed_file || sqe.op_flags != 0 || sqe.splice_fd_in != 0,
+        Kind::Openat => sqe.buf_index != 0,
+        Kind::Close => {
+            sqe.off != 0 || sqe.addr != 0 || sqe.len != 0 || sqe.op_flags != 0 || sqe.buf_index != 0
+        }
+        _ => sqe.buf_index != 0 || sqe.splice_fd_in != 0,
+    };
+    if others && !fault::on(Fault::OtherFieldsUnchecked) {
+        return Err(Errno::EINVAL);
+    }
+    match kind {
+        Kind::FilesUpdate if sqe.len == 0 => Err(Errno::EINVAL),
+        Kind::FilesUpdate => fits(sqe.addr),
+        Kind::Openat | Kind::Close | Kind::Statx if fixed_file => Err(Errno::EBADF),
+        Kind::Close if sqe.splice_fd_in != 0 && sqe.fd != 0 => Err(Errno::EINVAL),
+        Kind::Openat => fits(sqe.addr),
+        Kind::Statx => fits(sqe.addr).and(fits(sqe.off)),
+        _ => Ok(()),
+    }
 }
 
 /// An address that a pointer cannot hold is `-EFAULT` (32-bit places).

@@ -161,32 +161,56 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 }
             }
         }
+        self.files.rewind();
         Ok(0)
     }
 
     fn update_files(&mut self, offset: u32, fds: &[i32]) -> Result<u32, Errno> {
-        let count = update_range(self.files.len(), offset, fds.len())?;
-        for (done, &fd) in fds.iter().enumerate() {
-            if fd == IORING_REGISTER_FILES_SKIP && !fault::on(Fault::UpdateSkipEmpties) {
-                continue;
-            }
-            let place = offset + done as u32;
-            let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
-            if let Some(file) = self.files.clear(place, in_flight) {
-                self.backend.close(file);
-            }
-            if fd == -1 || fd == IORING_REGISTER_FILES_SKIP {
-                continue;
-            }
-            match self.backend.open(fd) {
-                Ok(file) => self.files.put(place, file),
-                Err(errno) => {
-                    let counted = done as u32 + u32::from(fault::on(Fault::UpdateCountsFailed));
-                    return if counted == 0 { Err(errno) } else { Ok(counted) };
-                }
+        let count = u32::try_from(fds.len()).map_err(|_| Errno::EINVAL)?;
+        self.update_each(offset, count, |_, done| Ok(fds[done as usize]))
+    }
+
+    /// Replaces `count` places from `offset` on by what `number` says of each,
+    /// up to the first that fails.
+    pub(super) fn update_each(
+        &mut self,
+        offset: u32,
+        count: u32,
+        mut number: impl FnMut(&mut Self, u32) -> Result<i32, Errno>,
+    ) -> Result<u32, Errno> {
+        let count = update_range(self.files.len(), offset, count)?;
+        for done in 0..count {
+            let replaced = number(self, done).and_then(|fd| self.replace_file(offset + done, fd));
+            if let Err(errno) = replaced {
+                let counted = done + u32::from(fault::on(Fault::UpdateCountsFailed));
+                return if counted == 0 { Err(errno) } else { Ok(counted) };
             }
         }
         Ok(count)
+    }
+
+    /// The old file goes even if there is no new one.
+    fn replace_file(&mut self, place: u32, fd: i32) -> Result<(), Errno> {
+        if fd == IORING_REGISTER_FILES_SKIP && !fault::on(Fault::UpdateSkipEmpties) {
+            return Ok(());
+        }
+        self.empty_place(place);
+        if fd == -1 || fd == IORING_REGISTER_FILES_SKIP {
+            return Ok(());
+        }
+        let file = self.backend.open(fd)?;
+        self.files.put(place, file);
+        Ok(())
+    }
+
+    /// Empties a place of the table of files. True if there was one.
+    pub(super) fn empty_place(&mut self, place: u32) -> bool {
+        let any = self.files.get(place).is_some();
+        let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
+        if let Some(file) = self.files.clear(place, in_flight) {
+            self.backend.close(file);
+        }
+        any
     }
 
     /// Ends the registration of files; those in use go with their requests.
@@ -237,7 +261,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// # Safety
     /// As for [`call`](Self::call).
     unsafe fn update_buffers(&mut self, offset: u32, iovecs: &[Iovec]) -> Result<u32, Errno> {
-        let count = update_range(self.buffers.len(), offset, iovecs.len())?;
+        let count = u32::try_from(iovecs.len()).map_err(|_| Errno::EINVAL)?;
+        let count = update_range(self.buffers.len(), offset, count)?;
         // SAFETY: the caller's promise, in both.
         let put = unsafe {
             self.each_buffer(iovecs, |engine, at| {
@@ -348,8 +373,7 @@ fn neighbours(iovecs: &[Iovec]) -> (usize, usize) {
 }
 
 /// Checks an update's range against the table; its length as a count.
-fn update_range(table: u32, offset: u32, count: usize) -> Result<u32, Errno> {
-    let count = u32::try_from(count).map_err(|_| Errno::EINVAL)?;
+fn update_range(table: u32, offset: u32, count: u32) -> Result<u32, Errno> {
     if count == 0 {
         return Err(Errno::EINVAL);
     }

@@ -181,6 +181,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         match kind {
             Kind::PollAdd => self.poll_add(index, sqe),
             Kind::PollRemove => self.poll_remove(index, sqe),
+            Kind::FilesUpdate => self.files_update(index, sqe),
             _ => self.issue_io(index, kind, sqe),
         }
     }
@@ -189,10 +190,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if !self.backend.supports(sqe.opcode) {
             return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
         }
-        let (target, file) = match self.target(sqe) {
-            Ok(target) => target,
-            Err(errno) => return self.end(index, sqe.user_data, errno.to_result()),
-        };
+        let file_index =
+            if matches!(kind, Kind::Openat | Kind::Close) { sqe.splice_fd_in as u32 } else { 0 };
+        if kind == Kind::Close && file_index != 0 {
+            return self.close_place(index, sqe, file_index);
+        }
+        let (target, file) =
+            match if kind.has_file() { self.target(sqe) } else { Ok((Target::Fd(sqe.fd), NONE)) } {
+                Ok(target) => target,
+                Err(errno) => return self.end(index, sqe.user_data, errno.to_result()),
+            };
         let (mut handle, mut buffer) = (None, NONE);
         if kind == Kind::Fixed {
             buffer = u32::from(sqe.buf_index) + u32::from(fault::on(Fault::BufferIndexOffByOne));
@@ -218,6 +225,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             len: sqe.len,
             off: sqe.off,
             op_flags: sqe.op_flags,
+            direct: file_index != 0,
         };
         let record = &mut self.pool.records[index as usize];
         record.user_data = sqe.user_data;
@@ -232,7 +240,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         // SAFETY: whoever pushed the SQE promised that its memory stays
         // valid until the CQE (SubmissionQueue::push), and a registered
         // range lies inside memory that its registrar keeps valid.
-        let start = unsafe { self.backend.start(token, &request) };
+        let mut start = unsafe { self.backend.start(token, &request) };
+        if file_index != 0 {
+            start = self.opening(index, file_index, start);
+        }
         self.started(index, sqe.user_data, start)
     }
 

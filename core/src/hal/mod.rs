@@ -141,18 +141,26 @@ pub struct Request<F, M> {
     /// until the request ends.
     pub buffer: Option<M>,
     /// Buffer address, or the address of an array of `iovec`; for FALLOCATE
-    /// the bytes of the range.
+    /// the bytes of the range, for FADVISE too unless it is 0; for OPENAT and
+    /// STATX the address of the path.
     pub addr: u64,
-    /// Bytes, or the number of `iovec`s; for FSYNC the bytes of the range; for
-    /// FALLOCATE the mode.
+    /// Bytes, or the number of `iovec`s; for FSYNC, SYNC_FILE_RANGE and
+    /// FADVISE the bytes of the range; for FALLOCATE and OPENAT the mode; for
+    /// STATX the mask.
     pub len: u32,
-    /// File offset in bytes; `u64::MAX` is the current position.
+    /// File offset in bytes; `u64::MAX` is the current position. For STATX the
+    /// address where the attributes go.
     pub off: u64,
-    /// `rw_flags` or `fsync_flags`; for POLL_ADD the events that are waited
+    /// `rw_flags`, `fsync_flags` and the like; for FADVISE the advice; for
+    /// POLL_ADD the events that are waited
     /// for, those included that always are, and
     /// [`EPOLLONESHOT`](crate::uapi::EPOLLONESHOT) if the first one ends the
     /// wait. Its result is those of them that have come.
     pub op_flags: u32,
+    /// OPENAT: the file goes into the engine's table, not to the application.
+    /// The result is then whatever [`Backend::adopt`] makes of it, if it is
+    /// not negative.
+    pub direct: bool,
 }
 
 /// What became of [`Backend::start`].
@@ -234,6 +242,7 @@ impl<F: Copy, M: Copy> Alike<'_, F, M> {
             len,
             off,
             op_flags,
+            direct: false,
         }
     }
 }
@@ -288,8 +297,57 @@ pub trait Backend {
     /// The errno for the registration, `EBADF` if there is no such file.
     fn open(&mut self, fd: i32) -> Result<Self::File, Errno>;
 
-    /// Gives back a reference taken by [`open`](Backend::open).
+    /// Gives back a reference taken by [`open`](Backend::open) or
+    /// [`adopt`](Backend::adopt).
     fn close(&mut self, file: Self::File);
+
+    /// Makes a registered file of what a [direct](Request::direct) OPENAT has
+    /// opened; `opened` is its result. Called once for each.
+    ///
+    /// # Errors
+    /// The errno for the request; what was opened is closed then.
+    fn adopt(&mut self, opened: i32) -> Result<Self::File, Errno> {
+        let _ = opened;
+        Err(Errno::EINVAL)
+    }
+
+    /// Copies `to.len()` bytes from memory that an SQE names, for an operation
+    /// of the engine's own. A place that can tell whether there is memory
+    /// overrides this.
+    ///
+    /// # Errors
+    /// `EFAULT` if not all of it can be read.
+    ///
+    /// # Safety
+    /// There is memory, unless this place can tell.
+    unsafe fn read_memory(&mut self, addr: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let from = core::ptr::with_exposed_provenance::<u8>(addr);
+        if from.is_null() {
+            return Err(Errno::EFAULT);
+        }
+        // SAFETY: the caller's promise; `to` is the engine's own, so they do
+        // not overlap.
+        unsafe { core::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Copies `from` to memory that an SQE names; otherwise as
+    /// [`read_memory`](Backend::read_memory).
+    ///
+    /// # Errors
+    /// `EFAULT` if not all of it can be written.
+    ///
+    /// # Safety
+    /// There is memory that nobody else uses, unless this place can tell.
+    unsafe fn write_memory(&mut self, addr: usize, from: &[u8]) -> Result<(), Errno> {
+        let to = core::ptr::with_exposed_provenance_mut::<u8>(addr);
+        if to.is_null() {
+            return Err(Errno::EFAULT);
+        }
+        // SAFETY: as in `read_memory`.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
 
     /// Makes memory ready for device or kernel access, once for many I/Os.
     ///

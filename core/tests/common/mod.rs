@@ -115,7 +115,15 @@ impl Backend for Disk<'_> {
     type Buffer = usize;
 
     fn supports(&self, opcode: u8) -> bool {
-        matches!(opcode, IORING_OP_READ | IORING_OP_READV | IORING_OP_READ_FIXED | IORING_OP_FSYNC)
+        matches!(
+            opcode,
+            IORING_OP_READ
+                | IORING_OP_READV
+                | IORING_OP_READ_FIXED
+                | IORING_OP_FSYNC
+                | IORING_OP_OPENAT
+                | IORING_OP_CLOSE
+        )
     }
 
     fn open(&mut self, fd: i32) -> Result<u32, Errno> {
@@ -134,6 +142,10 @@ impl Backend for Disk<'_> {
         let at = log.open.iter().position(|&open| open == file).expect("closed once");
         log.open.remove(at);
         log.closed.push(file);
+    }
+
+    fn adopt(&mut self, opened: i32) -> Result<u32, Errno> {
+        self.open(opened)
     }
 
     unsafe fn map(&mut self, addr: usize, _len: usize) -> Result<usize, Errno> {

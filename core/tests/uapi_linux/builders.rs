@@ -1,6 +1,6 @@
 //! Compares every builder's entry, byte for byte, with the one that the `io-uring` crate builds.
 
-use annulus::types::{Fd, Fixed, FsyncFlags, Iovec};
+use annulus::types::{DestinationSlot, Fd, Fixed, FsyncFlags, Iovec};
 use annulus::{cqe, opcode, sqe};
 use io_uring::{cqueue, opcode as reference, squeue, types as reference_types};
 use proptest::prelude::*;
@@ -114,6 +114,68 @@ proptest! {
         );
         prop_assert_eq!(opcode::PollAdd::CODE, reference::PollAdd::CODE);
         prop_assert_eq!(opcode::PollRemove::CODE, reference::PollRemove::CODE);
+    }
+
+    #[test]
+    fn ranges(fd: i32, len: u32, off: u64, flags: u32, advice: i32) {
+        same!(
+            fd,
+            |ours, theirs| opcode::SyncFileRange::new(ours, len).offset(off).flags(flags),
+            reference::SyncFileRange::new(theirs, len).offset(off).flags(flags)
+        );
+        same!(
+            fd,
+            |ours, theirs| opcode::Fadvise::new(ours, len.into(), advice).offset(off),
+            reference::Fadvise::new(theirs, len.into(), advice).offset(off)
+        );
+        prop_assert_eq!(opcode::SyncFileRange::CODE, reference::SyncFileRange::CODE);
+        prop_assert_eq!(opcode::Fadvise::CODE, reference::Fadvise::CODE);
+    }
+
+    #[test]
+    fn paths(fd: i32, path: usize, at: usize, flags: i32, mode: u32, place: u32) {
+        let path = std::ptr::without_provenance(path);
+        let at = std::ptr::without_provenance_mut::<u8>(at);
+        let (ours, theirs) = (Fd(fd), reference_types::Fd(fd));
+        let open = opcode::OpenAt::new(ours, path).flags(flags).mode(mode);
+        let other = || reference::OpenAt::new(theirs, path).flags(flags).mode(mode);
+        prop_assert_eq!(bytes(&open.build()), bytes(&other().build()));
+        let slot = DestinationSlot::try_from_slot_target(place);
+        let other_slot = reference_types::DestinationSlot::try_from_slot_target(place);
+        prop_assert_eq!(slot.is_ok(), other_slot.is_ok());
+        let (slot, other_slot) = match (slot, other_slot) {
+            (Ok(slot), Ok(other)) => (slot, other),
+            _ => (DestinationSlot::auto_target(), reference_types::DestinationSlot::auto_target()),
+        };
+        prop_assert_eq!(
+            bytes(&open.file_index(Some(slot)).build()),
+            bytes(&other().file_index(Some(other_slot)).build())
+        );
+        prop_assert_eq!(
+            bytes(&opcode::Statx::new(ours, path, at.cast()).flags(flags).mask(mode).build()),
+            bytes(&reference::Statx::new(theirs, path, at.cast()).flags(flags).mask(mode).build())
+        );
+        prop_assert_eq!(opcode::OpenAt::CODE, reference::OpenAt::CODE);
+        prop_assert_eq!(opcode::Statx::CODE, reference::Statx::CODE);
+    }
+
+    #[test]
+    fn tables(fd: i32, place in 0..u32::MAX, fds: usize, len: u32, offset: i32) {
+        prop_assert_eq!(
+            bytes(&opcode::Close::new(Fd(fd)).build()),
+            bytes(&reference::Close::new(reference_types::Fd(fd)).build())
+        );
+        prop_assert_eq!(
+            bytes(&opcode::Close::new(Fixed(place)).build()),
+            bytes(&reference::Close::new(reference_types::Fixed(place)).build())
+        );
+        let fds = std::ptr::without_provenance(fds);
+        prop_assert_eq!(
+            bytes(&opcode::FilesUpdate::new(fds, len).offset(offset).build()),
+            bytes(&reference::FilesUpdate::new(fds, len).offset(offset).build())
+        );
+        prop_assert_eq!(opcode::Close::CODE, reference::Close::CODE);
+        prop_assert_eq!(opcode::FilesUpdate::CODE, reference::FilesUpdate::CODE);
     }
 
     #[test]
