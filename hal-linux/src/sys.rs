@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 
+use annulus::errno::Errno;
 use libc::{c_int, c_long, iovec};
 use rustix::event::{PollFd, PollFlags};
 
@@ -68,19 +69,47 @@ pub unsafe fn transfer(
 /// `to` has room for `count` iovecs.
 pub unsafe fn copy_iovecs(addr: usize, count: usize, to: *mut iovec) -> Result<(), i32> {
     let len = count * size_of::<iovec>();
-    if len == 0 {
-        return Ok(());
-    }
-    let local = iovec { iov_base: to.cast(), iov_len: len };
-    let remote = iovec { iov_base: addr as *mut _, iov_len: len };
-    // SAFETY: `local` is the caller's room; `remote` is our own address space,
-    // read by the kernel with its checks. getpid cannot fail.
-    let n = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
-    match n {
+    // SAFETY: the caller's room.
+    match unsafe { copy(false, addr, to.cast(), len) } {
         n if n == len as isize => Ok(()),
         // Part of the array, or a system that forbids the call (seccomp).
         n if n >= 0 => Err(-libc::EFAULT),
-        _ => Err(errno()),
+        n => Err(n as i32),
+    }
+}
+
+/// Copies to (or, if `out`, from) `local` what is at `addr`, which may name no
+/// memory. Bytes up to the first that is not there, or a negative errno.
+///
+/// # Safety
+/// `local` is `len` bytes that may be written (if `out`: read), and what is at
+/// `addr` may be read (if `out`: written).
+pub unsafe fn copy(out: bool, addr: usize, local: *mut u8, len: usize) -> isize {
+    if len == 0 {
+        return 0;
+    }
+    let local = iovec { iov_base: local.cast(), iov_len: len };
+    let remote = iovec { iov_base: addr as *mut _, iov_len: len };
+    // SAFETY: `local` is the caller's; `remote` is our own address space,
+    // accessed by the kernel with its checks. getpid cannot fail.
+    let n = unsafe {
+        match out {
+            false => libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0),
+            true => libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0),
+        }
+    };
+    if n < 0 { errno() as isize } else { n }
+}
+
+/// Whether a [`copy`] of `len` bytes was whole.
+///
+/// # Errors
+/// `EFAULT`, or the system's.
+pub fn whole(copied: isize, len: usize) -> Result<(), Errno> {
+    match copied {
+        n if n == len as isize => Ok(()),
+        n if n >= 0 => Err(Errno::EFAULT),
+        n => Err(Errno::from_raw(-n as i32)),
     }
 }
 

@@ -257,6 +257,20 @@ impl Backend for FileBackend {
 
     fn unmap(&mut self, (): ()) {}
 
+    unsafe fn read_memory(&mut self, addr: usize, to: &mut [u8]) -> Result<(), Errno> {
+        // SAFETY: `to` may be written; what is at `addr` is the caller's
+        // promise, as far as there is anything.
+        sys::whole(unsafe { sys::copy(false, addr, to.as_mut_ptr(), to.len()) }, to.len())
+    }
+
+    unsafe fn write_memory(&mut self, addr: usize, from: &[u8]) -> Result<(), Errno> {
+        // SAFETY: `from` is only read; the rest as in `read_memory`.
+        sys::whole(
+            unsafe { sys::copy(true, addr, from.as_ptr().cast_mut(), from.len()) },
+            from.len(),
+        )
+    }
+
     #[inline]
     unsafe fn start(&mut self, token: Token, request: &Request<File, ()>) -> Start {
         match request.opcode {
