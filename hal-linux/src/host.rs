@@ -11,12 +11,14 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::own::Own;
+
 const NANOS: u64 = 1_000_000_000;
 
 /// Linux as the place that a ring runs in.
 #[derive(Debug, Default)]
 pub struct LinuxHost {
-    eventfd: Option<OwnedFd>,
+    eventfd: Option<Own>,
     interrupt: Option<Interrupt>,
 }
 
@@ -25,16 +27,16 @@ pub struct LinuxHost {
 #[derive(Debug)]
 struct Interrupt {
     /// The device's eventfd.
-    device: OwnedFd,
+    device: Own,
     /// Ours, rung by [`Host::rouse`].
-    wake: OwnedFd,
+    wake: Own,
 }
 
 impl LinuxHost {
     /// A place that rings `eventfd`, if there is one, whenever CQEs were
     /// posted.
     pub fn new(eventfd: Option<OwnedFd>) -> Self {
-        Self { eventfd, interrupt: None }
+        Self { eventfd: eventfd.map(Own::from), interrupt: None }
     }
 
     /// As [`new`](Self::new), for a device whose interrupts count in
@@ -46,7 +48,8 @@ impl LinuxHost {
     /// [`Host::rouse`].
     pub fn with_interrupt(eventfd: Option<OwnedFd>, interrupt: OwnedFd) -> io::Result<Self> {
         let wake = self::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { eventfd, interrupt: Some(Interrupt { device: interrupt, wake }) })
+        let interrupt = Interrupt { device: interrupt.into(), wake: wake.into() };
+        Ok(Self { eventfd: eventfd.map(Own::from), interrupt: Some(interrupt) })
     }
 
     /// The eventfd that is rung.
@@ -139,7 +142,7 @@ impl Host for LinuxHost {
     }
 }
 
-fn ring(eventfd: &OwnedFd) {
+fn ring(eventfd: impl AsFd) {
     // The only failure is a counter that is full, so non-zero, so readable:
     // whoever is rung is told already.
     let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());

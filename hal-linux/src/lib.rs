@@ -45,6 +45,7 @@ mod guard;
 mod host;
 #[cfg(target_pointer_width = "64")]
 pub mod nvme;
+mod own;
 mod ring;
 mod sys;
 mod threads;

@@ -6,11 +6,17 @@
 //! `-EFAULT`. Results are the kernel's: bytes, or a negative errno.
 
 use std::io;
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 
 use annulus::errno::Errno;
 use libc::{c_int, c_long, iovec};
 use rustix::event::{PollFd, PollFlags};
+
+use crate::own;
+
+mod whole;
+
+pub use whole::*;
 
 /// The most bytes one read or write moves (`MAX_RW_COUNT` of 4 KiB pages).
 pub const MAX_RW: usize = 0x7fff_f000;
@@ -127,13 +133,17 @@ pub fn duplicate(fd: RawFd) -> Result<RawFd, i32> {
     // ends with the call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
-        Ok(copy) => Ok(copy.into_raw_fd()),
+        Ok(copy) => {
+            own::claim(copy.as_raw_fd());
+            Ok(copy.into_raw_fd())
+        }
         Err(e) => Err(-e.raw_os_error()),
     }
 }
 
 /// Closes a descriptor that we made and nobody uses any more.
 pub fn close(fd: RawFd) {
+    own::disclaim(fd);
     // SAFETY: ours by the caller's promise. An error cannot be acted upon:
     // the number is free either way.
     unsafe { libc::close(fd) };
@@ -201,14 +211,5 @@ pub fn poll(fd: RawFd, events: u32) -> Result<u32, i32> {
     match asked[0].revents() {
         come if come.contains(PollFlags::NVAL) => Err(-libc::EBADF),
         come => Ok(u32::from(come.bits()) & events),
-    }
-}
-
-/// `fsync`, or `fdatasync`; 0 or a negative errno.
-pub fn sync(fd: RawFd, data_only: bool) -> i32 {
-    // SAFETY: no memory is passed.
-    match unsafe { if data_only { libc::fdatasync(fd) } else { libc::fsync(fd) } } {
-        0 => 0,
-        _ => errno(),
     }
 }

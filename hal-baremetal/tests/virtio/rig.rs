@@ -174,6 +174,7 @@ impl<T: Transport, const SYNC: bool> Side<T, SYNC> {
             len: ask.len,
             off: ask.off,
             op_flags: ask.flags,
+            direct: false,
         };
         // SAFETY: the test keeps the memory until the request has ended.
         match unsafe { self.backend().start(token, &request) } {

@@ -7,7 +7,8 @@ use annulus::hal::Token;
 use annulus::uapi;
 use libc::iovec;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, MAX_IOVECS};
+use super::call::Call;
 use super::held::Held;
 use super::order::Bucket;
 use super::rw;
@@ -25,13 +26,11 @@ const HARMLESS: i32 =
 pub enum Op {
     Read,
     Write,
-    Fsync {
-        data_only: bool,
-    },
     /// Only waits, for these events.
     Poll {
         events: u32,
     },
+    Call(Call),
 }
 
 /// What keeps a job's file open.
@@ -147,6 +146,24 @@ impl Job {
         Ok(true)
     }
 
+    /// Keeps a path. False if there is no room for one so long.
+    pub fn set_path(&mut self, path: &[u8], blocks: &Blocks) -> bool {
+        const { assert!(libc::PATH_MAX as usize <= MAX_IOVECS * size_of::<iovec>()) };
+        self.block = None;
+        if path.len() > size_of_val(&self.inline) {
+            match blocks.take() {
+                None => return false,
+                block => self.block = block,
+            }
+        }
+        let to = self.iovecs(blocks).cast();
+        // SAFETY: eight iovecs have room for it, or a block has.
+        unsafe {
+            ptr::copy_nonoverlapping(path.as_ptr(), to, path.len().min(libc::PATH_MAX as usize))
+        };
+        true
+    }
+
     /// `bytes` more have been moved.
     pub fn advance(&mut self, bytes: usize, blocks: &Blocks) {
         self.done += bytes;
@@ -197,8 +214,10 @@ impl Job {
     /// # Safety
     /// The request's memory is still promised.
     pub unsafe fn carry_out(&mut self, blocks: &Blocks) -> i32 {
-        if let Op::Fsync { data_only } = self.op {
-            return sys::sync(self.fd, data_only);
+        if let Op::Call(call) = self.op {
+            let path = self.iovecs(blocks).cast();
+            // SAFETY: the caller's promise; a call with a path has it there.
+            return unsafe { call.carry_out(self.fd, self.off, path) };
         }
         loop {
             // SAFETY: the caller's promise.

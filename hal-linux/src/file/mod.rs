@@ -24,6 +24,7 @@
 //! How files are kept across all this is told in [`held`].
 
 mod blocks;
+mod call;
 mod held;
 mod job;
 mod kind;
@@ -33,9 +34,10 @@ mod poller;
 mod punt;
 mod readiness;
 mod rw;
+mod whole;
 mod workers;
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use annulus::engine::Completer;
 use annulus::errno::Errno;
@@ -45,10 +47,11 @@ use annulus::worker::{Class, Load};
 use rustix::mm::{Advice, madvise};
 
 use crate::host::LinuxHost;
+use crate::own::Own;
 use crate::sys;
 pub use blocks::Blocks;
 use held::{Batch, HeldFile};
-use job::{Hold, Op};
+use job::Hold;
 use kind::Kind;
 use lane::Lane;
 use poller::Poller;
@@ -102,7 +105,7 @@ pub struct FileBackend {
     /// Registered files that take no writes without blocking.
     blocking_writes: Hints,
     /// `/dev/null`, for checking buffers; opened when first needed.
-    null: Option<OwnedFd>,
+    null: Option<Own>,
 }
 
 impl FileBackend {
@@ -155,35 +158,6 @@ impl FileBackend {
             Some(file) => Hold::Shared(self.batch.share(&self.workers.shared.held, &file)),
         }
     }
-
-    /// FSYNC always may block, so it always goes to a worker.
-    ///
-    /// There is no call for a range of a file's data and its metadata. The
-    /// whole file is more than was asked for, and keeps the promise.
-    fn fsync(&mut self, token: Token, request: &Request<File, ()>) -> Start {
-        let data_only = request.op_flags & uapi::IORING_FSYNC_DATASYNC != 0;
-        let (fd, _, file) = match self.file(request.target) {
-            Ok(file) => file,
-            Err(e) if out_of_descriptors(e) => {
-                // Without a descriptor the file cannot be kept for a worker;
-                // late is better than an error that no fsync has.
-                return match request.target {
-                    Target::Fd(number) => Start::Done(sys::sync(number, data_only)),
-                    Target::Registered(_) => Start::Done(e),
-                };
-            }
-            Err(e) => return Start::Done(e),
-        };
-        let hold = self.keep(file);
-        let index = token.index();
-        // SAFETY: the slot has just been taken, its record is the engine's.
-        let job = unsafe { self.shared().job(index) };
-        (job.token, job.op) = (token, Op::Fsync { data_only });
-        (job.fd, job.hold, job.block) = (fd, hold, None);
-        job.bucket = None;
-        self.workers.push(Class::Bounded, index);
-        Start::Pending
-    }
 }
 
 /// Whether a duplicate failed for want of room, not of a file.
@@ -208,6 +182,12 @@ impl Backend for FileBackend {
                 | uapi::IORING_OP_WRITE_FIXED
                 | uapi::IORING_OP_FSYNC
                 | uapi::IORING_OP_POLL_ADD
+                | uapi::IORING_OP_SYNC_FILE_RANGE
+                | uapi::IORING_OP_FALLOCATE
+                | uapi::IORING_OP_FADVISE
+                | uapi::IORING_OP_OPENAT
+                | uapi::IORING_OP_CLOSE
+                | uapi::IORING_OP_STATX
         )
     }
 
@@ -220,8 +200,11 @@ impl Backend for FileBackend {
     }
 
     fn open(&mut self, fd: i32) -> Result<File, Errno> {
-        let errno = |e: i32| Errno::from_raw(-e);
-        let fd = sys::duplicate(fd).map_err(errno)?;
+        let fd = sys::duplicate(fd).map_err(|e| Errno::from_raw(-e))?;
+        self.adopt(fd)
+    }
+
+    fn adopt(&mut self, fd: i32) -> Result<File, Errno> {
         match Kind::of(fd) {
             Ok(kind) => {
                 self.blocking_writes.set(fd, false);
@@ -230,7 +213,7 @@ impl Backend for FileBackend {
             }
             Err(e) => {
                 sys::close(fd);
-                Err(errno(e))
+                Err(Errno::from_raw(-e))
             }
         }
     }
@@ -287,7 +270,8 @@ impl Backend for FileBackend {
             // SAFETY: as above.
             uapi::IORING_OP_WRITEV => unsafe { self.start_other(token, request, true) },
             uapi::IORING_OP_POLL_ADD => self.poll_add(token, request),
-            _ => self.fsync(token, request),
+            // SAFETY: as above.
+            _ => unsafe { self.start_whole(token, request) },
         }
     }
 
@@ -369,10 +353,11 @@ impl std::fmt::Debug for FileBackend {
 }
 
 /// The raw descriptor of `/dev/null`, or -1 where there is none.
-fn null(slot: &mut Option<OwnedFd>) -> RawFd {
+fn null(slot: &mut Option<Own>) -> RawFd {
     use rustix::fs::{Mode, OFlags, open};
     if slot.is_none() {
-        *slot = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        *slot =
+            open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok().map(Own::from);
     }
-    slot.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    slot.as_ref().map_or(-1, |null| null.as_fd().as_raw_fd())
 }

@@ -8,7 +8,7 @@
 //! after its request ended carries an old generation and is refused.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::thread::JoinHandle;
 
 use annulus::hal::Token;
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::job::Op;
 use super::lane::Lane;
+use crate::own::Own;
 use crate::threads;
 
 /// The event that ends the thread; no token is this large.
@@ -26,8 +27,8 @@ const STOP: u64 = u64::MAX;
 /// The epoll set and its thread.
 #[derive(Debug)]
 pub struct Poller {
-    epoll: OwnedFd,
-    stop: OwnedFd,
+    epoll: Own,
+    stop: Own,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -57,8 +58,8 @@ impl Poller {
     /// # Errors
     /// No descriptors, no memory, or no thread.
     pub fn new(lane: Lane) -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = Own::from(epoll::create(CreateFlags::CLOEXEC)?);
+        let stop = Own::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
         let set = epoll.try_clone()?;
         let thread = threads::spawn("annulus-poll", move || watch(&set, lane))?;
@@ -102,7 +103,7 @@ impl Drop for Poller {
     }
 }
 
-fn watch(set: &OwnedFd, lane: Lane) {
+fn watch(set: &Own, lane: Lane) {
     let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
     let mut events = [none; 64];
     loop {
