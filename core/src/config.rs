@@ -4,6 +4,7 @@ use crate::cqe::Cqe;
 use crate::engine::{BufferEntry, Shared};
 use crate::files::{Detached, Place};
 use crate::hal::{Backend, Host};
+use crate::held::Held;
 use crate::request::{Outcome, Record};
 use crate::ring::{LINE, Layout, Offsets, align_up};
 use crate::slot::SharedSlot;
@@ -54,6 +55,7 @@ pub struct Config {
     pub(crate) index_array: bool,
     pub(crate) policy: Policy,
     pub(crate) submit_all: bool,
+    pub(crate) held: bool,
     pub(crate) mode: Mode,
 }
 
@@ -114,6 +116,7 @@ impl Config {
             index_array: true,
             policy: Policy::Current,
             submit_all: false,
+            held: true,
             mode: Mode::Inline,
         }
     }
@@ -164,6 +167,19 @@ impl Config {
     pub const fn submit_all(mut self, yes: bool) -> Self {
         self.submit_all = yes;
         self
+    }
+
+    /// Whether there is memory for requests that are held back: links, drains,
+    /// timeouts, and CQEs that are skipped, also for cancellation. There is
+    /// unless this says no; without it they are refused (`-EINVAL`).
+    pub const fn held(mut self, yes: bool) -> Self {
+        self.held = yes;
+        self
+    }
+
+    /// Requests that can be held.
+    pub(crate) const fn held_requests(&self) -> u32 {
+        if self.held { self.requests + 1 } else { 0 }
     }
 
     /// Who drives the engine.
@@ -238,6 +254,7 @@ impl Config {
 /// records  (requests + 1) x request record
 /// outcomes (requests + 1) x outcome that waits
 /// free     requests x index
+/// held     (requests + 1) x (held request + 2 x index), if any may be
 /// files    places + (requests + 1) x detached file
 /// buffers  places + (requests + 1) x detached buffer
 /// ```
@@ -250,6 +267,7 @@ pub struct Footprint {
     pub records: usize,
     pub outcomes: usize,
     pub free: usize,
+    pub held: usize,
     pub file_places: usize,
     pub files_detached: usize,
     pub buffer_places: usize,
@@ -271,6 +289,7 @@ impl Footprint {
             records: lines::<Record>(slots),
             outcomes: lines::<Outcome>(slots),
             free: lines::<u32>(config.requests),
+            held: lines::<Held>(config.held_requests()) + 2 * lines::<u32>(config.held_requests()),
             file_places: lines::<Place<B::File>>(config.files),
             files_detached: lines::<Detached<B::File>>(detached(config.files, slots)),
             buffer_places: lines::<Place<BufferEntry<B::Buffer>>>(config.buffers),
@@ -288,6 +307,7 @@ impl Footprint {
             + self.records
             + self.outcomes
             + self.free
+            + self.held
             + self.file_places
             + self.files_detached
             + self.buffer_places

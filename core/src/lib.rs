@@ -27,6 +27,7 @@ pub mod fault;
 mod files;
 #[allow(unsafe_code)] // names the seams' unsafe functions
 pub mod hal;
+mod held;
 #[allow(unsafe_code)] // a cell between a caller and the engine
 mod mailbox;
 #[cfg(loom)]

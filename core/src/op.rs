@@ -33,6 +33,11 @@ pub(crate) enum Kind {
     Close,
     /// A path, and where its attributes go, in `off`.
     Statx,
+    Timeout,
+    /// Or its update.
+    TimeoutRemove,
+    LinkTimeout,
+    Cancel,
 }
 
 impl Kind {
@@ -40,6 +45,13 @@ impl Kind {
     /// registered one.
     pub const fn has_file(self) -> bool {
         !matches!(self, Kind::Nop | Kind::FilesUpdate | Kind::Openat | Kind::Close | Kind::Statx)
+    }
+
+    /// The engine carries it out by itself, with a held record
+    /// ([`crate::held`]).
+    #[inline(always)]
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::Timeout | Self::TimeoutRemove | Self::LinkTimeout | Self::Cancel)
     }
 }
 
@@ -54,7 +66,7 @@ const fn row(opcode: u8, kind: Kind) -> Row {
     Row { opcode, kind }
 }
 
-const BUILT: [Row; 17] = [
+const BUILT: [Row; 21] = [
     row(uapi::IORING_OP_NOP, Kind::Nop),
     row(uapi::IORING_OP_READ, Kind::ReadWrite),
     row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
@@ -72,6 +84,10 @@ const BUILT: [Row; 17] = [
     row(uapi::IORING_OP_OPENAT, Kind::Openat),
     row(uapi::IORING_OP_CLOSE, Kind::Close),
     row(uapi::IORING_OP_STATX, Kind::Statx),
+    row(uapi::IORING_OP_TIMEOUT, Kind::Timeout),
+    row(uapi::IORING_OP_TIMEOUT_REMOVE, Kind::TimeoutRemove),
+    row(uapi::IORING_OP_LINK_TIMEOUT, Kind::LinkTimeout),
+    row(uapi::IORING_OP_ASYNC_CANCEL, Kind::Cancel),
 ];
 
 const fn table() -> [Row; IORING_OP_LAST as usize] {
@@ -107,6 +123,6 @@ pub(crate) fn supported(opcode: u8, backend: impl Fn(u8) -> bool) -> bool {
         Kind::None => false,
         Kind::Nop | Kind::FilesUpdate => true,
         Kind::PollRemove => backend(uapi::IORING_OP_POLL_ADD),
-        _ => backend(opcode),
+        kind => kind.is_held() || backend(opcode),
     }
 }

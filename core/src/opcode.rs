@@ -19,7 +19,10 @@ use crate::types::{Fd, FsyncFlags, Iovec, RwFlags, UseFd};
 use crate::uapi;
 
 mod files;
+mod held;
 mod poll;
+
+pub use held::{AsyncCancel, AsyncCancel2, LinkTimeout, Timeout, TimeoutRemove, TimeoutUpdate};
 
 /// What the builders make.
 pub use crate::sqe::Sqe as Entry;

@@ -46,6 +46,8 @@ pub(crate) const RESERVED: u8 = 1;
 pub(crate) const ENDED: u8 = 1 << 1;
 /// It has been ended by another request, and comes home with `-ECANCELED`.
 pub(crate) const CANCELLED: u8 = 1 << 5;
+/// It is held ([`crate::held`]): its end is more than a CQE.
+pub(crate) const HELD: u8 = 1 << 6;
 const FILE_DETACHED: u8 = 1 << 2;
 const BUFFER_DETACHED: u8 = 1 << 3;
 /// It opens a file into the table of files, at the place that its outcome's
@@ -314,6 +316,16 @@ impl Fifo {
         self.len += 1;
     }
 
+    /// Puts a record before all others.
+    pub fn push_first(&mut self, outcomes: &mut [Outcome], index: u32) {
+        outcomes[index as usize].next = self.head;
+        if self.head == NONE {
+            self.tail = index;
+        }
+        self.head = index;
+        self.len += 1;
+    }
+
     pub fn first(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
     }
@@ -383,5 +395,12 @@ mod tests {
             [Some(0), Some(3), Some(2), None]
         );
         assert!(fifo.is_empty());
+        fifo.push_first(&mut outcomes, 1);
+        fifo.push_first(&mut outcomes, 0);
+        fifo.push(&mut outcomes, 2);
+        assert_eq!(
+            core::array::from_fn(|_| fifo.pop(&outcomes)),
+            [Some(0), Some(1), Some(2), None]
+        );
     }
 }

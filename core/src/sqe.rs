@@ -85,6 +85,24 @@ bitflags! {
 }
 
 impl Sqe {
+    /// All zeros.
+    pub(crate) const ZERO: Self = Self {
+        opcode: 0,
+        flags: 0,
+        ioprio: 0,
+        fd: 0,
+        off: 0,
+        addr: 0,
+        len: 0,
+        op_flags: 0,
+        user_data: 0,
+        buf_index: 0,
+        personality: 0,
+        splice_fd_in: 0,
+        addr3: 0,
+        pad2: 0,
+    };
+
     /// Adds flags to those already set.
     #[inline]
     #[must_use]

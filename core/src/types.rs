@@ -123,6 +123,65 @@ bitflags! {
     }
 }
 
+bitflags! {
+    /// What kind of time a [`Timeout`](crate::opcode::Timeout) has.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct TimeoutFlags: u32 {
+        /// A point in time, on the ring's clock (`CLOCK_MONOTONIC` in Linux).
+        const ABS = uapi::IORING_TIMEOUT_ABS;
+        /// By the wall clock. A span only: a point in time of it is `-EINVAL`.
+        const REALTIME = uapi::IORING_TIMEOUT_REALTIME;
+        /// Of an update: the time of a [`LinkTimeout`](crate::opcode::LinkTimeout).
+        const LINK_TIMEOUT_UPDATE = uapi::IORING_LINK_TIMEOUT_UPDATE;
+        /// That its time is over does not break its chain.
+        const ETIME_SUCCESS = uapi::IORING_TIMEOUT_ETIME_SUCCESS;
+        /// Fires again and again, each time after its span.
+        const MULTISHOT = uapi::IORING_TIMEOUT_MULTISHOT;
+    }
+}
+
+/// Which requests a cancellation means; those of all the conditions set.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "it says what an AsyncCancel2 means"]
+pub struct CancelBuilder {
+    pub(crate) flags: u32,
+    pub(crate) user_data: u64,
+    pub(crate) file: i32,
+    pub(crate) opcode: u8,
+}
+
+impl CancelBuilder {
+    const NONE: Self = Self { flags: 0, user_data: 0, file: -1, opcode: 0 };
+
+    /// Every request.
+    pub const fn any() -> Self {
+        Self { flags: uapi::IORING_ASYNC_CANCEL_ANY, ..Self::NONE }
+    }
+
+    /// Those with this user data.
+    pub const fn user_data(user_data: u64) -> Self {
+        Self { flags: uapi::IORING_ASYNC_CANCEL_USERDATA, user_data, ..Self::NONE }
+    }
+
+    /// Those with this file: as they named it, by number or as a registered one.
+    pub fn fd(file: impl UseFd) -> Self {
+        let (file, fixed) = file.into_sqe();
+        let fixed = if fixed { uapi::IORING_ASYNC_CANCEL_FD_FIXED } else { 0 };
+        Self { flags: uapi::IORING_ASYNC_CANCEL_FD | fixed, file, ..Self::NONE }
+    }
+
+    /// Those of this opcode.
+    pub const fn op(opcode: u8) -> Self {
+        Self { flags: uapi::IORING_ASYNC_CANCEL_OP, opcode, ..Self::NONE }
+    }
+
+    /// All that match, not only the first.
+    pub const fn all(mut self) -> Self {
+        self.flags |= uapi::IORING_ASYNC_CANCEL_ALL;
+        self
+    }
+}
+
 /// A time as Linux passes it to a ring: seconds and nanoseconds, 64 bits each on every machine.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +231,20 @@ impl Timespec {
         } else {
             nanos as u64
         }
+    }
+}
+
+impl Timespec {
+    /// The time of these bytes, as they lie in memory.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Timespec {
+        let word = |at: usize| core::array::from_fn(|i| bytes[at + i]);
+        Timespec { tv_sec: i64::from_ne_bytes(word(0)), tv_nsec: i64::from_ne_bytes(word(8)) }
+    }
+
+    /// The whole in nanoseconds, `u64::MAX` if it does not fit; none if one of
+    /// its parts is negative.
+    pub(crate) fn checked_nanos(&self) -> Option<u64> {
+        (self.tv_sec >= 0 && self.tv_nsec >= 0).then(|| self.as_nanos())
     }
 }
 

@@ -26,6 +26,7 @@ fn the_footprint_is_the_sum_of_its_items() {
         f.records,
         f.outcomes,
         f.free,
+        f.held,
         f.file_places,
         f.files_detached,
         f.buffer_places,

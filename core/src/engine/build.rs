@@ -1,9 +1,11 @@
 //! Making a ring out of memory that the caller gives.
 
+use super::links::Holding;
 use super::{Completer, Engine, Remote, Shared};
 use crate::config::{Config, ConfigError, Footprint, Mode, detached};
 use crate::files::{Detached, Place, Table};
 use crate::hal::{Backend, Host};
+use crate::held::Held;
 use crate::mailbox::Mailbox;
 use crate::request::{self, Fifo, Outcome, Pool, Record};
 use crate::ring::{CqHalf, CqProducer, LINE, MadeRoom, RingRef, SqConsumer, SqHalf, align_up};
@@ -208,6 +210,12 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         memory.carve(slots, Outcome::empty),
         memory.carve(config.requests as usize, || 0),
     );
+    let holdable = config.held_requests() as usize;
+    let holding = Holding::new(
+        memory.carve(holdable, Held::empty),
+        memory.carve(holdable, || 0),
+        memory.carve(holdable, || 0),
+    );
     let all = config.requests + 1;
     let files = Table::new(
         request::Table::Files,
@@ -232,6 +240,8 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             pool,
             overflow: Fifo::new(),
             reaped: Fifo::new(),
+            holding,
+            engaged: false,
             files,
             buffers,
             backend: backend(Completer::new(shared)),

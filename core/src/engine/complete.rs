@@ -5,7 +5,7 @@ use crate::config::Mode;
 use crate::cqe::Cqe;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Start, Token};
-use crate::request::{DIRECT, ENDED, Fifo, Outcome, Record, Run};
+use crate::request::{DIRECT, ENDED, Fifo, HELD, Outcome, Record, Run};
 use crate::slot::{End, Notice};
 use crate::sync::{Ordering, fence};
 use crate::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN};
@@ -62,7 +62,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.starved &= fault::on(Fault::StarvedForEver);
         let Record { user_data, what } = self.pool.records[index as usize];
         let result = if what.ordinary() { result } else { self.let_go(index, result) };
-        self.complete_now(index, late(user_data, index, result));
+        let cqe = late(user_data, index, result);
+        if what.has(HELD) {
+            return self.conclude(index, cqe.res);
+        }
+        self.complete_now(index, cqe);
     }
 
     /// [`finish`](Self::finish) of a request whose token others still have, and

@@ -5,9 +5,11 @@
 //! `Shared`; who drives it is chosen at set-up ([`crate::config::Mode`]).
 
 mod build;
+mod cancel;
 mod complete;
 mod enter;
 mod fixed;
+mod links;
 mod places;
 mod poll;
 mod prepare;
@@ -15,6 +17,7 @@ mod register;
 mod remote;
 mod run;
 mod submit;
+mod timers;
 
 #[cfg(not(loom))]
 pub use build::StaticMemory;
@@ -148,6 +151,10 @@ pub struct Engine<'m, B: Backend, H: Host> {
     /// Requests found complete by polling, not yet finished. Empty outside
     /// of `poll_backend`.
     reaped: Fifo,
+    /// Requests that are held back.
+    holding: links::Holding<'m>,
+    /// Held requests wait for something that [`settle`](Self::settle) sees.
+    engaged: bool,
     files: Table<'m, B::File>,
     buffers: Table<'m, BufferEntry<B::Buffer>>,
     backend: B,
@@ -160,7 +167,8 @@ pub struct Engine<'m, B: Backend, H: Host> {
     /// The SQ holds entries that cannot be taken before a completion.
     starved: bool,
     down: bool,
-    /// Driven inline and not down: [`enter`](Self::enter) has a short way.
+    /// Driven inline, not down, and not engaged: [`enter`](Self::enter) has a
+    /// short way.
     short: bool,
     stats: Stats,
 }
@@ -174,15 +182,20 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// `IORING_FEAT_*`: the promises that this ring keeps.
     pub fn features(&self) -> u32 {
         use crate::uapi::{
-            IORING_FEAT_EXT_ARG, IORING_FEAT_NODROP, IORING_FEAT_SQPOLL_NONFIXED,
-            IORING_FEAT_SUBMIT_STABLE,
+            IORING_FEAT_CQE_SKIP, IORING_FEAT_EXT_ARG, IORING_FEAT_LINKED_FILE, IORING_FEAT_NODROP,
+            IORING_FEAT_SQPOLL_NONFIXED, IORING_FEAT_SUBMIT_STABLE,
         };
         let nonfixed = match self.config.policy {
             crate::config::Policy::Current => IORING_FEAT_SQPOLL_NONFIXED,
             crate::config::Policy::Seed => 0,
         };
+        let held = match self.config.held {
+            true => IORING_FEAT_CQE_SKIP | IORING_FEAT_LINKED_FILE,
+            false => 0,
+        };
         IORING_FEAT_NODROP
             | IORING_FEAT_SUBMIT_STABLE
+            | held
             | IORING_FEAT_EXT_ARG
             | nonfixed
             | self.backend.features()
@@ -217,14 +230,16 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         !self.starved && self.sq.ready() != 0
     }
 
-    /// When the backend wants to be looked at, whatever happens.
+    /// When the engine wants to be driven, whatever happens: for the backend's
+    /// sake, or a timeout's.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
-        self.backend.deadline()
+        earlier(self.backend.deadline(), self.first_time())
     }
 
     /// Looks for completions though nothing told of any.
     pub(crate) fn look(&mut self) {
-        if self.poll_backend() {
+        let polled = self.poll_backend();
+        if self.engaged && self.settle() || polled {
             self.publish();
         }
     }
@@ -232,15 +247,15 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// Sleeps until notified, until `deadline`, or until the backend has to
     /// look after its requests, which it does before this comes back.
     pub(crate) fn sleep(&mut self, key: Key, deadline: Option<u64>) -> Parked {
-        let own = self.backend.deadline();
-        let first = match (own, deadline) {
-            (Some(own), Some(given)) => Some(own.min(given)),
-            (own, given) => own.or(given),
-        };
+        let own = self.deadline();
+        let first = earlier(own, deadline);
         let host = Driver(&self.shared.host);
         let parked = self.shared.engine_wait.wait(&host, key, first);
         if own.is_some() {
             self.poll_backend();
+            if self.engaged {
+                self.settle();
+            }
             if parked == Parked::TimedOut && first != deadline {
                 return Parked::Woken;
             }
@@ -272,6 +287,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             self.overflow.len(),
             if self.starved { ", SQEs wait for a request" } else { "" },
         )?;
+        let (deferred, timed) = self.holding.waiting();
+        writeln!(to, "held: {deferred} wait for all before them, {timed} for a time")?;
         for (index, record) in self.pool.records.iter().enumerate() {
             if self.shared.slots.peek(index).0 {
                 let name = crate::uapi::opcode_name(record.what.opcode()).unwrap_or("?");
@@ -299,7 +316,13 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             // Whoever else writes this memory may have cleared the flag.
             || !self.overflow.is_empty();
         let did = home && self.come_home();
-        self.backend.polling() && self.poll_backend() || did
+        let polled = self.backend.polling() && self.poll_backend();
+        self.engaged && self.settle() || polled || did
+    }
+
+    /// Whether [`quiet`](Self::quiet) may look at the flags only.
+    fn may_be_short(&self) -> bool {
+        self.config.mode == Mode::Inline && !self.down && !self.engaged
     }
 
     /// Whether [`enter`](Self::enter) may look at nothing but the SQ, for a
@@ -363,6 +386,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         self.short = false;
         self.publish();
         self.backend.cancel_all();
+        self.discard_held();
         while self.pending != 0 {
             self.progress();
             if self.pending == 0 {
@@ -377,6 +401,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
                 self.sleep(key, None);
             }
         }
+        self.discard_held();
         while let Some(index) = self.overflow.pop(self.pool.outcomes) {
             self.pool.put(index);
         }
@@ -396,6 +421,14 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if !fault::on(Fault::EndNoWake) {
             self.shared.app_wait.notify(&self.shared.host);
         }
+    }
+}
+
+/// The earlier of two points in time that may not be.
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

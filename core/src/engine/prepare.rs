@@ -5,7 +5,9 @@ use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::op::Kind;
 use crate::sqe::Sqe;
-use crate::uapi::{IORING_FSYNC_DATASYNC, IORING_NOP_INJECT_RESULT, IOSQE_ASYNC, IOSQE_FIXED_FILE};
+use crate::uapi::{
+    self, IORING_FSYNC_DATASYNC, IORING_NOP_INJECT_RESULT, IOSQE_ASYNC, IOSQE_FIXED_FILE,
+};
 
 /// `UIO_MAXIOV`.
 const MAX_IOVECS: u32 = 1024;
@@ -19,10 +21,13 @@ pub(super) fn nop_result(sqe: &Sqe) -> i32 {
 /// Flags that this engine keeps the whole promise of.
 pub(super) const FLAGS: u8 = IOSQE_FIXED_FILE | IOSQE_ASYNC;
 
+/// Those that need a held record as well.
+const HELD_FLAGS: u8 = FLAGS | super::links::HOLDING;
+
 /// The checks that need nothing but the SQE. An error here ends a batch.
 #[inline(always)]
 pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
-    let flags = sqe.flags & !FLAGS != 0 && !fault::on(Fault::SqeFlagsUnchecked);
+    let flags = sqe.flags & !HELD_FLAGS != 0 && !fault::on(Fault::SqeFlagsUnchecked);
     let personality = sqe.personality != 0 && !fault::on(Fault::PersonalityUnchecked);
     if flags || sqe.ioprio != 0 || personality {
         return Err(Errno::EINVAL);
@@ -70,6 +75,9 @@ pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
         | Kind::Openat
         | Kind::Close
         | Kind::Statx => prepare_rare(kind, sqe)?,
+        Kind::Timeout | Kind::LinkTimeout => timeout(kind, sqe)?,
+        Kind::TimeoutRemove => timeout_remove(sqe)?,
+        Kind::Cancel => cancel(sqe)?,
         Kind::None => return Err(Errno::EINVAL),
     }
     Ok(())
@@ -101,6 +109,60 @@ fn prepare_rare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
         Kind::Statx => fits(sqe.addr).and(fits(sqe.off)),
         _ => Ok(()),
     }
+}
+
+#[cold]
+fn timeout(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
+    use uapi::{IORING_TIMEOUT_ABS as ABS, IORING_TIMEOUT_MULTISHOT as MULTISHOT};
+    let known = ABS
+        | MULTISHOT
+        | uapi::IORING_TIMEOUT_ETIME_SUCCESS
+        // A span is the same by the wall clock; a point in time of it, and the
+        // clock that runs on in suspend, are not built.
+        | uapi::IORING_TIMEOUT_REALTIME;
+    let flags = sqe.op_flags;
+    let wall = flags & uapi::IORING_TIMEOUT_REALTIME != 0;
+    let wrong = sqe.buf_index != 0
+        || sqe.len != 1
+        || sqe.splice_fd_in != 0
+        || flags & !known != 0
+        || flags & ABS != 0 && (flags & MULTISHOT != 0 || wall)
+        || kind == Kind::LinkTimeout && sqe.off != 0;
+    if wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+#[cold]
+fn timeout_remove(sqe: &Sqe) -> Result<(), Errno> {
+    let flags = sqe.op_flags;
+    let known = match flags & uapi::IORING_TIMEOUT_UPDATE_MASK != 0 {
+        true => uapi::IORING_TIMEOUT_UPDATE_MASK | uapi::IORING_TIMEOUT_ABS,
+        false => 0,
+    };
+    let wrong = sqe.flags & IOSQE_FIXED_FILE != 0
+        || sqe.buf_index != 0
+        || sqe.len != 0
+        || sqe.splice_fd_in != 0
+        || flags & !known != 0;
+    if wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+#[cold]
+fn cancel(sqe: &Sqe) -> Result<(), Errno> {
+    use uapi::{IORING_ASYNC_CANCEL_ANY as ANY, IORING_ASYNC_CANCEL_FD as FD};
+    let by_opcode = uapi::IORING_ASYNC_CANCEL_OP;
+    let known = ANY
+        | FD
+        | by_opcode
+        | uapi::IORING_ASYNC_CANCEL_ALL
+        | uapi::IORING_ASYNC_CANCEL_FD_FIXED
+        | uapi::IORING_ASYNC_CANCEL_USERDATA;
+    let flags = sqe.op_flags;
+    let wrong = sqe.off != 0
+        || sqe.splice_fd_in != 0
+        || flags & !known != 0
+        || flags & ANY != 0 && flags & (FD | by_opcode) != 0
+        || flags & by_opcode != 0 && sqe.len >= uapi::IORING_OP_LAST.into();
+    if wrong { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 /// An address that a pointer cannot hold is `-EFAULT` (32-bit places).

@@ -97,8 +97,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Ok(0)
             }
             Call::Probe(probe) => {
-                let backend = &self.backend;
-                probe.fill(|opcode| op::supported(opcode, |opcode| backend.supports(opcode)));
+                let (backend, held) = (&self.backend, self.config.held);
+                probe.fill(|opcode| {
+                    op::supported(opcode, |opcode| backend.supports(opcode))
+                        && (held || !op::kind(opcode).is_held())
+                });
                 Ok(0)
             }
             Call::MaxWorkers(counts) => {

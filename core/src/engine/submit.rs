@@ -1,6 +1,7 @@
 //! Taking SQEs: one copy, all checks on the copy, then a slot and a start.
 
 use super::Engine;
+use super::links::HOLDING;
 use super::prepare::{nop_result, prepare};
 use crate::config::{Mode, Policy};
 use crate::cqe::Cqe;
@@ -9,7 +10,7 @@ use crate::fault::{self, Fault};
 use crate::files::NONE;
 use crate::hal::{Backend, Host, Request, Start, Target};
 use crate::op::{self, Kind};
-use crate::request::{RESERVED, What};
+use crate::request::{HELD, RESERVED, What};
 use crate::sqe::Sqe;
 use crate::uapi::IOSQE_FIXED_FILE;
 
@@ -73,7 +74,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // that came home. What is missing then is taken one by one.
             self.collect();
         }
-        let mut kind = self.next_kind();
+        // Those taken already were NOPs, and posted a CQE each.
+        self.holding.batch_began = self.cq.total().wrapping_sub(taken);
+        let mut kind = if self.engaged { Kind::None } else { self.next_kind() };
         loop {
             // What follows is likely to be of the same kind.
             match kind {
@@ -84,12 +87,19 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if batch.taken == want || batch.end != End::All {
                 break;
             }
-            kind = self.step(&mut batch);
+            kind = self.step(&mut batch, want);
             if batch.taken == want || batch.end != End::All {
                 break;
             }
         }
+        if self.engaged {
+            self.end_chain();
+        }
         self.backend.kick();
+        if self.engaged {
+            self.holding.in_batch = false;
+            self.settle();
+        }
         batch
     }
 
@@ -103,8 +113,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Takes one SQE the long way: any operation, any state of the ring.
-    /// Answers what it was.
-    fn step(&mut self, batch: &mut Batch) -> Kind {
+    /// Answers what the next one may be.
+    fn step(&mut self, batch: &mut Batch, want: u32) -> Kind {
         let position = self.sq.position();
         let Some(cell) = self.sq.entry(position) else {
             if !fault::on(Fault::BadIndexNotDropped) {
@@ -124,6 +134,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         };
         let sqe = cell.read();
         let kind = op::kind(sqe.opcode);
+        let slow = self.engaged && self.holding.slow();
+        if kind.is_held() || sqe.flags & HOLDING != 0 || slow {
+            let issue = self.take_held(index, kind, &sqe, want - batch.taken);
+            self.account(batch, index, issue);
+            // No run: what follows may have to be held.
+            return Kind::None;
+        }
         let issue = self.issue(index, kind, &sqe);
         self.account(batch, index, issue);
         kind
@@ -178,6 +195,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.complete_now(index, Cqe { user_data: sqe.user_data, res, flags: 0 });
             return Issue::Taken;
         }
+        if let Some(held) = self.holding.held.get_mut(index as usize) {
+            // For a cancellation that asks for it.
+            held.sqe.fd = sqe.fd;
+        }
+        self.issue_prepared(index, kind, sqe)
+    }
+
+    /// Starts what is not the business of `held` requests only, all checks of
+    /// the SQE alone made.
+    pub(super) fn issue_prepared(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Issue {
         match kind {
             Kind::PollAdd => self.poll_add(index, sqe),
             Kind::PollRemove => self.poll_remove(index, sqe),
@@ -228,8 +255,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             direct: file_index != 0,
         };
         let record = &mut self.pool.records[index as usize];
+        let held = record.what.has(HELD);
         record.user_data = sqe.user_data;
         record.what = What::new(sqe.opcode, file, buffer);
+        if held {
+            record.what.set(HELD);
+        }
         if fallback {
             record.what.set(RESERVED);
         }
@@ -310,7 +341,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// A request that ended while it was started.
     #[inline]
     pub(super) fn end(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
-        self.complete_now(index, done(user_data, result));
+        let cqe = done(user_data, result);
+        if self.pool.records[index as usize].what.has(HELD) {
+            self.conclude(index, cqe.res);
+        } else {
+            self.complete_now(index, cqe);
+        }
         Issue::Taken
     }
 
@@ -318,6 +354,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     #[cold]
     pub(super) fn fail(&mut self, index: u32, user_data: u64, result: i32) -> Issue {
         self.stats.refused += 1;
+        if self.pool.records[index as usize].what.has(HELD) {
+            self.conclude(index, result);
+            return Issue::Failed;
+        }
         self.complete_now(index, Cqe { user_data, res: result, flags: 0 });
         Issue::Failed
     }

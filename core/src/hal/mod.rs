@@ -199,6 +199,15 @@ pub enum Cancel {
     Running,
 }
 
+/// What [`Backend::keep`] has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where the data, or the copy of the array or path, is.
+    pub addr: u64,
+    /// The bytes of all buffers together; `u32::MAX` if there are more.
+    pub bytes: u32,
+}
+
 /// Where a request of a [`Run`] differs from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
@@ -468,6 +477,39 @@ pub trait Backend {
     /// says whether it still has to, when it has done so.
     fn unattended(&mut self) -> bool {
         false
+    }
+
+    /// Prepares a request that will start later, after others: a read or write
+    /// without a registered buffer, OPENAT or STATX; `addr` and `len` as in
+    /// [`Request`]. An array of `iovec`s and a path are the application's again
+    /// when this returns (`IORING_FEAT_SUBMIT_STABLE`), so they are copied; the
+    /// request in slot `index` has the copy until [`forget`](Backend::forget).
+    ///
+    /// # Errors
+    /// What the request is refused with; `EINVAL` where copies are not built.
+    ///
+    /// # Safety
+    /// The elements of an array, or the path, are valid for reads, for all that
+    /// the place cannot find out.
+    unsafe fn keep(
+        &mut self,
+        index: usize,
+        opcode: u8,
+        addr: u64,
+        len: u32,
+    ) -> Result<Kept, Errno> {
+        let _ = index;
+        match opcode {
+            crate::uapi::IORING_OP_READ | crate::uapi::IORING_OP_WRITE => {
+                Ok(Kept { addr, bytes: len })
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Gives back what [`keep`](Backend::keep) took.
+    fn forget(&mut self, index: usize) {
+        let _ = index;
     }
 
     /// Ends a pending request if it has not begun. Not after a

@@ -135,6 +135,10 @@ impl Head {
         self.row().to_ne_bytes()[0]
     }
 
+    pub fn flags(self) -> u8 {
+        self.row().to_ne_bytes()[1]
+    }
+
     #[inline(always)]
     pub fn fd(self) -> u32 {
         self.halves().1

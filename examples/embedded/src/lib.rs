@@ -59,7 +59,7 @@ unsafe impl Platform for Kernel {
 const REQUESTS: u32 = 8;
 
 /// A ring of 8 entries with 8 requests and one registered buffer.
-pub const CONFIG: Config = Config::new(8).requests(REQUESTS).buffers(1);
+pub const CONFIG: Config = Config::new(8).requests(REQUESTS).buffers(1).held(false);
 
 /// What the driver keeps of a request: one each, and one for the reserve.
 const TRACKERS: usize = REQUESTS as usize + 1;

@@ -27,6 +27,7 @@ mod blocks;
 mod call;
 mod held;
 mod job;
+mod kept;
 mod kind;
 mod lane;
 mod order;
@@ -41,7 +42,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use annulus::engine::Completer;
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Cancel, Request, Start, Target, Token};
+use annulus::hal::{Backend, Cancel, Kept, Request, Start, Target, Token};
 use annulus::uapi;
 use annulus::worker::{Class, Load};
 use rustix::mm::{Advice, madvise};
@@ -101,6 +102,7 @@ pub struct FileBackend {
     batch: Batch,
     workers: Workers,
     waits: Box<[Wait]>,
+    kept: kept::Copies,
     poller: Option<Poller>,
     /// Registered files that take no writes without blocking.
     blocking_writes: Hints,
@@ -125,6 +127,7 @@ impl FileBackend {
             batch: Batch::new(),
             workers: Workers::new(slots, limits, blocks, lane),
             waits: vec![Wait::None; slots].into_boxed_slice(),
+            kept: kept::Copies::new(slots),
             poller: None,
             blocking_writes: Hints::default(),
             null: None,
@@ -320,6 +323,31 @@ impl Backend for FileBackend {
     fn max_workers(&mut self, counts: &mut [u32; 2]) -> Result<(), Errno> {
         self.workers.set_limits(counts);
         Ok(())
+    }
+
+    unsafe fn keep(
+        &mut self,
+        index: usize,
+        opcode: u8,
+        addr: u64,
+        len: u32,
+    ) -> Result<Kept, Errno> {
+        if matches!(opcode, uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV) {
+            let blocks = &self.workers.shared.blocks;
+            let kept = self.kept.keep(index, addr, len as usize, blocks)?;
+            return self.checked(opcode, kept.addr, len).map(|()| kept).inspect_err(|_| {
+                self.forget(index);
+            });
+        }
+        if matches!(opcode, uapi::IORING_OP_OPENAT | uapi::IORING_OP_STATX) {
+            return self.keep_path(index, opcode, addr);
+        }
+        self.checked(opcode, addr, len)?;
+        Ok(Kept { addr, bytes: len })
+    }
+
+    fn forget(&mut self, index: usize) {
+        self.kept.forget(index, &self.workers.shared.blocks);
     }
 
     fn cancel_all(&mut self) {

@@ -2,6 +2,7 @@
 
 use libc::iovec;
 
+use annulus::errno::Errno;
 use annulus::hal::{Request, Start, Target, Token};
 use annulus::uapi::{self, IOSQE_ASYNC};
 
@@ -333,11 +334,25 @@ impl FileBackend {
         if matches!(request.opcode, uapi::IORING_OP_READ_FIXED | uapi::IORING_OP_WRITE_FIXED) {
             return Ok(());
         }
+        with_iovecs(request, |iovecs, count| self.check(iovecs, count))
+    }
+
+    /// [`prepared`](Self::prepared), for what is not a request yet.
+    pub(super) fn checked(&mut self, opcode: u8, addr: u64, len: u32) -> Result<(), Errno> {
+        let vector = matches!(opcode, uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV);
+        let checked = if vector {
+            self.check(addr as usize as *const iovec, len as usize)
+        } else {
+            let iov_len = (len as usize).min(sys::MAX_RW);
+            self.check(&iovec { iov_base: addr as usize as *mut _, iov_len }, 1)
+        };
+        checked.map_err(|e| Errno::from_raw(-e))
+    }
+
+    fn check(&mut self, iovecs: *const iovec, count: usize) -> Result<(), i32> {
         let null = null(&mut self.null);
         // SAFETY: nothing is transferred.
-        let n = with_iovecs(request, |iovecs, count| unsafe {
-            sys::transfer(true, null, iovecs, count, -1, 0)
-        });
+        let n = unsafe { sys::transfer(true, null, iovecs, count, -1, 0) };
         match -n {
             libc::EFAULT | libc::EINVAL => Err(n),
             _ => Ok(()),

@@ -7,8 +7,9 @@
 
 use std::mem::MaybeUninit;
 
+use annulus::errno::Errno;
 use annulus::fault::{self, Fault};
-use annulus::hal::{Request, Start, Target, Token};
+use annulus::hal::{Kept, Request, Start, Target, Token};
 use annulus::uapi::{self, IOSQE_ASYNC};
 use annulus::worker::Class;
 use rustix::fs::FileType;
@@ -139,6 +140,16 @@ impl FileBackend {
             }
         }
         self.with_path(token, request, call)
+    }
+
+    /// Copies the path of an OPENAT or STATX that starts later.
+    pub(super) fn keep_path(&mut self, index: usize, opcode: u8, addr: u64) -> Result<Kept, Errno> {
+        let mut buffer = [MaybeUninit::uninit(); PATH];
+        // Whether a STATX may have none is found when it starts.
+        let empty = opcode == uapi::IORING_OP_STATX;
+        let path = read_path(addr as usize, empty, &mut buffer).map_err(|e| Errno::from_raw(-e))?;
+        let addr = self.kept.keep_path(index, path, &self.workers.shared.blocks)?;
+        Ok(Kept { addr, bytes: 0 })
     }
 
     /// A call with a path, for a worker. The directory is looked up there, as
