@@ -99,6 +99,10 @@ faults! {
     QueuedSetRelaxed: Loom,
     /// A resumed request's end does not look whether another notice has come.
     RetireBlind: Loom,
+    /// A READY notice does not fence between what it tells of and the look whether one is queued.
+    ReadyNoFence: Loom,
+    /// A woken request is resumed without a full fence after QUEUED is cleared.
+    ResumeNoFence: Loom,
     /// QUEUED is cleared without Release, so a next notice may overtake the read of the last.
     QueuedClearRelaxed: Loom,
     /// A waker looks for a sleeper without a full fence after publishing.

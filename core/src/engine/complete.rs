@@ -143,6 +143,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Notice::Final(result) => self.finish(index, result),
                 Notice::Ready => {
                     resumed = true;
+                    // Pairs with the fence in `Completer::ready`: a notice
+                    // that was refused because of this one told of something
+                    // that the backend sees from here on.
+                    if !fault::on(Fault::ResumeNoFence) {
+                        fence(Ordering::SeqCst);
+                    }
                     // SAFETY: the request is still pending, so its memory is
                     // still promised, as at its start.
                     match unsafe { self.backend.resume(slots.token(index)) } {

@@ -43,11 +43,19 @@ impl<'m, H: Host> Completer<'m, H> {
     }
 
     /// The request can go on: the engine will call
-    /// [`Backend::resume`](crate::hal::Backend::resume).
+    /// [`Backend::resume`](crate::hal::Backend::resume), which sees everything
+    /// written before.
     ///
     /// # Errors
-    /// [`Stale`] as above; also while an earlier notice has not been taken.
+    /// [`Stale`] as above; also while an earlier notice has not been taken:
+    /// what it leads to sees what this one tells of.
     pub fn ready(&self, token: Token) -> Result<(), Stale> {
+        // Pairs with the fence before a resume, after QUEUED has been cleared:
+        // either we see that, and our notice is taken, or the resume sees what
+        // we tell of.
+        if !fault::on(Fault::ReadyNoFence) {
+            fence(Ordering::SeqCst);
+        }
         self.post(token, Notice::Ready)
     }
 

@@ -63,6 +63,8 @@ mod lane;
 #[cfg(loom)]
 mod place;
 #[cfg(loom)]
+mod polls;
+#[cfg(loom)]
 mod rings;
 #[cfg(loom)]
 mod script;

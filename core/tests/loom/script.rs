@@ -4,13 +4,13 @@ use crate::place::{Arena, Place};
 use annulus::config::{Config, Footprint};
 use annulus::engine::{Completer, Engine, Parts, RingMemory, build};
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Request, Start, Token};
+use annulus::hal::{Backend, Cancel, Request, Start, Token};
 use annulus::register::Call;
 use annulus::ring::{CqHalf, PushError, SqHalf};
 use annulus::sqe::Sqe;
 use annulus::sync::{AtomicU32, Ordering, UnsafeCell};
 use annulus::types::Iovec;
-use annulus::uapi::{IORING_OP_READ, IORING_OP_READ_FIXED, IOSQE_FIXED_FILE};
+use annulus::uapi::{IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_READ_FIXED, IOSQE_FIXED_FILE};
 use loom::thread::JoinHandle;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,6 +29,12 @@ pub struct Script {
     pub resume: Box<dyn FnMut(Token) -> Start>,
     /// Requests whose end only `poll` finds.
     pub polled: Vec<(Token, i32)>,
+    /// Requests that wait for readiness, and may be cancelled.
+    pub waiting: Vec<Token>,
+    /// Those that were, and have not come home.
+    pub cancelled: Vec<Token>,
+    /// Multishot requests that ended for want of room.
+    pub ends: u32,
     /// Whether the engine has come to its end.
     pub ended: bool,
     /// A device with an interrupt.
@@ -94,11 +100,34 @@ impl Backend for Script {
             self.polled.push((token, request.len as i32));
             return Start::Pending;
         }
+        if request.opcode == IORING_OP_POLL_ADD {
+            self.waiting.push(token);
+        }
         (self.start)(self.hands, token, request)
     }
 
     unsafe fn resume(&mut self, token: Token) -> Start {
-        (self.resume)(token)
+        let cancelled = self.cancelled.contains(&token);
+        let start = match cancelled {
+            true => Start::Done(Errno::ECANCELED.to_result()),
+            false => (self.resume)(token),
+        };
+        if let Start::Done(_) = start {
+            self.forget(token);
+        }
+        start
+    }
+
+    fn cancel(&mut self, token: Token) -> Cancel {
+        self.cancelled.push(token);
+        // One that is on its way already will do.
+        let _ = self.hands.ready(token);
+        Cancel::Ended
+    }
+
+    fn end(&mut self, token: Token) {
+        self.ends += 1;
+        self.forget(token);
     }
 
     fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
@@ -110,12 +139,22 @@ impl Backend for Script {
 
     fn cancel_all(&mut self) {
         self.ended = true;
+        for token in self.waiting.clone() {
+            self.cancel(token);
+        }
     }
 
     fn polling(&self) -> bool {
         // Relaxed: asked again after a full fence before a sleep.
         let pending = |device: &Rc<Device>| device.pending.load(Ordering::Relaxed) != 0;
         !self.polled.is_empty() || self.device.as_ref().is_some_and(pending)
+    }
+}
+
+impl Script {
+    fn forget(&mut self, token: Token) {
+        self.waiting.retain(|&waiting| waiting != token);
+        self.cancelled.retain(|&cancelled| cancelled != token);
     }
 }
 
@@ -171,7 +210,17 @@ fn make(
     device: Option<Rc<Device>>,
 ) -> Rig {
     let arena = Arena::new(Footprint::of::<Script, Place>(&config).total());
-    let script = |hands| Script { hands, start, resume, polled: vec![], ended: false, device };
+    let script = |hands| Script {
+        hands,
+        start,
+        resume,
+        polled: vec![],
+        waiting: vec![],
+        cancelled: vec![],
+        ends: 0,
+        ended: false,
+        device,
+    };
     let parts = build(&config, arena.memory(), RingMemory::Inside, place, script);
     Rig { parts: parts.expect("a good configuration"), arena }
 }

@@ -1,6 +1,6 @@
 //! Which models there are, and which of them catch which fault.
 
-use crate::{inline, lane, rings, served, sqpoll, waits, workers};
+use crate::{inline, lane, polls, rings, served, sqpoll, waits, workers};
 use annulus::fault::Fault::{self, *};
 
 pub struct Model {
@@ -27,6 +27,7 @@ models! {
     waits: two_wakers 3, two_wakers_unordered 3, two_sleepers 3, mailbox 3, mailbox_unordered 3, mailbox_close 2;
     inline: inline_wait all, inline_two 3, taskrun 3, slot_life 3, slot_life_fixed 3, resumed 3, crossing 3,
         fallback 2, inline_interrupt all, drop_in_flight all, drop_interrupt all;
+    polls: poll_wakes 3, poll_remove 3, poll_room 3, poll_shutdown 3;
     sqpoll: sqpoll_submit 3, sqpoll_return 3, sqpoll_unordered 3, sqpoll_interrupt 3, sqpoll_sq_room 3,
         sqpoll_cq_room 3, sqpoll_starved 2, sqpoll_mail 3, sqpoll_stop 3, sqpoll_stop_waiting 3;
     served: served_claim all, served_work all, served_return 3, served_mail 3, served_room 3,
@@ -63,11 +64,11 @@ pub fn expect(fault: Fault) -> Expect {
         ReturnPushTwice => &["return_list", "slot_life"],
         ReturnNoWake => &["inline_wait", "sqpoll_return", "served_return"],
         QueuedSetRelaxed | QueuedClearRelaxed => &["notices"],
-        QueuedClearedLate => &["notice_at_once", "resumed"],
+        QueuedClearedLate => &["notice_at_once", "resumed", "poll_wakes"],
         StaleTokenAccepted | RetireKeepsGeneration => {
-            &["stale_tokens", "slot_life", "slot_life_fixed"]
+            &["stale_tokens", "slot_life", "slot_life_fixed", "poll_remove"]
         }
-        RetireBlind => &["crossing"],
+        RetireBlind => &["crossing", "poll_remove", "poll_room"],
         ArmedLate | ReferenceIgnored => &["slot_life", "slot_life_fixed"],
         TaskrunSetRelaxed | TaskrunClearRelaxed | TaskrunHiddenLate => &["taskrun"],
         FallbackLeaked => &["fallback"],
@@ -111,6 +112,8 @@ pub fn expect(fault: Fault) -> Expect {
         HelperNoRecheck => &["served_return"],
         HelperStopMissed | EndNotChecked => &["served_stop"],
         PollsNoWake => &["served_polled"],
+
+        ReadyNoFence | ResumeNoFence => &["poll_wakes"],
 
         WorkerNotWoken | WorkerComesForEver => &["workers_wake"],
         WorkerLeavesCalled => &["workers_leave"],

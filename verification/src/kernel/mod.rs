@@ -9,6 +9,7 @@ mod generate;
 mod interrupt;
 mod memory;
 mod model;
+mod polls;
 mod program;
 mod registrations;
 mod rng;
@@ -42,6 +43,8 @@ use uring::Kernel;
 
 /// Exit code of a process that found a difference.
 pub const DIFFERENT: u8 = 1;
+/// One program of so many is one of polls.
+const POLLS: u64 = 8;
 /// Exit code of a process in which a program hung.
 pub const HUNG: u8 = 3;
 
@@ -115,6 +118,25 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
     let mut kinds = BTreeSet::new();
     let dog = watchdog::start(Duration::from_secs(4 * options.patience + 20));
     for index in indices {
+        if index % POLLS == POLLS - 1 {
+            let mode = options.mode.unwrap_or(Mode::ALL[(index / POLLS % 3) as usize]);
+            let program = polls::Program::nth(options.seed, index, mode);
+            dog.watch(index, &program);
+            match program.compare(bench.dir, bench.patience, bench.kernel_only)? {
+                Ok(outcomes) => tally.add_polls(program.mode().name(), outcomes),
+                Err(fault) if options.keep_going => println!("program {index}: {}", fault.what),
+                Err(fault) => {
+                    if !options.no_shrink {
+                        println!("{program}\n{}\n", fault.what);
+                        let small = program.smaller(bench.dir, &fault)?;
+                        println!("the smallest program found that goes wrong:\n{small}");
+                    }
+                    println!("{}", json!({ "program": index, "what": fault.what }));
+                    return Ok(ExitCode::from(DIFFERENT));
+                }
+            }
+            continue;
+        }
         let program = generate::program(&wish, index);
         dog.watch(index, &program);
         let (result, theirs, unsteady) = bench.steady(&program)?;

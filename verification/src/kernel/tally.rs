@@ -57,6 +57,15 @@ impl Tally {
         self.moving += u64::from(2 * moved > all);
     }
 
+    /// Adds a program of polls, which moves no data.
+    pub fn add_polls(&mut self, mode: &str, outcomes: Vec<(&'static str, String)>) {
+        *self.modes.entry(mode.into()).or_default() += 1;
+        *self.modes.entry(format!("of these {mode}, polls")).or_default() += 1;
+        for (op, outcome) in outcomes {
+            *self.table.entry(op.into()).or_default().entry(outcome).or_default() += 1;
+        }
+    }
+
     /// Programs in all.
     pub fn programs(&self) -> u64 {
         self.modes.iter().filter(|(name, _)| !name.starts_with("of these")).map(|(_, n)| n).sum()

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::HUNG;
-use super::program::Program;
 
 struct Watched {
     since: Instant,
@@ -18,7 +17,7 @@ pub struct Dog(Arc<Mutex<Option<Watched>>>);
 
 impl Dog {
     /// The program that runs from now on.
-    pub fn watch(&self, index: u64, program: &Program) {
+    pub fn watch(&self, index: u64, program: &impl ToString) {
         let watched = Watched { since: Instant::now(), index, program: program.to_string() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(watched);
     }
