@@ -103,6 +103,16 @@ faults! {
     ReadyNoFence: Loom,
     /// A woken request is resumed without a full fence after QUEUED is cleared.
     ResumeNoFence: Loom,
+    /// A signal's events are raised without Release.
+    SignalRaiseRelaxed: Loom,
+    /// A signal's events are read without Acquire.
+    SignalEventsRelaxed: Loom,
+    /// A signal is raised without a full fence before the look for waits.
+    SignalRaiseNoFence: Loom,
+    /// A wait for a signal is armed without a full fence before the second look.
+    SignalArmNoFence: Loom,
+    /// A wait for a signal does not look again after it is armed.
+    SignalArmNoRecheck: Loom,
     /// QUEUED is cleared without Release, so a next notice may overtake the read of the last.
     QueuedClearRelaxed: Loom,
     /// A waker looks for a sleeper without a full fence after publishing.

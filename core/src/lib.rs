@@ -47,6 +47,8 @@ mod request;
 pub mod ring;
 #[allow(unsafe_code)] // a cell behind a claim
 pub mod served;
+#[allow(unsafe_code)] // has the seams' unsafe functions
+pub mod signal;
 mod slot;
 pub mod sqe;
 mod stats;

@@ -71,6 +71,8 @@ mod script;
 #[cfg(loom)]
 mod served;
 #[cfg(loom)]
+mod signals;
+#[cfg(loom)]
 mod sqpoll;
 #[cfg(loom)]
 mod table;

@@ -1,6 +1,6 @@
 //! Which models there are, and which of them catch which fault.
 
-use crate::{inline, lane, polls, rings, served, sqpoll, waits, workers};
+use crate::{inline, lane, polls, rings, served, signals, sqpoll, waits, workers};
 use annulus::fault::Fault::{self, *};
 
 pub struct Model {
@@ -28,6 +28,7 @@ models! {
     inline: inline_wait all, inline_two 3, taskrun 3, slot_life 3, slot_life_fixed 3, resumed 3, crossing 3,
         fallback 2, inline_interrupt all, drop_in_flight all, drop_interrupt all;
     polls: poll_wakes 3, poll_remove 3, poll_room 3, poll_shutdown 3;
+    signals: signal_arm 3, signal_again 3, signal_remove 3;
     sqpoll: sqpoll_submit 3, sqpoll_return 3, sqpoll_unordered 3, sqpoll_interrupt 3, sqpoll_sq_room 3,
         sqpoll_cq_room 3, sqpoll_starved 2, sqpoll_mail 3, sqpoll_stop 3, sqpoll_stop_waiting 3;
     served: served_claim all, served_work all, served_return 3, served_mail 3, served_room 3,
@@ -114,6 +115,8 @@ pub fn expect(fault: Fault) -> Expect {
         PollsNoWake => &["served_polled"],
 
         ReadyNoFence | ResumeNoFence => &["poll_wakes"],
+        SignalRaiseNoFence | SignalArmNoFence | SignalArmNoRecheck => &["signal_arm"],
+        SignalRaiseRelaxed | SignalEventsRelaxed => &["signal_arm"],
 
         WorkerNotWoken | WorkerComesForEver => &["workers_wake"],
         WorkerLeavesCalled => &["workers_leave"],
