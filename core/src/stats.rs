@@ -25,13 +25,20 @@ pub struct Stats {
     pub stale: u32,
     /// Times the polling engine went to sleep.
     pub sleeps: u64,
+    /// Requests that a worker took from the queue.
+    pub handovers: u64,
+    /// Requests that a worker went on with after the one before them.
+    pub merged: u64,
 }
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// The counters as they stand.
     pub fn stats(&self) -> Stats {
         let (sqes, cqes) = self.totals();
-        Stats { sqes, cqes, stale: self.shared.slots.stale(), ..self.counters() }
+        let stale = self.shared.slots.stale();
+        let mut stats = Stats { sqes, cqes, stale, ..self.counters() };
+        self.backend().count(&mut stats);
+        stats
     }
 
     /// Writes what the ring looks like, for the day that something hangs.

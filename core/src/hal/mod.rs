@@ -7,6 +7,7 @@ pub mod device;
 
 use crate::errno::Errno;
 pub use crate::slot::Token;
+use crate::stats::Stats;
 use crate::sync::AtomicU32;
 
 /// Monotonic time.
@@ -458,6 +459,11 @@ pub trait Backend {
     #[inline]
     fn deadline(&mut self) -> Option<u64> {
         None
+    }
+
+    /// Adds what it counts itself.
+    fn count(&self, stats: &mut Stats) {
+        let _ = stats;
     }
 
     /// Sets how many bounded and how many unbounded workers there may be, where

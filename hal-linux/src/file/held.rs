@@ -17,6 +17,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use super::ahead::Ahead;
 use super::kind::Kind;
 use crate::sys;
 
@@ -84,11 +85,13 @@ pub struct Batch {
     /// The file number asked about last, and whether it was opened with
     /// `O_DIRECT`.
     direct: Option<(RawFd, bool)>,
+    /// What the devices of files read ahead.
+    pub ahead: Ahead,
 }
 
 impl Batch {
-    pub fn new() -> Self {
-        Self { cached: [None; CACHED], used: false, cursor: 0, direct: None }
+    pub fn new(ahead: Ahead) -> Self {
+        Self { cached: [None; CACHED], used: false, cursor: 0, direct: None, ahead }
     }
 
     /// Holds the file that number `fd` means now.
@@ -105,7 +108,7 @@ impl Batch {
             self.cached[place] = None;
         }
         let fd = sys::duplicate(number)?;
-        let kind = match Kind::of(fd) {
+        let kind = match Kind::of(fd, &mut self.ahead) {
             Ok(kind) => kind,
             Err(e) => {
                 sys::close(fd);
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn one_duplicate_a_batch_until_the_last_user() {
-        let (held, mut batch) = (Held::new(4), Batch::new());
+        let (held, mut batch) = (Held::new(4), Batch::new(Ahead::new(true)));
         let file = tempfile::tempfile().unwrap();
         let number = file.as_raw_fd();
         let first = batch.hold(&held, number).unwrap();
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_stream_gets_a_descriptor_of_its_own() {
-        let (held, mut batch) = (Held::new(4), Batch::new());
+        let (held, mut batch) = (Held::new(4), Batch::new(Ahead::new(true)));
         let (reader, _writer) = std::io::pipe().unwrap();
         let number = reader.as_raw_fd();
         let shared = batch.hold(&held, number).unwrap();
@@ -266,7 +269,7 @@ mod tests {
 
     #[test]
     fn more_files_than_places() {
-        let (held, mut batch) = (Held::new(100), Batch::new());
+        let (held, mut batch) = (Held::new(100), Batch::new(Ahead::new(true)));
         let files: Vec<_> = (0..100).map(|_| tempfile::tempfile().unwrap()).collect();
         let users: Vec<_> = files
             .iter()

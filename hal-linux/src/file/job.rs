@@ -10,7 +10,7 @@ use libc::iovec;
 use super::blocks::{Blocks, MAX_IOVECS};
 use super::call::Call;
 use super::held::Held;
-use super::order::Bucket;
+use super::order::Inode;
 use super::rw;
 use crate::sys;
 
@@ -59,8 +59,8 @@ pub struct Job {
     pub flags: i32,
     /// Whether a short result is continued.
     pub continues: bool,
-    /// The chain it is in turn with others of its file.
-    pub bucket: Option<Bucket>,
+    /// The file, if it takes turns with others of it.
+    pub inode: Option<Inode>,
     /// Bytes asked for, and moved so far.
     pub total: usize,
     pub done: usize,
@@ -85,7 +85,7 @@ impl Job {
             off: 0,
             flags: 0,
             continues: false,
-            bucket: None,
+            inode: None,
             total: 0,
             done: 0,
             first: 0,

@@ -23,6 +23,7 @@
 //!
 //! How files are kept across all this is told in [`held`].
 
+mod ahead;
 mod blocks;
 mod call;
 mod held;
@@ -40,6 +41,7 @@ mod workers;
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use annulus::Stats;
 use annulus::engine::Completer;
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Cancel, Kept, Request, Start, Target, Token};
@@ -50,6 +52,7 @@ use rustix::mm::{Advice, madvise};
 use crate::host::LinuxHost;
 use crate::own::Own;
 use crate::sys;
+use ahead::Ahead;
 pub use blocks::Blocks;
 use held::{Batch, HeldFile};
 use job::Hold;
@@ -114,17 +117,19 @@ impl FileBackend {
     /// A backend for slots `0..slots` (the reserved one counted).
     ///
     /// `bell`: completions that come while nobody drives the engine ring the
-    /// host's bell themselves.
+    /// host's bell themselves. `merge`: sequential requests that are punted
+    /// follow each other in one worker.
     pub fn new(
         slots: usize,
         limits: Limits,
         blocks: Blocks,
         completer: Completer<'static, &'static LinuxHost>,
         bell: bool,
+        merge: bool,
     ) -> Self {
         let lane = Lane { completer, bell };
         Self {
-            batch: Batch::new(),
+            batch: Batch::new(Ahead::new(merge)),
             workers: Workers::new(slots, limits, blocks, lane),
             waits: vec![Wait::None; slots].into_boxed_slice(),
             kept: kept::Copies::new(slots),
@@ -208,7 +213,7 @@ impl Backend for FileBackend {
     }
 
     fn adopt(&mut self, fd: i32) -> Result<File, Errno> {
-        match Kind::of(fd) {
+        match Kind::of(fd, &mut self.batch.ahead) {
             Ok(kind) => {
                 self.blocking_writes.set(fd, false);
                 let direct = sys::status_flags(fd) & libc::O_DIRECT != 0;
@@ -292,7 +297,10 @@ impl Backend for FileBackend {
     }
 
     fn cancel(&mut self, token: Token) -> Cancel {
-        self.cancel_wait(token)
+        match self.cancel_wait(token) {
+            Cancel::Running => self.workers.cancel(token),
+            Cancel::Ended => Cancel::Ended,
+        }
     }
 
     #[inline]
@@ -318,6 +326,10 @@ impl Backend for FileBackend {
 
     fn unattended(&mut self) -> bool {
         self.workers.unattended()
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        self.workers.count(stats);
     }
 
     fn max_workers(&mut self, counts: &mut [u32; 2]) -> Result<(), Errno> {

@@ -1,14 +1,22 @@
-//! Punted writes of one file follow each other, as in io-wq.
+//! Punted requests of one file that follow each other in one worker.
 //!
-//! The kernel hashes buffered writes to regular files by inode: of one file
-//! one at a time is in a worker, in the order in which they were punted.
-//! Writes at the current position or in append mode come out in the order
-//! that programs expect, and workers do not queue up at the inode's lock.
+//! *Writes* are hashed by inode, as in io-wq: of one file one at a time is in
+//! a worker, in the order in which they were punted. Writes at the current
+//! position or in append mode come out in the order that programs expect, and
+//! workers do not queue up at the inode's lock.
+//!
+//! *Sequential* requests, each beginning where the one before ends, are also
+//! merged into a *run* (the seed's change of 2019): the worker that has done
+//! one does the next, without a way through the queue. Writes, and reads whose
+//! data is not there: the first of a run has the pages of the others brought
+//! in by read-ahead, and more workers would only wait for the same device. A
+//! run ends after eight times the file's read-ahead; then a read goes to
+//! another worker, and a write to the end of the queue.
 //!
 //! ```text
-//!            enter: idle ───▶ the pool's queue ───▶ a worker
-//!  punted ──┤                      ▲                  │ leave
-//!            enter: busy ──▶ chain ┴──────────────────┘
+//!            its turn ─────────────▶ the pool's queue ──▶ a worker ─┐
+//!  punted ──┤                              ▲                  ▲     │ leave
+//!            behind others ─▶ chain ───────┴── in its run ────┴─────┘
 //! ```
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,34 +25,84 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const BUCKETS: usize = 64;
 
 const NIL: u32 = u32::MAX;
+/// An offset that no request has.
+const NEVER: i64 = i64::MIN;
 
-/// Which chain a job belongs to.
+/// A file, as far as its order is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bucket(u8);
+pub struct Inode {
+    /// Of device and inode. Two files that share one are merged at worst,
+    /// which changes no result.
+    hash: u32,
+    /// The most bytes of a run; 0: no runs.
+    run: u32,
+}
 
-impl Bucket {
-    /// The bucket of an inode.
-    pub fn of(device: u64, inode: u64) -> Self {
+impl Inode {
+    /// A file, and the most bytes of its runs.
+    pub fn new(device: u64, inode: u64, run: u32) -> Self {
         // Fibonacci hashing: inodes of one directory are neighbours.
         let mixed = (inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self((mixed >> 58) as u8)
+        Self { hash: (mixed >> 32) as u32, run }
+    }
+
+    fn bucket(self) -> usize {
+        (self.hash >> 26) as usize
     }
 }
 
+/// A request that is put in order.
 #[derive(Clone, Copy, Debug)]
-struct Chain {
-    /// One of it is queued or running.
-    busy: bool,
-    head: u32,
-    tail: u32,
+pub struct Span {
+    pub file: Inode,
+    /// What is not a read takes turns.
+    pub write: bool,
+    /// Where it begins (-1: at the current position), and its bytes. None for
+    /// what is never merged.
+    pub bytes: Option<(i64, usize)>,
+}
+
+/// Whose turn it is when a job has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    pub index: u32,
+    /// It belongs to the run: the same worker does it, now.
+    pub in_run: bool,
+}
+
+/// The end of a bucket's chain of writes, or of its last run of reads.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    /// The last job; none if all of them have ended.
+    slot: u32,
+    file: u32,
+    /// Where the next would have to begin.
+    end: i64,
+    /// Bytes of its run.
+    bytes: u64,
+}
+
+/// A slot's place.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    before: u32,
+    after: u32,
+    bucket: u8,
+    write: bool,
+    /// Behind another, and not handed out yet.
+    waits: bool,
+    in_run: bool,
 }
 
 #[derive(Debug)]
 struct Chains {
-    buckets: [Chain; BUCKETS],
-    links: Box<[u32]>,
-    /// Jobs in all chains.
+    /// Of reads and of writes.
+    last: [[Last; BUCKETS]; 2],
+    links: Box<[Link]>,
+    /// Jobs that wait, in all chains.
     waiting: u32,
+    /// Jobs that were handed out within a run.
+    merged: u64,
 }
 
 /// The chains of jobs that wait for one of their own file.
@@ -54,29 +112,36 @@ pub struct Order {
 }
 
 impl Chains {
-    fn pop(&mut self, bucket: usize) -> Option<u32> {
-        let chain = &mut self.buckets[bucket];
-        let index = chain.head;
-        if index == NIL {
-            return None;
+    fn last(&mut self, link: Link) -> &mut Last {
+        &mut self.last[usize::from(link.write)][usize::from(link.bucket)]
+    }
+
+    /// Takes a waiting job out of its chain.
+    fn unlink(&mut self, index: u32) {
+        let link = self.links[index as usize];
+        // Whom it waits for is still there: it has not left.
+        self.links[link.before as usize].after = link.after;
+        if link.after != NIL {
+            self.links[link.after as usize].before = link.before;
+        } else if self.last(link).slot == index {
+            self.last(link).slot = link.before;
         }
-        chain.head = self.links[index as usize];
-        if chain.head == NIL {
-            chain.tail = NIL;
-        }
+        self.links[index as usize].waits = false;
         self.waiting -= 1;
-        Some(index)
     }
 }
 
 impl Order {
     /// Room for the jobs of `slots` requests.
     pub fn new(slots: usize) -> Self {
+        let link =
+            Link { before: NIL, after: NIL, bucket: 0, write: false, waits: false, in_run: false };
         Self {
             chains: Mutex::new(Chains {
-                buckets: [Chain { busy: false, head: NIL, tail: NIL }; BUCKETS],
-                links: vec![NIL; slots].into_boxed_slice(),
+                last: [[Last { slot: NIL, file: 0, end: 0, bytes: 0 }; BUCKETS]; 2],
+                links: vec![link; slots].into_boxed_slice(),
                 waiting: 0,
+                merged: 0,
             }),
         }
     }
@@ -86,84 +151,79 @@ impl Order {
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if the job is its file's turn; otherwise it waits here until
-    /// [`leave`](Self::leave) hands it out.
-    pub fn enter(&self, bucket: Bucket, index: usize) -> bool {
-        let mut chains = self.lock();
-        let chain = &mut chains.buckets[usize::from(bucket.0)];
-        if !chain.busy {
-            chain.busy = true;
-            return true;
+    /// True if it is the job's turn; otherwise it waits here until
+    /// [`leave`](Self::leave) hands it out. It leaves in any case.
+    pub fn enter(&self, span: Span, index: usize) -> bool {
+        let Span { file, write, bytes } = span;
+        let (off, len) = bytes.map_or((NEVER, 0), |(off, len)| (off, len as u64));
+        let chains = &mut *self.lock();
+        let bucket = file.bucket();
+        let last = &mut chains.last[usize::from(write)][bucket];
+        let before = last.slot;
+        let after = bytes.is_some() && last.end == off;
+        let sequential = before != NIL && last.file == file.hash && after;
+        let in_run = sequential && last.bytes + len <= u64::from(file.run);
+        let behind = in_run || (write && before != NIL);
+        *last = Last {
+            slot: index as u32,
+            file: file.hash,
+            end: if off < 0 { off } else { off.saturating_add(len as i64) },
+            bytes: if in_run { last.bytes + len } else { len },
+        };
+        if behind {
+            chains.links[before as usize].after = index as u32;
+            chains.waiting += 1;
         }
-        let last = std::mem::replace(&mut chain.tail, index as u32);
-        match last {
-            NIL => chain.head = index as u32,
-            last => chains.links[last as usize] = index as u32,
-        }
-        chains.links[index] = NIL;
-        chains.waiting += 1;
-        false
+        chains.links[index] =
+            Link { before, after: NIL, bucket: bucket as u8, write, waits: behind, in_run };
+        !behind
     }
 
-    /// A job has ended: whose turn it is now.
-    pub fn leave(&self, bucket: Bucket) -> Option<u32> {
-        let mut chains = self.lock();
-        let next = chains.pop(usize::from(bucket.0));
-        if next.is_none() {
-            chains.buckets[usize::from(bucket.0)].busy = false;
+    /// A job that has entered, and had its turn, has ended: whose turn it is
+    /// now.
+    pub fn leave(&self, index: u32) -> Option<Next> {
+        let chains = &mut *self.lock();
+        let link = chains.links[index as usize];
+        if link.after == NIL {
+            let last = chains.last(link);
+            if last.slot == index {
+                last.slot = NIL;
+            }
+            return None;
         }
-        next
+        let next = &mut chains.links[link.after as usize];
+        next.waits = false;
+        chains.waiting -= 1;
+        chains.merged += u64::from(next.in_run);
+        Some(Next { index: link.after, in_run: next.in_run })
     }
 
-    /// Takes a job that waits, of any file, to be cancelled.
+    /// Takes a job away, to be cancelled, if it waits here. It has left then.
+    pub fn take(&self, index: u32) -> bool {
+        let chains = &mut *self.lock();
+        let waits = chains.links[index as usize].waits;
+        if waits {
+            chains.unlink(index);
+        }
+        waits
+    }
+
+    /// Takes a job that waits, of any file, as [`take`](Self::take) does.
     pub fn take_waiting(&self) -> Option<u32> {
-        let mut chains = self.lock();
+        let chains = &mut *self.lock();
         if chains.waiting == 0 {
             return None;
         }
-        (0..BUCKETS).find_map(|bucket| chains.pop(bucket))
+        let index = chains.links.iter().position(|link| link.waits)? as u32;
+        chains.unlink(index);
+        Some(index)
+    }
+
+    /// Jobs that followed another in its worker.
+    pub fn merged(&self) -> u64 {
+        self.lock().merged
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_at_a_time_in_order() {
-        let order = Order::new(8);
-        let (a, b) = (Bucket(1), Bucket(2));
-        assert!(order.enter(a, 5));
-        assert!(!order.enter(a, 3));
-        assert!(!order.enter(a, 7));
-        assert!(order.enter(b, 0), "another file does not wait");
-        assert_eq!(order.leave(a), Some(3));
-        assert!(!order.enter(a, 5));
-        assert_eq!(order.leave(a), Some(7));
-        assert_eq!(order.leave(a), Some(5));
-        assert_eq!(order.leave(a), None);
-        assert_eq!(order.leave(b), None);
-        assert!(order.enter(a, 1), "free again");
-    }
-
-    #[test]
-    fn what_waits_can_be_taken_away() {
-        let order = Order::new(8);
-        let (a, b) = (Bucket(0), Bucket(63));
-        for index in 0..3 {
-            order.enter(a, index);
-            order.enter(b, index + 3);
-        }
-        let mut taken: Vec<_> = std::iter::from_fn(|| order.take_waiting()).collect();
-        taken.sort_unstable();
-        assert_eq!(taken, [1, 2, 4, 5]);
-        assert_eq!((order.leave(a), order.leave(b)), (None, None));
-    }
-
-    #[test]
-    fn every_inode_has_a_bucket() {
-        let buckets: std::collections::HashSet<_> =
-            (0..1000).map(|inode| Bucket::of(0xfd00, inode).0).collect();
-        assert_eq!(buckets.len(), BUCKETS, "neighbours are spread");
-    }
-}
+mod tests;

@@ -17,6 +17,8 @@ struct Place {
     fd: i32,
     kind: Kind,
     held: Option<HeldFile>,
+    /// Goes past the page cache.
+    direct: bool,
 }
 
 /// What of a request goes on after its try.
@@ -42,8 +44,8 @@ impl FileBackend {
         rest: Rest,
         why: i32,
     ) -> Start {
-        let place = match self.file(request.target) {
-            Ok((fd, kind, held)) => Place { fd, kind, held },
+        let place = match self.place(request.target) {
+            Ok(place) => place,
             Err(e) => return Start::Done(without_descriptor(request, write, rest, e)),
         };
         let streams = place.kind.is_stream();
@@ -62,7 +64,10 @@ impl FileBackend {
             Err(e) => return Start::Refused(e),
         }
         if !streams {
-            self.hand_over(token, place, Class::Bounded);
+            // Where the try could not say whether it would block, and where the
+            // application wants no try, the data may be there: then workers
+            // side by side are faster than one after the other.
+            self.hand_over(token, place, why != libc::EOPNOTSUPP);
             return Start::Pending;
         }
         let own = match request.target {
@@ -89,6 +94,12 @@ impl FileBackend {
         self.arm(token)
     }
 
+    /// The file of a request that goes on after its submission.
+    fn place(&mut self, target: Target<File>) -> Result<Place, i32> {
+        let (fd, kind, held) = self.file(target)?;
+        Ok(Place { fd, kind, held, direct: self.is_direct(target) })
+    }
+
     /// Prepares the slot's record with what is left. False for want of room.
     fn fill(
         &mut self,
@@ -108,7 +119,7 @@ impl FileBackend {
         (job.token, job.hold) = (token, Hold::Registered);
         job.op = if write { Op::Write } else { Op::Read };
         job.flags = flags(request) & !NOWAIT;
-        (job.continues, job.bucket) = (false, None);
+        (job.continues, job.inode) = (false, None);
         // Not to be moved by `advance`: `rest` says where it goes on.
         job.off = -1;
         job.advance(rest.done, &shared.blocks);
@@ -116,24 +127,22 @@ impl FileBackend {
         Ok(true)
     }
 
-    /// Queues a filled record for a worker.
-    fn hand_over(&mut self, token: Token, place: Place, class: Class) {
+    /// Queues a filled record for a bounded worker. `waits`: a read has found
+    /// its data missing, so those after it may just as well wait behind it.
+    fn hand_over(&mut self, token: Token, place: Place, waits: bool) {
         let hold = self.keep(place.held);
         // SAFETY: filled just now, the engine's until it is pushed.
         let job = unsafe { self.workers.shared.job(token.index()) };
         (job.fd, job.hold) = (place.fd, hold);
         job.continues = !place.kind.is_stream();
-        job.bucket = match place.kind {
+        job.inode = match place.kind {
             // Direct writes do not need the inode's lock for long (most file
-            // systems let them run side by side), and have no order.
-            Kind::Regular(bucket)
-                if job.op == Op::Write && sys::status_flags(place.fd) & libc::O_DIRECT == 0 =>
-            {
-                Some(bucket)
-            }
+            // systems let them run side by side), and have no order. Nothing
+            // is read ahead for direct reads.
+            Kind::Regular(inode) if !place.direct && (waits || job.op == Op::Write) => Some(inode),
             _ => None,
         };
-        self.workers.push(class, token.index());
+        self.workers.push(Class::Bounded, token.index());
     }
 
     /// IOSQE_ASYNC: storage goes straight to a worker. None if the request
@@ -147,8 +156,8 @@ impl FileBackend {
         if let Err(e) = self.prepared(request) {
             return Some(Start::Refused(e));
         }
-        let place = match self.file(request.target) {
-            Ok((fd, kind, held)) => Place { fd, kind, held },
+        let place = match self.place(request.target) {
+            Ok(place) => place,
             Err(e) if out_of_descriptors(e) => return None,
             Err(e) => return Some(Start::Done(e)),
         };
@@ -159,7 +168,7 @@ impl FileBackend {
         let rest = Rest { off: request.off as i64, done: 0 };
         Some(match self.fill(token, request, write, rest) {
             Ok(true) => {
-                self.hand_over(token, place, Class::Bounded);
+                self.hand_over(token, place, false);
                 Start::Pending
             }
             Ok(false) => Start::NoRoom,
@@ -268,7 +277,7 @@ fn without_descriptor(request: &Request<File, ()>, write: bool, rest: Rest, e: i
     if rest.done > 0 {
         return rest.done as i32;
     }
-    if !out_of_descriptors(e) || Kind::of(fd).map_or(true, Kind::is_stream) {
+    if !out_of_descriptors(e) || !Kind::is_storage(fd) {
         return e;
     }
     // SAFETY: the memory is promised until the request ends, which is here.

@@ -137,10 +137,16 @@ impl FileBackend {
         aligned
             && request.addr >> 46 == 0
             && flags(request) & NOWAIT == 0
-            && match request.target {
-                Target::Fd(number) => self.batch.is_direct(number),
-                Target::Registered(file) => file.direct,
-            }
+            && self.is_direct(request.target)
+    }
+
+    /// Whether a file goes past the page cache.
+    #[inline]
+    pub(super) fn is_direct(&mut self, target: Target<File>) -> bool {
+        match target {
+            Target::Fd(number) => self.batch.is_direct(number),
+            Target::Registered(file) => file.direct,
+        }
     }
 
     fn note_blocking_write(&mut self, target: Target<File>) {
@@ -381,7 +387,7 @@ impl FileBackend {
     /// cannot be done without blocking, otherwise as it is.
     fn no_nowait(&mut self, request: &Request<File, ()>, write: bool) -> i32 {
         let fd = number(request.target);
-        let storage = Kind::of(fd).is_ok_and(|kind| !kind.is_stream());
+        let storage = Kind::is_storage(fd);
         if !write || !storage || flags(request) & !KNOWN != 0 {
             return -libc::EOPNOTSUPP;
         }

@@ -82,8 +82,8 @@ impl FileBackend {
         (job.token, job.op, job.off) = (token, Op::Call(call), request.off as i64);
         (job.fd, job.hold, job.block) = (fd, hold, None);
         // As in io-wq: in turn with the writes of the file.
-        job.bucket = match (kind, call) {
-            (Kind::Regular(bucket), Call::Allocate { .. }) => Some(bucket),
+        job.inode = match (kind, call) {
+            (Kind::Regular(inode), Call::Allocate { .. }) => Some(inode),
             _ => None,
         };
         self.workers.push(Class::Bounded, token.index());
@@ -175,7 +175,7 @@ impl FileBackend {
             return Start::NoRoom;
         }
         (job.token, job.op, job.off) = (token, Op::Call(call), 0);
-        (job.fd, job.hold, job.bucket) = (number(request.target), Hold::Registered, None);
+        (job.fd, job.hold, job.inode) = (number(request.target), Hold::Registered, None);
         self.workers.push(Class::Bounded, token.index());
         Start::Pending
     }
@@ -202,7 +202,7 @@ impl FileBackend {
         // SAFETY: the slot has just been taken, its record is the engine's.
         let job = unsafe { self.workers.shared.job(token.index()) };
         (job.token, job.op, job.off, job.fd) = (token, Op::Call(Call::Close), 0, fd);
-        (job.hold, job.block, job.bucket) = (Hold::Registered, None, None);
+        (job.hold, job.block, job.inode) = (Hold::Registered, None, None);
         self.workers.push(Class::Bounded, token.index());
         Start::Pending
     }

@@ -10,14 +10,16 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use annulus::hal::Clock;
+use annulus::Stats;
+use annulus::hal::{Cancel, Clock, Token};
 use annulus::worker::{Class, Load, Pool, Seat, Spawn, SpawnError, Worker};
 
 use super::blocks::Blocks;
 use super::held::Held;
-use super::job::Job;
+use super::job::{Job, Op};
 use super::lane::Lane;
-use super::order::Order;
+use super::order::{Next, Order, Span};
+
 use crate::threads;
 
 /// A worker without work leaves after this long, as in io-wq.
@@ -59,47 +61,62 @@ impl Shared {
         unsafe { &mut *self.jobs[index].get() }
     }
 
-    /// Ends a job that is the caller's, and lets the next of its file have
-    /// its turn.
-    fn end(&self, index: u32, run: impl FnOnce(&mut Job) -> i32) {
-        let mut next = self.end_one(index, run);
-        while let Some(index) = next {
-            if self.pool.push(Class::Bounded, index) {
-                // At the end of the queue, for others wait, too. If the
-                // caller is a worker it will look there; if not, it is
-                // emptying the queue.
-                return;
+    /// Carries a job out that is the caller's, a worker's, and after it those
+    /// of its run.
+    fn carry_out(&self, index: u32) {
+        let mut next = Some(Next { index, in_run: true });
+        while let Some(Next { index, in_run }) = next {
+            if !in_run {
+                // At the end of the queue, for others wait, too. The worker
+                // will look there.
+                return self.hand_on(index);
             }
-            next = self.end_one(index, |_| -libc::ECANCELED);
+            // SAFETY: the request is in flight, so its memory is promised.
+            next = self.end(index, |job| unsafe { job.carry_out(&self.blocks) });
+        }
+    }
+
+    /// Queues a job whose turn has come.
+    fn hand_on(&self, index: u32) {
+        if !self.pool.push(Class::Bounded, index) {
+            // The end has come, for those behind it as well.
+            self.cancel(index);
         }
     }
 
     /// Ends one job; answers whose turn it is.
-    fn end_one(&self, index: u32, run: impl FnOnce(&mut Job) -> i32) -> Option<u32> {
+    fn end(&self, index: u32, run: impl FnOnce(&mut Job) -> i32) -> Option<Next> {
         // SAFETY: the pool, or a chain, handed us the index.
         let job = unsafe { self.job(index as usize) };
         let result = run(job);
-        let (token, bucket) = (job.token, job.bucket);
+        let (token, inode) = (job.token, job.inode);
         job.let_go(&self.held, &self.blocks);
-        // From here on the record may be the next request's. Never stale:
-        // the engine waits for exactly this one.
+        // Before the slot may be the next request's, as its record may from
+        // here on.
+        let next = inode.and_then(|_| self.order.leave(index));
+        // Never stale: the engine waits for exactly this one.
         let _ = self.lane.complete(token, result);
-        bucket.and_then(|bucket| self.order.leave(bucket))
+        next
     }
 
+    /// Cancels a job that had its turn and has not begun.
     fn cancel(&self, index: u32) {
-        self.end(index, |_| -libc::ECANCELED);
+        let mut next = self.end(index, |_| -libc::ECANCELED);
+        while let Some(Next { index, .. }) = next {
+            if self.pool.push(Class::Bounded, index) {
+                return;
+            }
+            next = self.end(index, |_| -libc::ECANCELED);
+        }
     }
 
-    /// Cancels what waits for its turn behind a job that runs.
-    fn cancel_waiting(&self) {
-        while let Some(index) = self.order.take_waiting() {
-            // SAFETY: the chain handed us the index.
-            let job = unsafe { self.job(index as usize) };
-            // It never had its turn, so it gives none on.
-            job.bucket = None;
-            self.end_one(index, |_| -libc::ECANCELED);
-        }
+    /// Cancels a job that waited for its turn, and has left.
+    fn cancel_waiting(&self, index: u32) {
+        // SAFETY: the chain handed us the index.
+        let job = unsafe { self.job(index as usize) };
+        // It never had its turn, so it gives none on.
+        job.inode = None;
+        self.end(index, |_| -libc::ECANCELED);
     }
 }
 
@@ -157,9 +174,17 @@ impl Workers {
     /// Queues the job of slot `index`; the record is the workers' now.
     pub fn push(&mut self, class: Class, index: usize) {
         // SAFETY: filled by the engine just now, and still its own.
-        let bucket = unsafe { self.shared.job(index) }.bucket;
-        if bucket.is_some_and(|bucket| !self.shared.order.enter(bucket, index)) {
-            // Whoever is at the file now hands it out.
+        let job = unsafe { self.shared.job(index) };
+        let span = job.inode.map(|file| Span {
+            file,
+            write: job.op != Op::Read,
+            bytes: match job.op {
+                Op::Read | Op::Write => Some((job.off, job.total - job.done)),
+                _ => None,
+            },
+        });
+        if span.is_some_and(|span| !self.shared.order.enter(span, index)) {
+            // Whoever is at the file now hands it out, or goes on with it.
             return;
         }
         if self.shared.pool.push(class, index as u32) {
@@ -232,9 +257,33 @@ impl Workers {
         self.shared.pool.load(class)
     }
 
+    /// Ends a request if it waits for a worker, or for its turn.
+    pub fn cancel(&mut self, token: Token) -> Cancel {
+        let (shared, index) = (&self.shared, token.index() as u32);
+        if shared.order.take(index) {
+            shared.cancel_waiting(index);
+        } else if shared.pool.take(index) {
+            shared.cancel(index);
+            // Its turn is another's now, for whom nobody was woken.
+            self.dispatch();
+        } else {
+            return Cancel::Running;
+        }
+        Cancel::Ended
+    }
+
+    /// What the workers have done.
+    pub fn count(&self, stats: &mut Stats) {
+        let taken = Class::ALL.map(|class| self.shared.pool.taken(class));
+        stats.handovers = taken.iter().sum();
+        stats.merged = self.shared.order.merged();
+    }
+
     /// Ends everything that has not begun with `-ECANCELED`.
     pub fn cancel_queued(&mut self) {
-        self.shared.cancel_waiting();
+        while let Some(index) = self.shared.order.take_waiting() {
+            self.shared.cancel_waiting(index);
+        }
         self.shared.pool.cancel_queued(|index| self.shared.cancel(index));
         self.owed = false;
     }
@@ -286,8 +335,7 @@ impl Spawn for Workers {
         let made = threads::spawn(name, move || {
             let host = shared.lane.host();
             while let Some(index) = shared.pool.next(&mut worker, host, IDLE_NS) {
-                // SAFETY: the request is in flight, so its memory is promised.
-                shared.end(index, |job| unsafe { job.carry_out(&shared.blocks) });
+                shared.carry_out(index);
             }
         });
         let thread = made.map_err(|e| self.not_made(class, tries, &e))?;

@@ -55,6 +55,7 @@ pub struct Builder {
     layout: Layout,
     policy: Policy,
     workers: Option<(u32, u32)>,
+    separate: bool,
     eventfd: bool,
     iopoll: bool,
     pub(super) completions: Option<Finding>,
@@ -149,6 +150,14 @@ impl Builder {
     /// changes it later.
     pub fn max_workers(&mut self, bounded: u32, unbounded: u32) -> &mut Self {
         self.workers = Some((bounded, unbounded));
+        self
+    }
+
+    /// Whether buffered sequential requests of one file that need a worker
+    /// follow each other in the same one, up to eight times the file's
+    /// read-ahead. They do, unless switched off to see what it is worth.
+    pub fn merge_sequential(&mut self, yes: bool) -> &mut Self {
+        self.separate = !yes;
         self
     }
 
@@ -256,9 +265,9 @@ impl Builder {
             Blocks::new().map_err(|e| Error::System { what: "address space", source: e.into() })?;
         let slots = plan.requests as usize + 1;
         let limits = self.limits(plan.sq_entries);
-        let bell = plan.mode == Mode::Inline;
+        let (bell, merge) = (plan.mode == Mode::Inline, !self.separate);
         self.set_up(plan, host, (), |completer| {
-            FileBackend::new(slots, limits, blocks, completer, bell)
+            FileBackend::new(slots, limits, blocks, completer, bell, merge)
         })
     }
 

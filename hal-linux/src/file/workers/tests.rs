@@ -9,6 +9,7 @@ use annulus::hal::Token;
 use super::super::FileBackend;
 use super::*;
 use crate::file::job::Op;
+use crate::file::order::Inode;
 use crate::ring::Ring;
 use crate::threads::tests::{fail, left};
 use crate::{opcode, types};
@@ -22,7 +23,7 @@ fn workers() -> (Ring, Workers) {
             let lane = Lane { completer, bell: false };
             let limits = Limits { bounded: 2, unbounded: 2 };
             workers = Some(Workers::new(slots, limits, Blocks::new().unwrap(), lane));
-            FileBackend::new(slots, limits, Blocks::new().unwrap(), completer, true)
+            FileBackend::new(slots, limits, Blocks::new().unwrap(), completer, true, true)
         })
         .unwrap();
     (ring, workers.unwrap())
@@ -37,6 +38,16 @@ fn wait_for(workers: &mut Workers, index: usize, pipe: &impl AsRawFd, byte: &mut
     job.off = -1;
     workers.push(Class::Unbounded, index);
     workers.kick();
+}
+
+/// Queues a sync of a file for a bounded worker, as nobody's request.
+fn queue(workers: &mut Workers, index: usize, op: Op, inode: Option<Inode>) {
+    // SAFETY: not queued, so nobody else's.
+    let job = unsafe { workers.shared.job(index) };
+    (job.token, job.op, job.fd) = (Token::from_raw(index as u32), op, -1);
+    job.set_buffer(4096, 10);
+    (job.off, job.inode) = (index as i64 * 10, inode);
+    workers.push(Class::Bounded, index);
 }
 
 /// Waits, not for ever.
@@ -106,6 +117,62 @@ fn a_stop_forgets_what_is_owed() {
     workers.cancel_queued();
     assert_eq!(workers.retry_at(), None);
     assert_eq!(workers.load(Class::Unbounded), Load::default());
+    workers.stop();
+}
+
+#[test]
+fn what_is_queued_can_be_cancelled_and_what_runs_cannot() {
+    let (_ring, mut workers) = workers();
+    let (from, mut to) = std::io::pipe().unwrap();
+    let mut bytes = [0; 3];
+    let [a, b, c] = &mut bytes;
+    workers.set_limits(&mut [0, 1]);
+    for (index, byte) in [a, b, c].into_iter().enumerate() {
+        wait_for(&mut workers, index, &from, byte);
+    }
+    until("the first is begun", || workers.load(Class::Unbounded).queued == 2);
+    let token = |index| Token::from_raw(index);
+    assert_eq!([0, 1].map(|n| workers.cancel(token(n))), [Cancel::Running, Cancel::Ended]);
+    assert_eq!(workers.cancel(token(1)), Cancel::Running, "once");
+    assert_eq!(workers.load(Class::Unbounded).queued, 1);
+    to.write_all(b"xy").unwrap();
+    until("the others are carried out", || workers.load(Class::Unbounded).idle == 1);
+    workers.stop();
+    assert_eq!(bytes, [b'x', 0, b'y']);
+}
+
+#[test]
+fn a_turn_is_given_on_by_who_is_cancelled() {
+    let (_ring, mut workers) = workers();
+    let file = Some(Inode::new(1, 2, 1000));
+    let token = |index| Token::from_raw(index);
+    for index in 0..4 {
+        queue(&mut workers, index, Op::Write, file);
+    }
+    let queued = |workers: &Workers| workers.load(Class::Bounded).queued;
+    assert_eq!(queued(&workers), 1, "the others wait for their turn");
+    assert_eq!(workers.cancel(token(2)), Cancel::Ended);
+    // Nobody is there yet: what follows is queued, and a worker is owed.
+    fail(&[libc::EAGAIN; 2]);
+    assert_eq!(workers.cancel(token(0)), Cancel::Ended);
+    assert_eq!((queued(&workers), left()), (1, 1));
+    assert!(workers.retry_at().is_some(), "somebody looks after it");
+    assert_eq!([1, 3].map(|n| workers.cancel(token(n))), [Cancel::Ended; 2]);
+    assert_eq!((queued(&workers), workers.retry_at()), (0, None));
+    fail(&[]);
+    workers.stop();
+}
+
+#[test]
+fn nothing_is_left_of_a_chain_when_its_class_has_no_workers() {
+    let (_ring, mut workers) = workers();
+    for (index, op) in [Op::Write, Op::Read, Op::Write, Op::Read].into_iter().enumerate() {
+        queue(&mut workers, index, op, Some(Inode::new(1, 2, 1000)));
+    }
+    fail(&[libc::EPERM]);
+    workers.kick();
+    assert_eq!(workers.load(Class::Bounded), Load::default());
+    assert_eq!(workers.shared.order.take_waiting(), None);
     workers.stop();
 }
 
