@@ -68,7 +68,7 @@ fn options() -> Result<Options, String> {
 
 /// A file of `mib` MiB on the disk, none of it the same twice.
 fn source(path: &Path, mib: u64) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).open(path)?;
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut block = vec![0u8; 1 << 20];
     for _ in 0..mib {
