@@ -32,7 +32,9 @@ const REMOVER: u64 = 1000;
 /// Submits without waiting; under SQPOLL until the entries are taken.
 fn submit(ring: &mut Ring, entries: &[squeue::Entry]) {
     push(ring, entries);
-    assert_eq!(ring.submit().unwrap(), entries.len());
+    // A polling thread may have taken some before they are counted.
+    let count = ring.submit().unwrap();
+    assert!(count == entries.len() || ring.params().is_setup_sqpoll(), "{count}");
     while !ring.submission().is_empty() {
         std::thread::yield_now();
         ring.submission().sync();
