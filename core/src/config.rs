@@ -5,6 +5,7 @@ use crate::engine::{BufferEntry, Shared};
 use crate::files::{Detached, Place};
 use crate::hal::{Backend, Host};
 use crate::held::Held;
+use crate::provided::{Entry, Group};
 use crate::request::{Outcome, Record};
 use crate::ring::{LINE, Layout, Offsets, align_up};
 use crate::slot::SharedSlot;
@@ -56,6 +57,8 @@ pub struct Config {
     pub(crate) policy: Policy,
     pub(crate) submit_all: bool,
     pub(crate) held: bool,
+    pub(crate) provided: u32,
+    pub(crate) groups: u32,
     pub(crate) mode: Mode,
 }
 
@@ -89,6 +92,11 @@ pub const MAX_FILES: u32 = 1 << 20;
 /// Places of a table of registered buffers, as in Linux.
 pub const MAX_BUFFERS: u32 = 1 << 14;
 
+/// Provided buffers that a ring can have room for.
+pub const MAX_PROVIDED: u32 = 1 << 20;
+/// Groups of provided buffers, as many as there are numbers for them.
+pub const MAX_GROUPS: u32 = 1 << 16;
+
 const fn check_ring(what: &'static str, given: u32, most: u32) -> Result<(), ConfigError> {
     if given == 0 {
         return Err(ConfigError::Zero { what });
@@ -117,6 +125,8 @@ impl Config {
             policy: Policy::Current,
             submit_all: false,
             held: true,
+            provided: 0,
+            groups: 0,
             mode: Mode::Inline,
         }
     }
@@ -177,6 +187,16 @@ impl Config {
         self
     }
 
+    /// Room for provided buffers: so many at once in groups that
+    /// PROVIDE_BUFFERS fills, and so many groups, rings of buffers included.
+    /// Without groups (0, unless set) they are refused (`-EINVAL`), as they are
+    /// without [`held`](Self::held) requests.
+    pub const fn provided(mut self, buffers: u32, groups: u32) -> Self {
+        self.provided = buffers;
+        self.groups = groups;
+        self
+    }
+
     /// Requests that can be held.
     pub(crate) const fn held_requests(&self) -> u32 {
         if self.held { self.requests + 1 } else { 0 }
@@ -209,6 +229,8 @@ impl Config {
             ("the number of requests", self.requests, MAX_REQUESTS),
             ("the number of file places", self.files, MAX_FILES),
             ("the number of buffer places", self.buffers, MAX_BUFFERS),
+            ("the number of provided buffers", self.provided, MAX_PROVIDED),
+            ("the number of groups of buffers", self.groups, MAX_GROUPS),
         ];
         let mut i = 0;
         while i < limits.len() {
@@ -257,6 +279,7 @@ impl Config {
 /// held     (requests + 1) x (held request + 2 x index), if any may be
 /// files    places + (requests + 1) x detached file
 /// buffers  places + (requests + 1) x detached buffer
+/// provided groups of provided buffers, and entries for them
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // named above
@@ -272,6 +295,7 @@ pub struct Footprint {
     pub files_detached: usize,
     pub buffer_places: usize,
     pub buffers_detached: usize,
+    pub provided: usize,
 }
 
 const fn lines<T>(count: u32) -> usize {
@@ -297,6 +321,7 @@ impl Footprint {
                 config.buffers,
                 slots,
             )),
+            provided: lines::<Group>(config.groups) + lines::<Entry>(config.provided),
         }
     }
 
@@ -312,6 +337,7 @@ impl Footprint {
             + self.files_detached
             + self.buffer_places
             + self.buffers_detached
+            + self.provided
     }
 
     /// All of it.

@@ -5,6 +5,7 @@
 //! drained ones, timeouts. Engine-private plain memory.
 
 use crate::files::NONE;
+use crate::provided::Picked;
 use crate::sqe::Sqe;
 
 /// What is to be done with a held request when its turn comes.
@@ -79,6 +80,10 @@ pub(crate) struct Held {
     pub repeats: u32,
     /// Whom a link timeout guards, once it is armed.
     pub guarded: u32,
+    /// The most bytes of a read that picks its buffer; 0: the buffer's.
+    pub wanted: u32,
+    /// The buffer that it has picked.
+    pub picked: Option<Picked>,
 }
 
 impl Held {
@@ -99,6 +104,8 @@ impl Held {
             stamp: 0,
             repeats: 0,
             guarded: NONE,
+            wanted: 0,
+            picked: None,
         }
     }
 

@@ -41,6 +41,7 @@ mod op;
 pub mod opcode;
 mod poller;
 pub mod probe;
+mod provided;
 pub mod register;
 mod request;
 #[allow(unsafe_code)] // typed access to ring memory

@@ -33,6 +33,10 @@ pub(crate) enum Kind {
     Close,
     /// A path, and where its attributes go, in `off`.
     Statx,
+    /// Fills a group of provided buffers. The engine's own.
+    ProvideBuffers,
+    /// Empties one. The engine's own.
+    RemoveBuffers,
     Timeout,
     /// Or its update.
     TimeoutRemove,
@@ -45,6 +49,11 @@ impl Kind {
     /// registered one.
     pub const fn has_file(self) -> bool {
         !matches!(self, Kind::Nop | Kind::FilesUpdate | Kind::Openat | Kind::Close | Kind::Statx)
+    }
+
+    /// It is about provided buffers, of which a ring may have none.
+    pub const fn provides(self) -> bool {
+        matches!(self, Kind::ProvideBuffers | Kind::RemoveBuffers)
     }
 
     /// The engine carries it out by itself, with a held record
@@ -66,7 +75,7 @@ const fn row(opcode: u8, kind: Kind) -> Row {
     Row { opcode, kind }
 }
 
-const BUILT: [Row; 21] = [
+const BUILT: [Row; 23] = [
     row(uapi::IORING_OP_NOP, Kind::Nop),
     row(uapi::IORING_OP_READ, Kind::ReadWrite),
     row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
@@ -84,6 +93,8 @@ const BUILT: [Row; 21] = [
     row(uapi::IORING_OP_OPENAT, Kind::Openat),
     row(uapi::IORING_OP_CLOSE, Kind::Close),
     row(uapi::IORING_OP_STATX, Kind::Statx),
+    row(uapi::IORING_OP_PROVIDE_BUFFERS, Kind::ProvideBuffers),
+    row(uapi::IORING_OP_REMOVE_BUFFERS, Kind::RemoveBuffers),
     row(uapi::IORING_OP_TIMEOUT, Kind::Timeout),
     row(uapi::IORING_OP_TIMEOUT_REMOVE, Kind::TimeoutRemove),
     row(uapi::IORING_OP_LINK_TIMEOUT, Kind::LinkTimeout),
@@ -123,6 +134,6 @@ pub(crate) fn supported(opcode: u8, backend: impl Fn(u8) -> bool) -> bool {
         Kind::None => false,
         Kind::Nop | Kind::FilesUpdate => true,
         Kind::PollRemove => backend(uapi::IORING_OP_POLL_ADD),
-        kind => kind.is_held() || backend(opcode),
+        kind => kind.is_held() || kind.provides() || backend(opcode),
     }
 }

@@ -18,6 +18,7 @@
 use crate::types::{Fd, FsyncFlags, Iovec, RwFlags, UseFd};
 use crate::uapi;
 
+mod buffers;
 mod files;
 mod held;
 mod poll;
@@ -26,6 +27,7 @@ pub use held::{AsyncCancel, AsyncCancel2, LinkTimeout, Timeout, TimeoutRemove, T
 
 /// What the builders make.
 pub use crate::sqe::Sqe as Entry;
+pub use buffers::{ProvideBuffers, RemoveBuffers};
 pub use files::{Close, Fadvise, Fallocate, FilesUpdate, OpenAt, Statx, SyncFileRange};
 pub use poll::{PollAdd, PollRemove, PollUpdate};
 

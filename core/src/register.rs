@@ -2,7 +2,7 @@
 
 use crate::probe::Probe;
 use crate::stats::Stats;
-use crate::types::Iovec;
+use crate::types::{BufRingEntry, Iovec};
 
 /// A synchronous call to the engine.
 ///
@@ -53,6 +53,30 @@ pub enum Call<'a> {
     /// come back in their place. `EINVAL` for more than `i32::MAX`, and where
     /// there are no workers.
     MaxWorkers(&'a mut [u32; 2]),
+    /// `IORING_REGISTER_PBUF_RING`: group `group` is the ring of buffers at
+    /// `base`, on a multiple of 4,096 bytes, with `entries` places (a power of
+    /// two, at most 32,768). `EEXIST` if the group has a ring, or buffers;
+    /// `ENOMEM` if there are as many groups as configured; `EINVAL` if none
+    /// may be.
+    ///
+    /// Whoever calls promises that the ring stays valid until it is
+    /// unregistered or the engine has ended, and that each buffer in it is
+    /// valid, and nobody else's, from its publication until the CQE that tells
+    /// of it.
+    RegisterBufRing {
+        /// The first entry.
+        base: *mut BufRingEntry,
+        /// How many there are.
+        entries: u32,
+        /// The group.
+        group: u16,
+    },
+    /// `IORING_UNREGISTER_PBUF_RING`: `ENOENT` without such a group, `EINVAL`
+    /// if it is no ring.
+    UnregisterBufRing(u16),
+    /// `IORING_REGISTER_PBUF_STATUS`: how many buffers the engine has taken
+    /// from a ring, modulo 2^16. Errors as above.
+    BufRingHead(u16),
     /// The ring's statistics.
     Stats(&'a mut Stats),
     /// A readable picture of the ring's state.

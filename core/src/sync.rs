@@ -85,6 +85,9 @@ mod imp {
     }
 }
 
+/// For one word in memory that the application lays out, where no model's
+/// twin would fit: the tail of a ring of provided buffers.
+pub(crate) use core::sync::atomic::AtomicU16;
 pub use imp::{AtomicU32, AtomicUsize, Mutex, Ordering, UnsafeCell, fence, spin_loop};
 
 // Every word another thread or core can see is lock-free on every target we

@@ -307,6 +307,72 @@ impl Iovec {
     }
 }
 
+/// An entry of a ring of provided buffers (`struct io_uring_buf`).
+///
+/// A ring is an array of them, a power of two, on a multiple of 4,096 bytes;
+/// its 16-bit tail lies in its first entry. The application fills the entry at
+/// the tail, modulo the ring's length, and publishes it by storing the tail
+/// plus one.
+#[repr(C)]
+#[derive(Debug)]
+pub struct BufRingEntry {
+    pub(crate) addr: u64,
+    pub(crate) len: u32,
+    pub(crate) bid: u16,
+    pub(crate) tail: u16,
+}
+
+const_assert_eq!(size_of::<BufRingEntry>(), 16);
+const_assert_eq!(offset_of!(BufRingEntry, bid), 12);
+const_assert_eq!(offset_of!(BufRingEntry, tail), 14);
+
+impl BufRingEntry {
+    /// An empty one.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { addr: 0, len: 0, bid: 0, tail: 0 }
+    }
+
+    /// Where the buffer is.
+    pub fn set_addr(&mut self, addr: u64) {
+        self.addr = addr;
+    }
+
+    /// Its length in bytes.
+    pub fn set_len(&mut self, len: u32) {
+        self.len = len;
+    }
+
+    /// Its number, which the CQE tells.
+    pub fn set_bid(&mut self, bid: u16) {
+        self.bid = bid;
+    }
+
+    /// The number that was set.
+    #[must_use]
+    pub fn bid(&self) -> u16 {
+        self.bid
+    }
+
+    /// The tail of the ring that begins at `ring_base`, to be stored with
+    /// Release and by an atomic access, for the engine loads it with Acquire.
+    ///
+    /// # Safety
+    /// `ring_base` is the first entry of a ring.
+    #[allow(unsafe_code)]
+    #[must_use]
+    pub unsafe fn tail(ring_base: *const BufRingEntry) -> *const u16 {
+        // SAFETY: the caller's promise.
+        unsafe { &raw const (*ring_base).tail }
+    }
+}
+
+impl Default for BufRingEntry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

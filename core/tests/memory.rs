@@ -31,6 +31,7 @@ fn the_footprint_is_the_sum_of_its_items() {
         f.files_detached,
         f.buffer_places,
         f.buffers_detached,
+        f.provided,
     ];
     assert_eq!(f.total(), items.iter().sum());
     // 12 lines of indices, 128 CQEs, 64 index words, 64 SQEs.

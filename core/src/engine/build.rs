@@ -7,6 +7,7 @@ use crate::files::{Detached, Place, Table};
 use crate::hal::{Backend, Host};
 use crate::held::Held;
 use crate::mailbox::Mailbox;
+use crate::provided::{Entry, Group, Provided};
 use crate::request::{self, Fifo, Outcome, Pool, Record};
 use crate::ring::{CqHalf, CqProducer, LINE, MadeRoom, RingRef, SqConsumer, SqHalf, align_up};
 use crate::slot::{SharedSlot, Slots};
@@ -227,6 +228,10 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         memory.carve(config.buffers as usize, Place::empty),
         memory.carve(detached(config.buffers, all) as usize, Detached::empty),
     );
+    let provided = Provided::new(
+        memory.carve(config.groups as usize, Group::empty),
+        memory.carve(config.provided as usize, Entry::empty),
+    );
     // Inline, the thread that makes room is the one that will use it.
     let room: Option<&'m dyn MadeRoom> = match config.mode {
         Mode::Inline => None,
@@ -241,6 +246,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             overflow: Fifo::new(),
             reaped: Fifo::new(),
             holding,
+            provided,
             engaged: false,
             files,
             buffers,

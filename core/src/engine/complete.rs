@@ -149,6 +149,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     if !fault::on(Fault::ResumeNoFence) {
                         fence(Ordering::SeqCst);
                     }
+                    if let Err(errno) = self.select_again(index) {
+                        self.finish_resumed(index, errno.to_result());
+                        continue;
+                    }
+                    let slots = &self.shared.slots;
                     // SAFETY: the request is still pending, so its memory is
                     // still promised, as at its start.
                     match unsafe { self.backend.resume(slots.token(index)) } {
@@ -159,6 +164,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                             if self.more(index, result) {
                                 slots.acted_on(index);
                             }
+                        }
+                        Start::Waiting => {
+                            self.lend(index);
+                            slots.acted_on(index);
                         }
                         Start::Pending | Start::NoRoom => slots.acted_on(index),
                     }

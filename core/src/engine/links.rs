@@ -35,6 +35,7 @@ pub(super) const HOLDING: u8 = Flags::IO_LINK
     .union(Flags::IO_HARDLINK)
     .union(Flags::IO_DRAIN)
     .union(Flags::SKIP_SUCCESS)
+    .union(Flags::BUFFER_SELECT)
     .bits();
 
 const LINKED: u8 = Flags::IO_LINK.union(Flags::IO_HARDLINK).bits();
@@ -208,7 +209,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     /// All checks, and everything that has to be read while the SQE is taken.
     fn prepare_held(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
+        let select = sqe.flags & uapi::IOSQE_BUFFER_SELECT != 0;
+        if select && !self.provides() {
+            return Err(Errno::EINVAL);
+        }
+        if select && !matches!(sqe.opcode, uapi::IORING_OP_READ | uapi::IORING_OP_READV) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         prepare(kind, sqe)?;
+        if kind.provides() {
+            return if self.provides() { Ok(()) } else { Err(Errno::EINVAL) };
+        }
         match kind {
             Kind::Nop | Kind::Cancel => Ok(()),
             // SAFETY: whoever pushed the SQE promised that what it points to
@@ -240,6 +251,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 held.sqe.addr = kept.addr;
                 Ok(())
             }
+            // SAFETY: as above.
+            _ if select => unsafe { self.prepare_select(index, sqe) },
             Kind::Vectored | Kind::ReadWrite => {
                 let at = index as usize;
                 // SAFETY: as above.
@@ -373,8 +386,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 self.conclude(index, res);
             }
             _ => {
+                if let Err(errno) = self.select(index) {
+                    self.conclude(index, errno.to_result());
+                    return true;
+                }
+                let sqe = self.holding.held[index as usize].sqe;
                 self.pool.records[index as usize].what.set(HELD);
                 if let Issue::NoRoom = self.issue_prepared(index, kind, &sqe) {
+                    self.unselect(index);
                     return false;
                 }
             }
@@ -403,6 +422,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn conclude(&mut self, index: u32, res: i32) {
         let at = index as usize;
         self.starved &= fault::on(Fault::StarvedForEver);
+        if res == Errno::EBADF.to_result() {
+            self.unselect_unopened(index);
+        }
         self.pool.records[at].what.clear(HELD);
         let held = &mut self.holding.held[at];
         let time = res == Errno::ETIME.to_result() && held.marks.contains(Marks::TIME_IS_SUCCESS);
@@ -432,7 +454,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.pool.put(index);
         } else {
             let user_data = self.pool.records[at].user_data;
-            self.complete_now(index, Cqe { user_data, res, flags: 0 });
+            let flags = super::buffers::shown(self.holding.held[at].picked);
+            self.complete_now(index, Cqe { user_data, res, flags });
         }
     }
 

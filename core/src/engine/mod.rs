@@ -4,6 +4,7 @@
 //! of CQEs. Whatever another thread has to say reaches it by a lane of
 //! `Shared`; who drives it is chosen at set-up ([`crate::config::Mode`]).
 
+mod buffers;
 mod build;
 mod cancel;
 mod complete;
@@ -31,6 +32,7 @@ use crate::fault::{self, Fault};
 use crate::files::Table;
 use crate::hal::{Backend, Driver, Host, Parked};
 use crate::mailbox::Mailbox;
+use crate::provided::Provided;
 use crate::request::{Fifo, Pool};
 use crate::ring::{CqProducer, MadeRoom, RingRef, SqConsumer};
 use crate::slot::Slots;
@@ -153,6 +155,8 @@ pub struct Engine<'m, B: Backend, H: Host> {
     reaped: Fifo,
     /// Requests that are held back.
     holding: links::Holding<'m>,
+    /// Provided buffers.
+    provided: Provided<'m>,
     /// Held requests wait for something that [`settle`](Self::settle) sees.
     engaged: bool,
     files: Table<'m, B::File>,

@@ -1,6 +1,6 @@
 //! The checks that need nothing but the copy of an SQE.
 
-use super::poll;
+use super::{buffers, poll};
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::op::Kind;
@@ -67,6 +67,8 @@ pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
                 return Err(Errno::EINVAL);
             }
         }
+        Kind::ProvideBuffers => buffers::check_provide(sqe)?,
+        Kind::RemoveBuffers => buffers::check_remove(sqe)?,
         Kind::PollAdd => poll::check_add(sqe)?,
         Kind::PollRemove => poll::check_remove(sqe)?,
         Kind::SyncFileRange

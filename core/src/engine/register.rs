@@ -63,7 +63,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     ///
     /// # Safety
     /// Memory named by a buffer registration stays valid until it has been
-    /// unregistered and its last request has ended.
+    /// unregistered and its last request has ended; a ring of buffers as
+    /// [`Call::RegisterBufRing`] says.
     pub unsafe fn call(&mut self, call: Call<'_>) -> Result<u32, Errno> {
         if self.down {
             return Err(Errno::ENXIO);
@@ -98,9 +99,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             Call::Probe(probe) => {
                 let (backend, held) = (&self.backend, self.config.held);
+                let provides = self.provides();
                 probe.fill(|opcode| {
                     op::supported(opcode, |opcode| backend.supports(opcode))
                         && (held || !op::kind(opcode).is_held())
+                        && (provides || !op::kind(opcode).provides())
                 });
                 Ok(0)
             }
@@ -109,6 +112,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     return Err(Errno::EINVAL);
                 }
                 self.backend.max_workers(counts).map(|()| 0)
+            }
+            // SAFETY: the caller's promise.
+            Call::RegisterBufRing { base, entries, group } if self.provides() => unsafe {
+                self.register_buf_ring(base, entries, group)
+            },
+            Call::UnregisterBufRing(group) if self.provides() => {
+                self.provided.unregister(group).map(|()| 0)
+            }
+            Call::BufRingHead(group) if self.provides() => self.provided.head(group).map(u32::from),
+            Call::RegisterBufRing { .. } | Call::UnregisterBufRing(_) | Call::BufRingHead(_) => {
+                Err(Errno::EINVAL)
             }
             Call::Stats(stats) => {
                 *stats = self.stats();

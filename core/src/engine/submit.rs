@@ -195,6 +195,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.complete_now(index, Cqe { user_data: sqe.user_data, res, flags: 0 });
             return Issue::Taken;
         }
+        if kind.provides() && !self.provides() {
+            return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
+        }
         if let Some(held) = self.holding.held.get_mut(index as usize) {
             // For a cancellation that asks for it.
             held.sqe.fd = sqe.fd;
@@ -209,6 +212,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Kind::PollAdd => self.poll_add(index, sqe),
             Kind::PollRemove => self.poll_remove(index, sqe),
             Kind::FilesUpdate => self.files_update(index, sqe),
+            Kind::ProvideBuffers => self.provide_buffers(index, sqe),
+            Kind::RemoveBuffers => self.remove_buffers(index, sqe),
             _ => self.issue_io(index, kind, sqe),
         }
     }
@@ -280,7 +285,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     /// What a backend said to a request that is armed, in record `index`.
     pub(super) fn started(&mut self, index: u32, user_data: u64, start: Start) -> Issue {
-        if !matches!(start, Start::Pending | Start::More(_)) {
+        if !matches!(start, Start::Pending | Start::More(_) | Start::Waiting) {
             self.shared.slots.retire(index);
         }
         match start {
@@ -292,6 +297,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 if fault::on(Fault::ReferenceIgnored) {
                     self.complete_now(index, Cqe { user_data, res: 0, flags: 0 });
                 }
+                Issue::Taken
+            }
+            Start::Waiting => {
+                self.pending += 1;
+                self.shared.slots.run().started(index);
+                self.lend(index);
                 Issue::Taken
             }
             Start::Done(result) => self.end(index, user_data, result),
@@ -311,7 +322,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// The file an SQE means, and its place if it is registered.
-    fn target(&self, sqe: &Sqe) -> Result<(Target<B::File>, u32), Errno> {
+    pub(super) fn target(&self, sqe: &Sqe) -> Result<(Target<B::File>, u32), Errno> {
         if sqe.flags & IOSQE_FIXED_FILE != 0 {
             let place = sqe.fd as u32;
             let file = self.files.get(place).ok_or(Errno::EBADF)?;

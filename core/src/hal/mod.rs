@@ -182,6 +182,12 @@ pub enum Start {
     /// segment length beyond `isize::MAX`): the CQE's `res`, and the batch
     /// ends here unless `IORING_SETUP_SUBMIT_ALL`.
     Refused(i32),
+    /// As [`Pending`](Start::Pending), but it waits for readiness, and has no
+    /// use for the request's memory before
+    /// [`Completer::ready`](crate::engine::Completer::ready): the engine may
+    /// give it other memory then ([`Backend::rebuffer`]). Only for a request with
+    /// `IOSQE_BUFFER_SELECT`, whose buffer others can have meanwhile.
+    Waiting,
     /// Nothing happened for want of room. The SQE stays in the ring and is
     /// tried again after a completion; so only answer this while another
     /// request of this backend is in flight.
@@ -406,7 +412,8 @@ pub trait Backend {
 
     /// Goes on with a pending request after
     /// [`Completer::ready`](crate::engine::Completer::ready).
-    /// Answers [`Start::Done`], [`Start::Pending`] or [`Start::More`]. One more
+    /// Answers [`Start::Done`], [`Start::Pending`], [`Start::Waiting`] or
+    /// [`Start::More`]. One more
     /// notice may cross a `Done`; it has no effect.
     ///
     /// # Safety
@@ -414,6 +421,12 @@ pub trait Backend {
     unsafe fn resume(&mut self, token: Token) -> Start {
         let _ = token;
         Start::Pending
+    }
+
+    /// A request that has answered [`Start::Waiting`] is about to be
+    /// [resumed](Backend::resume), with this memory.
+    fn rebuffer(&mut self, token: Token, addr: u64, len: u32) {
+        let _ = (token, addr, len);
     }
 
     /// A pending POLL_ADD waits for other `events`, as in
@@ -424,7 +437,8 @@ pub trait Backend {
     }
 
     /// A request ends with the [`Start::More`] that has just been answered,
-    /// for want of room in the CQ: lets go of what it holds. A notice may
+    /// for want of room in the CQ, or instead of a
+    /// [`rebuffer`](Backend::rebuffer): lets go of what it holds. A notice may
     /// cross the end.
     fn end(&mut self, token: Token) {
         let _ = token;

@@ -292,6 +292,10 @@ impl Backend for FileBackend {
         self.update(token, events);
     }
 
+    fn rebuffer(&mut self, token: Token, addr: u64, len: u32) {
+        self.rebuffer(token, addr, len);
+    }
+
     fn end(&mut self, token: Token) {
         self.end_wait(token.index(), 0);
     }

@@ -1,6 +1,7 @@
 //! What follows a try that would have blocked: a worker, or a poll.
 
 use annulus::hal::{Request, Start, Target, Token};
+use annulus::uapi;
 use annulus::worker::Class;
 
 use super::held::HeldFile;
@@ -91,7 +92,31 @@ impl FileBackend {
             self.workers.push(Class::Unbounded, token.index());
             return Start::Pending;
         }
-        self.arm(token)
+        match self.arm(token) {
+            Start::Pending if self.lends(token, request.flags) => Start::Waiting,
+            start => start,
+        }
+    }
+
+    /// Whether a request that is armed has no use for its memory, and notes it.
+    fn lends(&mut self, token: Token, flags: u8) -> bool {
+        let index = token.index();
+        let lends = self.waits[index] == Wait::Armed && flags & uapi::IOSQE_BUFFER_SELECT != 0;
+        if lends {
+            // SAFETY: armed, so the engine's.
+            unsafe { self.workers.shared.job(index) }.lends = true;
+        }
+        lends
+    }
+
+    /// New memory for a read that waited without.
+    pub(super) fn rebuffer(&mut self, token: Token, addr: u64, len: u32) {
+        let index = token.index();
+        if self.waits[index] != Wait::None {
+            // SAFETY: armed, so the engine's.
+            let job = unsafe { self.workers.shared.job(index) };
+            job.set_buffer(addr as usize, len as usize);
+        }
     }
 
     /// The file of a request that goes on after its submission.
@@ -116,7 +141,7 @@ impl FileBackend {
         } else if !job.set_iovecs(request.addr as usize, request.len as usize, &shared.blocks)? {
             return Ok(false);
         }
-        (job.token, job.hold) = (token, Hold::Registered);
+        (job.token, job.hold, job.lends) = (token, Hold::Registered, false);
         job.op = if write { Op::Write } else { Op::Read };
         job.flags = flags(request) & !NOWAIT;
         (job.continues, job.inode) = (false, None);
@@ -243,6 +268,7 @@ impl FileBackend {
         if result == -libc::EAGAIN {
             // Somebody else was faster. It waits on.
             match poller.rearm(job.fd, job.op, token) {
+                Ok(()) if job.lends => return Start::Waiting,
                 Ok(()) => return Start::Pending,
                 Err(_) => return self.end_wait(index, -libc::ENOMEM),
             }

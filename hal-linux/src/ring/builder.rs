@@ -16,6 +16,9 @@ use crate::file::{Blocks, FileBackend, Limits};
 use crate::guard::ForkGuard;
 use crate::host::LinuxHost;
 
+/// Provided buffers and their groups, unless asked for otherwise.
+const PROVIDED: u32 = 1024;
+const GROUPS: u32 = 16;
 /// Places for registered files and buffers, unless asked for otherwise.
 const PLACES: u32 = 1024;
 /// The fewest requests a ring has, unless asked for otherwise. The kernel has
@@ -52,6 +55,7 @@ pub struct Builder {
     requests: Option<u32>,
     files: Option<u32>,
     buffers: Option<u32>,
+    provided: Option<(u32, u32)>,
     layout: Layout,
     policy: Policy,
     workers: Option<(u32, u32)>,
@@ -128,6 +132,14 @@ impl Builder {
     /// The most buffers that can be registered; 1,024 otherwise.
     pub fn buffers(&mut self, buffers: u32) -> &mut Self {
         self.buffers = Some(buffers);
+        self
+    }
+
+    /// Room for provided buffers: so many at once in groups that
+    /// `opcode::ProvideBuffers` fills, and so many groups, rings of buffers
+    /// included; 1,024 and 16 otherwise.
+    pub fn provided_buffers(&mut self, buffers: u32, groups: u32) -> &mut Self {
+        self.provided = Some((buffers, groups));
         self
     }
 
@@ -293,11 +305,13 @@ impl Builder {
             return Err(Error::NotPermitted);
         }
         let requests = self.requests.unwrap_or(cq_entries.clamp(REQUESTS, MAX_REQUESTS).min(most));
+        let (provided, groups) = self.provided.unwrap_or((PROVIDED, GROUPS));
         let config = Config::new(sq_entries)
             .cq_entries(cq_entries)
             .requests(requests)
             .files(self.files.unwrap_or(PLACES))
             .buffers(self.buffers.unwrap_or(PLACES))
+            .provided(provided, groups)
             .layout(self.layout)
             .index_array(!self.no_sqarray)
             .submit_all(self.submit_all)

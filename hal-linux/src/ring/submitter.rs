@@ -211,6 +211,52 @@ impl<B: RingBackend> Submitter<'_, B> {
         self.call(Call::UnregisterBuffers).map(drop)
     }
 
+    /// Makes group `bgid` a ring of provided buffers at `ring_addr`, on a
+    /// multiple of 4,096 bytes, with `ring_entries` places (a power of two).
+    /// `flags` must be 0: the other kinds of rings are not built.
+    ///
+    /// # Errors
+    /// `EEXIST` if the group has a ring or buffers, `ENOMEM` if there are as
+    /// many groups as [`Builder::provided_buffers`](super::Builder::provided_buffers)
+    /// allows, `EINVAL` for an argument that is not as said.
+    ///
+    /// # Safety
+    /// The ring stays valid until it is unregistered or the ring that it
+    /// belongs to has been dropped, and each buffer in it is valid, and nobody
+    /// else's, from its publication until the completion that tells of it.
+    pub unsafe fn register_buf_ring_with_flags(
+        &self,
+        ring_addr: u64,
+        ring_entries: u16,
+        bgid: u16,
+        flags: u16,
+    ) -> io::Result<()> {
+        if flags != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let base = std::ptr::with_exposed_provenance_mut(ring_addr as usize);
+        let call = Call::RegisterBufRing { base, entries: ring_entries.into(), group: bgid };
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.call(call) }.map(drop)
+    }
+
+    /// Ends a ring of provided buffers.
+    ///
+    /// # Errors
+    /// `ENOENT` without such a group, `EINVAL` if it is no ring.
+    pub fn unregister_buf_ring(&self, bgid: u16) -> io::Result<()> {
+        self.call(Call::UnregisterBufRing(bgid)).map(drop)
+    }
+
+    /// How many buffers have been taken from a ring of them, modulo 2^16
+    /// (`IORING_REGISTER_PBUF_STATUS`).
+    ///
+    /// # Errors
+    /// As for [`unregister_buf_ring`](Self::unregister_buf_ring).
+    pub fn buf_ring_head(&self, bgid: u16) -> io::Result<u16> {
+        self.call(Call::BufRingHead(bgid)).map(|head| head as u16)
+    }
+
     /// How many bounded and how many unbounded workers there may be; 0 leaves
     /// a number as it is, and the old ones come back in their place
     /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`). As in the kernel, what exceeds

@@ -1,0 +1,223 @@
+//! Provided buffers: filling groups, and picking from them when a read starts.
+//!
+//! A read that waits for readiness has no buffer of a ring: it picks one when
+//! it is tried again, so that those who wait do not hold what others could use.
+//! One of a list that PROVIDE_BUFFERS has filled it keeps, as in Linux 6.18.
+
+use core::ptr::NonNull;
+
+use super::Engine;
+use super::submit::Issue;
+use crate::errno::Errno;
+use crate::hal::{Backend, Host, Target};
+use crate::provided::{MAX_RING, Picked};
+use crate::request::HELD;
+use crate::sqe::Sqe;
+use crate::types::{BufRingEntry, Iovec};
+use crate::uapi::{
+    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_BUFFER, IORING_OP_READ, IORING_OP_READV,
+    IOSQE_BUFFER_SELECT,
+};
+
+/// Buffers that one group can tell apart.
+const IDS: u32 = 1 << 16;
+/// The kernel's bound for one buffer (`MAX_RW_COUNT`).
+const MAX_RW: u32 = 0x7fff_f000;
+
+/// The checks of a PROVIDE_BUFFERS that need nothing but the SQE.
+pub(super) fn check_provide(sqe: &Sqe) -> Result<(), Errno> {
+    let count = sqe.fd as u32;
+    if sqe.op_flags != 0 || sqe.splice_fd_in != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if count == 0 || count > IDS {
+        return Err(Errno::E2BIG);
+    }
+    if sqe.len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let bytes = u64::from(sqe.len) * u64::from(count);
+    let end = sqe.addr.checked_add(bytes).ok_or(Errno::EOVERFLOW)?;
+    usize::try_from(end).map_err(|_| Errno::EFAULT)?;
+    if sqe.off > u64::from(u16::MAX) {
+        return Err(Errno::E2BIG);
+    }
+    if sqe.off as u32 + count > IDS { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// The checks of a REMOVE_BUFFERS that need nothing but the SQE.
+pub(super) fn check_remove(sqe: &Sqe) -> Result<(), Errno> {
+    let count = sqe.fd as u32;
+    let wrong = sqe.op_flags != 0
+        || sqe.addr != 0
+        || sqe.len != 0
+        || sqe.off != 0
+        || sqe.splice_fd_in != 0
+        || count == 0
+        || count > IDS;
+    if wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// The flags of a CQE that tells of a buffer.
+pub(super) fn shown(buffer: Option<Picked>) -> u32 {
+    buffer.map_or(0, |buffer| IORING_CQE_F_BUFFER | u32::from(buffer.id) << IORING_CQE_BUFFER_SHIFT)
+}
+
+impl<B: Backend, H: Host> Engine<'_, B, H> {
+    /// PROVIDE_BUFFERS.
+    #[cold]
+    pub(super) fn provide_buffers(&mut self, index: u32, sqe: &Sqe) -> Issue {
+        let bytes = u64::from(sqe.len) * u64::from(sqe.fd as u32);
+        let bytes = bytes.min(MAX_RW.into()) as u32;
+        // SAFETY: no array; the place says whether there can be memory.
+        let kept = unsafe { self.backend.keep(index as usize, IORING_OP_READ, sqe.addr, bytes) };
+        if let Err(errno) = kept {
+            return self.fail(index, sqe.user_data, errno.to_result());
+        }
+        self.backend.forget(index as usize);
+        let first = Picked { addr: sqe.addr, len: sqe.len, id: sqe.off as u16 };
+        let provided = self.provided.provide(sqe.buf_index, first, sqe.fd as u32);
+        let result = provided.map_or_else(Errno::to_result, |()| 0);
+        self.end(index, sqe.user_data, result)
+    }
+
+    /// REMOVE_BUFFERS.
+    #[cold]
+    pub(super) fn remove_buffers(&mut self, index: u32, sqe: &Sqe) -> Issue {
+        let removed = self.provided.remove(sqe.buf_index, sqe.fd as u32);
+        let result = removed.map_or_else(Errno::to_result, |count| count as i32);
+        self.end(index, sqe.user_data, result)
+    }
+
+    /// Prepares a read that picks its buffer, in record `index`.
+    ///
+    /// # Safety
+    /// A READV's element is valid for reads, for all that the place cannot find
+    /// out.
+    pub(super) unsafe fn prepare_select(&mut self, index: u32, sqe: &Sqe) -> Result<(), Errno> {
+        let held = &mut self.holding.held[index as usize];
+        match sqe.opcode {
+            IORING_OP_READ => {}
+            // Of one buffer, of which the length counts: a READ.
+            IORING_OP_READV if sqe.len != 1 => return Err(Errno::EINVAL),
+            IORING_OP_READV => {
+                let mut iovec = [0; size_of::<Iovec>()];
+                let addr = usize::try_from(sqe.addr).map_err(|_| Errno::EFAULT)?;
+                // SAFETY: the caller's promise.
+                unsafe { self.backend.read_memory(addr, &mut iovec)? };
+                let word = core::array::from_fn(|i| iovec[size_of::<usize>() + i]);
+                let len = usize::from_ne_bytes(word);
+                if isize::try_from(len).is_err() {
+                    return Err(Errno::EINVAL);
+                }
+                held.sqe.opcode = IORING_OP_READ;
+                held.sqe.len = len.min(MAX_RW as usize) as u32;
+            }
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        held.wanted = held.sqe.len;
+        Ok(())
+    }
+
+    /// Picks a buffer for request `index`, if it is one that does.
+    ///
+    /// # Errors
+    /// What it ends with: `ENOBUFS`, or that there is no file to read from.
+    pub(super) fn select(&mut self, index: u32) -> Result<(), Errno> {
+        let held = &self.holding.held[index as usize];
+        if held.sqe.flags & IOSQE_BUFFER_SELECT == 0 {
+            return Ok(());
+        }
+        let (sqe, wanted) = (held.sqe, held.wanted);
+        let Some(picked) = self.provided.pick(sqe.buf_index) else {
+            return match self.target(&sqe)?.0 {
+                Target::Fd(fd) if !self.backend.is_open(fd) => Err(Errno::EBADF),
+                _ => Err(Errno::ENOBUFS),
+            };
+        };
+        let held = &mut self.holding.held[index as usize];
+        let len = picked.len.min(MAX_RW);
+        let len = if wanted == 0 || wanted > len { len } else { wanted };
+        (held.sqe.addr, held.sqe.len) = (picked.addr, len);
+        held.whole = Some(len);
+        held.picked = Some(picked);
+        Ok(())
+    }
+
+    /// The buffer that request `index` has picked was not used.
+    pub(super) fn unselect(&mut self, index: u32) {
+        let held = &mut self.holding.held[index as usize];
+        let group = held.sqe.buf_index;
+        if let Some(picked) = held.picked.take() {
+            self.provided.put_back(group, picked);
+        }
+    }
+
+    /// [`unselect`](Self::unselect) for a request that waits for readiness.
+    pub(super) fn lend(&mut self, index: u32) {
+        let held = self.holding.held.get(index as usize);
+        if held.is_some_and(|held| self.provided.takes_back(held.sqe.buf_index)) {
+            self.unselect(index);
+        }
+    }
+
+    /// [`unselect`](Self::unselect) for a request that has found no file.
+    pub(super) fn unselect_unopened(&mut self, index: u32) {
+        let held = &self.holding.held[index as usize];
+        if held.picked.is_none() {
+            return;
+        }
+        let opened = match self.target(&held.sqe) {
+            Ok((Target::Fd(fd), _)) => self.backend.is_open(fd),
+            Ok(_) => true,
+            Err(_) => false,
+        };
+        if !opened {
+            self.unselect(index);
+        }
+    }
+
+    /// A read that waited without a buffer has been woken: gives it one. If
+    /// there is none, what it ends with, as in Linux even if somebody else has
+    /// what it was woken for.
+    pub(super) fn select_again(&mut self, index: u32) -> Result<(), Errno> {
+        let held = self.holding.held.get(index as usize);
+        let waited = held
+            .is_some_and(|held| held.sqe.flags & IOSQE_BUFFER_SELECT != 0 && held.picked.is_none());
+        if !waited || !self.pool.records[index as usize].what.has(HELD) {
+            return Ok(());
+        }
+        let token = self.shared.slots.token(index);
+        if let Err(errno) = self.select(index) {
+            self.backend.end(token);
+            return Err(errno);
+        }
+        let sqe = &self.holding.held[index as usize].sqe;
+        self.backend.rebuffer(token, sqe.addr, sqe.len);
+        Ok(())
+    }
+
+    /// Whether there may be provided buffers.
+    pub(super) fn provides(&self) -> bool {
+        self.provided.any() && self.config.held
+    }
+
+    /// Registers a ring of buffers.
+    ///
+    /// # Safety
+    /// As [`Call::RegisterBufRing`](crate::register::Call::RegisterBufRing)
+    /// says.
+    pub(super) unsafe fn register_buf_ring(
+        &mut self,
+        base: *mut BufRingEntry,
+        entries: u32,
+        group: u16,
+    ) -> Result<u32, Errno> {
+        let page = base.addr() & 0xfff == 0;
+        if !entries.is_power_of_two() || entries > MAX_RING || !page {
+            return Err(Errno::EINVAL);
+        }
+        let base = NonNull::new(base).ok_or(Errno::EFAULT)?;
+        self.provided.register(group, base, entries).map(|()| 0)
+    }
+}
