@@ -335,7 +335,7 @@ fn row_poll_a_ring_ends_with_waits_and_leaves_nothing() {
 /// each ends exactly once, whatever comes first.
 #[test]
 fn row_poll_each_ends_once_whatever_comes_first() {
-    const ROUNDS: u64 = 2_000;
+    const ROUNDS: u64 = 500;
     each(64, |ring| {
         let event = eventfd();
         let stop = std::sync::atomic::AtomicBool::new(false);
@@ -348,6 +348,7 @@ fn row_poll_each_ends_once_whatever_comes_first() {
                     std::thread::yield_now();
                 }
             });
+            let thread = Stop(&stop);
             for round in 0..ROUNDS {
                 let wait = if round % 2 == 0 { add(&event, IN, 1) } else { multi(&event, IN, 1) };
                 let change = match round % 3 {
@@ -386,10 +387,19 @@ fn row_poll_each_ends_once_whatever_comes_first() {
                     _ => 2,
                 }] += 1;
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            drop(thread);
         });
         eprintln!("removed, gone, already: {ends:?}");
     });
+}
+
+/// Ends the other thread, also if this one fails.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// Reads the counter, if it is not zero.

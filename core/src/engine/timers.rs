@@ -14,7 +14,7 @@ use crate::request::CANCELLED;
 use crate::sqe::Sqe;
 use crate::types::Timespec;
 use crate::uapi::{
-    self, IORING_CQE_F_MORE, IORING_LINK_TIMEOUT_UPDATE, IORING_TIMEOUT_ABS,
+    self, IORING_CQE_F_MORE, IORING_LINK_TIMEOUT_UPDATE, IORING_OP_POLL_ADD, IORING_TIMEOUT_ABS,
     IORING_TIMEOUT_ETIME_SUCCESS, IORING_TIMEOUT_MULTISHOT, IORING_TIMEOUT_UPDATE_MASK,
 };
 
@@ -185,12 +185,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return Cancel::Ended;
         }
         let slots = &self.shared.slots;
-        // What is on its way home has ended, or will be looked after there.
-        if slots.peek(index as usize).1 {
+        // What is on its way home has ended, or will be looked after there. A
+        // wait for readiness ends so even if it has been woken, and until it is
+        // home it is found, and ended, as often as somebody wants.
+        let wait = self.pool.records[index as usize].what.opcode() == IORING_OP_POLL_ADD;
+        if slots.peek(index as usize).1 && !wait {
             return Cancel::Running;
         }
         let cancel = self.backend.cancel(slots.token(index));
-        if cancel == Cancel::Ended {
+        if cancel == Cancel::Ended && !wait {
             self.pool.records[index as usize].what.set(CANCELLED);
         }
         cancel

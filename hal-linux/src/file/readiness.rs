@@ -121,14 +121,15 @@ impl FileBackend {
         }
     }
 
-    /// Ends an armed wait with `-ECANCELED`, by way of
+    /// Ends a wait that is armed with `-ECANCELED`, by way of
     /// [`try_again`](Self::try_again).
     pub(super) fn cancel_wait(&mut self, token: Token) -> Cancel {
         let wait = &mut self.waits[token.index()];
-        if *wait != Wait::Armed {
-            return Cancel::Running;
+        match *wait {
+            Wait::None => return Cancel::Running,
+            Wait::Armed => *wait = Wait::Cancelled,
+            Wait::Cancelled => return Cancel::Ended,
         }
-        *wait = Wait::Cancelled;
         // Stale: a notice is on its way already, and will do.
         let _ = self.workers.shared.lane.ready(token);
         Cancel::Ended

@@ -43,7 +43,7 @@ fn one_step(rng: &mut Rng) -> Step {
 fn op(rng: &mut Rng) -> Op {
     let user_data = rng.range(1, 4);
     let later = rng.chance(8);
-    match rng.weighted(&[50, 18, 18, 6]) {
+    match rng.weighted(&[50, 18, 18, 6, 12]) {
         0 => {
             let files: Vec<File> = File::all().collect();
             Op::Add {
@@ -52,6 +52,7 @@ fn op(rng: &mut Rng) -> Op {
                 multi: rng.chance(40),
                 user_data,
                 later,
+                link: rng.chance(15),
             }
         }
         1 => Op::Remove { user_data, later },
@@ -60,6 +61,7 @@ fn op(rng: &mut Rng) -> Op {
             let new = (changed.is_none() || rng.chance(50)).then(|| rng.range(1, 4));
             Op::Update { old: user_data, user_data: new, events: changed, multi: rng.chance(20) }
         }
+        4 => Op::Cancel { user_data, all: rng.chance(40) },
         _ => Op::Wrong { add: rng.chance(50), how: rng.below(64) as u32 },
     }
 }

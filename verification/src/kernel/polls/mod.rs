@@ -45,8 +45,8 @@ impl Program {
         let mut rng = Rng::nth(seed ^ 0x706f_6c6c, index);
         let setup = Setup {
             mode,
-            entries: 8,
-            cq_entries: rng.chance(40).then_some(32),
+            entries: 16,
+            cq_entries: rng.chance(40).then_some(64),
             array: rng.chance(50),
             submit_all: true,
             clamp: false,
@@ -125,7 +125,8 @@ impl Program {
 }
 
 fn model(setup: &Setup, fixed: bool) -> Model {
-    Model::new(setup.cq_entries.unwrap_or(2 * setup.entries), fixed)
+    let cq = setup.cq_entries.unwrap_or(2 * setup.entries);
+    Model::new(cq, fixed, setup.mode == Mode::SqPoll)
 }
 
 impl fmt::Display for Program {

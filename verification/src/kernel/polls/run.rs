@@ -14,17 +14,21 @@ use linux_raw_sys::io_uring as uapi;
 use super::super::compare::result;
 use super::super::program::{Mode, Setup};
 use super::super::target::{Cqe, RawSqe, Target};
-use super::script::{Expected, FILES, File, Op, PAIRS, REMOVER, Step};
+use super::script::{BEHIND, Expected, FILES, File, Op, PAIRS, REMOVER, Step};
 
 const ADD: u8 = uapi::io_uring_op::IORING_OP_POLL_ADD as u8;
 const REMOVE: u8 = uapi::io_uring_op::IORING_OP_POLL_REMOVE as u8;
 const FIXED: u8 = 1 << uapi::io_uring_sqe_flags_bit::IOSQE_FIXED_FILE_BIT as u8;
+const CANCEL: u8 = uapi::io_uring_op::IORING_OP_ASYNC_CANCEL as u8;
+const LINK: u8 = 1 << uapi::io_uring_sqe_flags_bit::IOSQE_IO_LINK_BIT as u8;
 const ASYNC: u8 = 1 << uapi::io_uring_sqe_flags_bit::IOSQE_ASYNC_BIT as u8;
 const MORE: u32 = uapi::IORING_CQE_F_MORE;
 /// How long it is waited for what must not come.
 const LINGER_NS: u64 = 200_000;
 /// Between looks for what must.
 const LOOK_NS: u64 = 2_000_000;
+/// From here on it is NOPs.
+const BEHIND_FIRST: u64 = REMOVER + BEHIND;
 /// The `user_data` of a race's wait.
 const RACER: u64 = 77;
 
@@ -66,8 +70,13 @@ impl<T: Target> Run<T> {
     pub fn step(&mut self, step: &Step, expected: &[Expected]) -> Result<Vec<Outcome>, String> {
         match step {
             Step::Batch(ops) => {
-                let sqes: Vec<_> =
-                    ops.iter().zip(REMOVER..).map(|(op, by)| self.entry(op, by)).collect();
+                let mut sqes = Vec::new();
+                for (op, by) in ops.iter().zip(REMOVER..) {
+                    sqes.push(self.entry(op, by));
+                    if let Op::Add { link: true, .. } = op {
+                        sqes.push(nop(by + BEHIND));
+                    }
+                }
                 self.submit(&sqes)?;
             }
             Step::Put(file) => self.put(*file),
@@ -79,10 +88,12 @@ impl<T: Target> Run<T> {
             Step::Close(file) => self.files[file.place()] = None,
             Step::Flood(i) => self.flood(File::Event(*i))?,
             Step::Race { event, multi, thread, here } => {
-                return self.race(File::Event(*event), *multi, *thread, *here);
+                let came = self.race(File::Event(*event), *multi, *thread, *here)?;
+                return Ok(came.iter().map(|cqe| outcome(step, cqe)).collect());
             }
         }
-        self.settle(expected)
+        let came = self.settle(expected)?;
+        Ok(came.iter().map(|cqe| outcome(step, cqe)).collect())
     }
 
     fn number(&self, file: File) -> i32 {
@@ -94,25 +105,11 @@ impl<T: Target> Run<T> {
     }
 
     fn entry(&self, op: &Op, by: u64) -> RawSqe {
-        let sqe = |opcode, user_data| RawSqe {
-            opcode,
-            flags: 0,
-            ioprio: 0,
-            fd: -1,
-            off: 0,
-            addr: 0,
-            len: 0,
-            op_flags: 0,
-            user_data,
-            buf_index: 0,
-            personality: 0,
-            splice_fd_in: 0,
-            addr3: 0,
-            pad2: 0,
-        };
         match *op {
-            Op::Add { file, events, multi, user_data, later } => RawSqe {
-                flags: if self.fixed { FIXED } else { 0 } | if later { ASYNC } else { 0 },
+            Op::Add { file, events, multi, user_data, later, link } => RawSqe {
+                flags: if self.fixed { FIXED } else { 0 }
+                    | if later { ASYNC } else { 0 }
+                    | if link { LINK } else { 0 },
                 fd: if self.fixed { file.place() as i32 } else { self.number(file) },
                 len: if multi { uapi::IORING_POLL_ADD_MULTI } else { 0 },
                 op_flags: events,
@@ -120,6 +117,9 @@ impl<T: Target> Run<T> {
             },
             Op::Remove { user_data, later } => {
                 RawSqe { addr: user_data, flags: if later { ASYNC } else { 0 }, ..sqe(REMOVE, by) }
+            }
+            Op::Cancel { user_data, all } => {
+                RawSqe { addr: user_data, op_flags: u32::from(all), ..sqe(CANCEL, by) }
             }
             Op::Update { old, user_data, events, multi } => RawSqe {
                 addr: old,
@@ -196,7 +196,7 @@ impl<T: Target> Run<T> {
         }
     }
 
-    fn settle(&mut self, expected: &[Expected]) -> Result<Vec<Outcome>, String> {
+    fn settle(&mut self, expected: &[Expected]) -> Result<Vec<Cqe>, String> {
         let end = Instant::now() + self.patience;
         while self.cqes.len() < expected.len() && Instant::now() < end {
             self.look(expected.len(), LOOK_NS);
@@ -214,7 +214,7 @@ impl<T: Target> Run<T> {
             }
         }
         match left.is_empty() {
-            true => Ok(came.iter().map(outcome).collect()),
+            true => Ok(came),
             false => Err(format!("{} came, and never {}", told(&came), list(&left))),
         }
     }
@@ -252,14 +252,15 @@ impl<T: Target> Run<T> {
         multi: bool,
         thread: u32,
         here: u32,
-    ) -> Result<Vec<Outcome>, String> {
+    ) -> Result<Vec<Cqe>, String> {
         let spin = |turns: u32| (0..turns).for_each(|_| spin_loop());
         let number = self.number(file);
         let counting = std::thread::spawn(move || {
             spin(thread);
             put(number);
         });
-        let add = Op::Add { file, events: EPOLLIN, multi, user_data: RACER, later: false };
+        let add =
+            Op::Add { file, events: EPOLLIN, multi, user_data: RACER, later: false, link: false };
         let remove = Op::Remove { user_data: RACER, later: false };
         let (add, remove) = (self.entry(&add, REMOVER), self.entry(&remove, REMOVER));
         self.submit(&[add])?;
@@ -299,10 +300,34 @@ impl<T: Target> Run<T> {
             _ => false,
         };
         match right {
-            true => Ok(came.iter().map(outcome).collect()),
+            true => Ok(came),
             false => Err(format!("{} came in a race", told(&came))),
         }
     }
+}
+
+/// An entry with nothing in it.
+fn sqe(opcode: u8, user_data: u64) -> RawSqe {
+    RawSqe {
+        opcode,
+        flags: 0,
+        ioprio: 0,
+        fd: -1,
+        off: 0,
+        addr: 0,
+        len: 0,
+        op_flags: 0,
+        user_data,
+        buf_index: 0,
+        personality: 0,
+        splice_fd_in: 0,
+        addr3: 0,
+        pad2: 0,
+    }
+}
+
+fn nop(user_data: u64) -> RawSqe {
+    sqe(uapi::io_uring_op::IORING_OP_NOP as u8, user_data)
 }
 
 fn put(number: i32) {
@@ -313,8 +338,18 @@ fn put(number: i32) {
     debug_assert_eq!(n, 8);
 }
 
-fn outcome(cqe: &Cqe) -> Outcome {
-    let name = if cqe.user_data >= REMOVER { "POLL_REMOVE" } else { "POLL_ADD" };
+/// What a completion of a step is counted as.
+fn outcome(step: &Step, cqe: &Cqe) -> Outcome {
+    let op = match (step, cqe.user_data.checked_sub(REMOVER)) {
+        (Step::Batch(ops), Some(at)) => ops.get(at as usize),
+        _ => None,
+    };
+    let name = match (op, cqe.user_data) {
+        (Some(Op::Cancel { .. }), _) => "CANCEL",
+        (_, BEHIND_FIRST..) => "NOP",
+        (_, REMOVER..) => "POLL_REMOVE",
+        _ => "POLL_ADD",
+    };
     let how = match cqe.res {
         res if res < 0 => result(res),
         _ if cqe.flags & MORE != 0 => "more".into(),

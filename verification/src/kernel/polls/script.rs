@@ -43,13 +43,15 @@ impl File {
 /// One SQE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// POLL_ADD.
-    Add { file: File, events: u32, multi: bool, user_data: u64, later: bool },
+    /// POLL_ADD; `link`: with a NOP behind it in a chain.
+    Add { file: File, events: u32, multi: bool, user_data: u64, later: bool, link: bool },
     /// POLL_REMOVE.
     Remove { user_data: u64, later: bool },
     /// POLL_REMOVE that changes a wait.
     Update { old: u64, user_data: Option<u64>, events: Option<u32>, multi: bool },
-    /// Either of them with something wrong in it.
+    /// ASYNC_CANCEL by `user_data`.
+    Cancel { user_data: u64, all: bool },
+    /// POLL_ADD or POLL_REMOVE with something wrong in it.
     Wrong { add: bool, how: u32 },
 }
 
@@ -102,6 +104,8 @@ impl Expected {
 
 /// The `user_data` of who removes or updates, in a batch one after the other.
 pub const REMOVER: u64 = 1000;
+/// What is added for the NOP behind a wait.
+pub const BEHIND: u64 = 1000;
 
 const ONCE: u32 = uapi::EPOLLONESHOT;
 const ALWAYS: u32 = uapi::EPOLLERR | uapi::EPOLLHUP | uapi::EPOLLNVAL | uapi::EPOLLRDHUP;
@@ -117,6 +121,25 @@ pub(super) struct Wait {
     file: File,
     events: u32,
     once: bool,
+    /// The NOP in a chain behind it.
+    link: Option<u64>,
+}
+
+impl Wait {
+    /// What follows when it has ended.
+    fn follow(&self, good: bool, come: &mut Vec<Expected>) {
+        let res = if good { 0 } else { -libc::ECANCELED };
+        come.extend(self.link.map(|behind| Expected::exactly(behind, res)));
+    }
+}
+
+/// What a batch has done so far that is not at rest.
+#[derive(Clone, Debug, Default)]
+struct Flux {
+    /// Waits that were woken.
+    woken: Vec<u64>,
+    /// Waits that were cancelled, and are found until they are home.
+    cancelled: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,13 +161,15 @@ pub struct Model {
     cq: u32,
     /// The files are registered ones, which nobody closes.
     fixed: bool,
+    /// SQEs are taken one by one, so there are no chains.
+    polled: bool,
 }
 
 impl Model {
     /// The state before the first step.
-    pub fn new(cq: u32, fixed: bool) -> Self {
+    pub fn new(cq: u32, fixed: bool, polled: bool) -> Self {
         let pipe = Pipe { filled: false, puts: 0, reader: true, writer: true };
-        Self { pipes: [pipe; PAIRS], counts: [false; PAIRS], waits: Vec::new(), cq, fixed }
+        Self { pipes: [pipe; PAIRS], counts: [false; PAIRS], waits: Vec::new(), cq, fixed, polled }
     }
 
     /// What a file is ready for.
@@ -183,9 +208,9 @@ impl Model {
                 if ops.len() > 1 && ops.iter().any(alone) {
                     return None;
                 }
-                let mut woken = Vec::new();
+                let mut flux = Flux::default();
                 for (i, op) in ops.iter().enumerate() {
-                    self.op(op, REMOVER + i as u64, &mut woken, &mut come)?;
+                    self.op(op, REMOVER + i as u64, &mut flux, &mut come)?;
                 }
             }
             &Step::Put(file) => match file {
@@ -235,7 +260,11 @@ impl Model {
                 let file = File::Event(i);
                 let at = self.waits.iter().position(|wait| wait.file == file)?;
                 let wait = self.waits[at];
-                if self.waits_for(file) > 1 || wait.once || wait.events & IN == 0 {
+                if self.waits_for(file) > 1
+                    || wait.once
+                    || wait.link.is_some()
+                    || wait.events & IN == 0
+                {
                     return None;
                 }
                 self.counts[i] = true;
@@ -265,28 +294,30 @@ impl Model {
             }
             let (least, most) = (least as i32, (now & wait.events) as i32);
             come.push(Expected { user_data: wait.user_data, least, most, more: !wait.once });
+            if wait.once {
+                wait.follow(true, come);
+            }
             !wait.once
         });
     }
 
-    /// Takes an SQE. `woken`: waits that were woken in this batch.
-    fn op(
-        &mut self,
-        op: &Op,
-        by: u64,
-        woken: &mut Vec<u64>,
-        come: &mut Vec<Expected>,
-    ) -> Option<()> {
+    /// Takes an SQE of a batch.
+    fn op(&mut self, op: &Op, by: u64, flux: &mut Flux, come: &mut Vec<Expected>) -> Option<()> {
         match *op {
             Op::Wrong { add, .. } => {
                 let user_data = if add { REMOVER - 1 } else { by };
                 come.push(Expected::exactly(user_data, -libc::EINVAL));
             }
-            Op::Add { file, events, multi, user_data, later } => {
+            Op::Add { file, events, multi, user_data, later, link } => {
                 let once = !multi || events & ONCE != 0;
-                let wait = Wait { user_data, file, events: events & 0xffff | ALWAYS, once };
+                if link && self.polled {
+                    return None;
+                }
+                let (events, link) = (events & 0xffff | ALWAYS, link.then_some(by + BEHIND));
+                let wait = Wait { user_data, file, events, once, link };
                 if !self.open(file) {
                     come.push(Expected::exactly(user_data, -libc::EBADF));
+                    wait.follow(false, come);
                     return Some(());
                 }
                 let now = self.state(file) & wait.events;
@@ -298,38 +329,78 @@ impl Model {
                     File::Storage | File::Null => {
                         let res = if now == 0 { -libc::EINVAL } else { now as i32 };
                         come.push(Expected::exactly(user_data, res));
+                        wait.follow(now != 0, come);
                     }
-                    _ => self.arm(wait, woken, come),
+                    _ => self.arm(wait, flux, come),
                 }
             }
-            Op::Remove { user_data, .. } => match self.find(user_data, woken)? {
+            Op::Remove { user_data, .. } => match self.find(user_data, flux)? {
                 None => come.push(Expected::exactly(by, -libc::ENOENT)),
                 Some(at) => {
-                    self.waits.remove(at);
                     come.push(Expected::exactly(by, 0));
-                    come.push(Expected::exactly(user_data, -libc::ECANCELED));
+                    self.end(at, come);
                 }
             },
-            Op::Update { old, user_data, events, .. } => match self.find(old, woken)? {
+            Op::Cancel { user_data, all } => {
+                if flux.woken.contains(&user_data) {
+                    return None;
+                }
+                let again = flux.cancelled.iter().filter(|&&other| other == user_data).count();
+                let mut count = again;
+                if again > 0 && self.polled {
+                    // It may be home by now.
+                    return None;
+                }
+                // Which of several is meant is nobody's promise.
+                let several = self.waits.iter().filter(|wait| wait.user_data == user_data).count();
+                if !all && several + again > 1 {
+                    return None;
+                }
+                while let Some(at) = self.waits.iter().position(|wait| wait.user_data == user_data)
+                {
+                    self.end(at, come);
+                    flux.cancelled.push(user_data);
+                    count += 1;
+                }
+                come.push(Expected::exactly(
+                    by,
+                    match (all, count) {
+                        (true, count) => count as i32,
+                        (false, 0) => -libc::ENOENT,
+                        (false, _) => 0,
+                    },
+                ));
+            }
+            Op::Update { old, user_data, events, .. } => match self.find(old, flux)? {
                 None => come.push(Expected::exactly(by, -libc::ENOENT)),
                 Some(at) => {
                     let mut wait = self.waits.remove(at);
                     wait.user_data = user_data.unwrap_or(wait.user_data);
                     wait.events = events.map_or(wait.events, |events| events & 0xffff | ALWAYS);
                     come.push(Expected::exactly(by, 0));
-                    self.arm(wait, woken, come);
+                    self.arm(wait, flux, come);
                 }
             },
         }
         Some(())
     }
 
-    fn arm(&mut self, wait: Wait, woken: &mut Vec<u64>, come: &mut Vec<Expected>) {
+    /// Ends a wait before its time.
+    fn end(&mut self, at: usize, come: &mut Vec<Expected>) {
+        let wait = self.waits.remove(at);
+        come.push(Expected::exactly(wait.user_data, -libc::ECANCELED));
+        wait.follow(false, come);
+    }
+
+    fn arm(&mut self, wait: Wait, flux: &mut Flux, come: &mut Vec<Expected>) {
         let now = self.state(wait.file) & wait.events;
         if now != 0 {
             let now = Expected::exactly(wait.user_data, now as i32);
             come.push(Expected { more: !wait.once, ..now });
-            woken.push(wait.user_data);
+            flux.woken.push(wait.user_data);
+            if wait.once {
+                wait.follow(true, come);
+            }
         }
         if now == 0 || !wait.once {
             self.waits.push(wait);
@@ -337,8 +408,8 @@ impl Model {
     }
 
     /// The newest wait of that name; nothing if it may be on its way.
-    fn find(&self, user_data: u64, woken: &[u64]) -> Option<Option<usize>> {
-        if woken.contains(&user_data) {
+    fn find(&self, user_data: u64, flux: &Flux) -> Option<Option<usize>> {
+        if flux.woken.contains(&user_data) || flux.cancelled.contains(&user_data) {
             return None;
         }
         Some(self.waits.iter().rposition(|wait| wait.user_data == user_data))
