@@ -7,6 +7,13 @@ use annulus::fault::{self, Fault};
 
 use crate::{own, sys};
 
+/// Every `AT_*` flag of STATX in Linux 6.18.
+const STATUS_FLAGS: i32 = libc::AT_SYMLINK_NOFOLLOW
+    | libc::AT_NO_AUTOMOUNT
+    | libc::AT_EMPTY_PATH
+    | libc::AT_STATX_FORCE_SYNC
+    | libc::AT_STATX_DONT_SYNC;
+
 /// A system call of a job's, with what it needs besides a descriptor, an
 /// offset and a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,9 @@ impl Call {
                 let opened = uninterrupted(|| unsafe { sys::open(fd, path, flags, mode) });
                 if direct { ours(opened) } else { opened }
             }
+            // Asked for a descriptor's own attributes, the system call does not
+            // look at flags that it does not know.
+            Call::Status { flags, .. } if flags & !STATUS_FLAGS != 0 => -libc::EINVAL,
             Call::Status { flags, mask, to } => {
                 let mask = if fault::on(Fault::StatxMaskLost) { 0 } else { mask };
                 // SAFETY: the caller's promise.

@@ -1,7 +1,7 @@
 //! The kernel's checks of an SQE, as far as they say when it ends.
 
 use super::memory::ARENA;
-use super::program::{ASYNC, Buf, Data, FIXED_FILE, Fd, Mem, Slot, Sqe, op};
+use super::program::{ASYNC, Buf, Data, FIXED_FILE, Fd, Mem, Name, Slot, Sqe, op};
 
 /// `RWF_HIPRI`.
 pub const HIPRI: u32 = 1;
@@ -80,12 +80,12 @@ impl Desc {
 /// Bytes that an SQE asks for, as much as one call may move.
 pub fn want(sqe: &Sqe) -> u64 {
     const MAX_RW: u64 = 0x7fff_f000;
-    if sqe.op == op::NOP || sqe.op == op::FSYNC {
+    if !op::reads(sqe.op) && !op::writes(sqe.op) {
         return 0;
     }
     let sum = match &sqe.data {
         Data::Flat(_) if op::vectored(sqe.op) => 0,
-        Data::Flat(_) => u64::from(sqe.len),
+        Data::Flat(_) | Data::Path(_) | Data::Fds { .. } => u64::from(sqe.len),
         Data::Vector(list) => {
             list.iter().take(sqe.len as usize).fold(0u64, |sum, &(_, len)| sum.saturating_add(len))
         }
@@ -106,6 +106,7 @@ pub fn memory_ok(sqe: &Sqe) -> bool {
         Data::Flat(_) if op::vectored(sqe.op) => true,
         Data::Flat(at) => mapped(*at, u64::from(sqe.len)),
         Data::Vector(list) => list.iter().take(sqe.len as usize).all(|&(at, len)| mapped(at, len)),
+        Data::Path(_) | Data::Fds { .. } => true,
     }
 }
 
@@ -133,7 +134,45 @@ pub fn refused(sqe: &Sqe) -> bool {
                 || sqe.op_flags & !1 != 0
                 || (sqe.off as i64) < 0
         }
+        _ if op::whole(sqe.op) => sqe.ioprio != 0 || whole_refused(sqe),
         _ => sqe.ioprio != 0 || sqe.pad2 != 0 || bad_vector(sqe) || half(sqe),
+    }
+}
+
+/// As [`refused`], of what is done with a whole file.
+fn whole_refused(sqe: &Sqe) -> bool {
+    let fixed_file = sqe.flags & FIXED_FILE != 0;
+    let (buffer, second_file) = (sqe.buf_index != 0, sqe.splice_fd_in != 0);
+    let addr = sqe.data != Data::Flat(Mem::Null);
+    match sqe.op {
+        op::SYNC_FILE_RANGE => addr || buffer || second_file,
+        op::FALLOCATE => buffer || second_file || sqe.op_flags != 0,
+        op::FADVISE => buffer || second_file,
+        op::FILES_UPDATE => fixed_file || sqe.op_flags != 0 || second_file || sqe.len == 0,
+        op::OPENAT => {
+            let cloexec = sqe.op_flags & libc::O_CLOEXEC as u32 != 0;
+            buffer || fixed_file || bad_path(sqe) || second_file && cloexec
+        }
+        op::STATX => buffer || second_file || fixed_file || bad_path(sqe),
+        _ => {
+            sqe.off != 0
+                || addr
+                || sqe.len != 0
+                || sqe.op_flags != 0
+                || buffer
+                || fixed_file
+                || second_file && sqe.fd != Fd::Raw(0)
+        }
+    }
+}
+
+/// A path that is not there, or is none.
+fn bad_path(sqe: &Sqe) -> bool {
+    let may_be_empty = sqe.op == op::STATX && sqe.op_flags & libc::AT_EMPTY_PATH as u32 != 0;
+    match sqe.data {
+        Data::Path(Name::Empty) => !may_be_empty,
+        Data::Path(name) => name == Name::TooLong,
+        _ => true,
     }
 }
 
@@ -143,7 +182,7 @@ fn bad_vector(sqe: &Sqe) -> bool {
         return false;
     }
     match &sqe.data {
-        Data::Flat(_) => true,
+        Data::Flat(_) | Data::Path(_) | Data::Fds { .. } => true,
         Data::Vector(list) => {
             sqe.len > 1024 || list.iter().take(sqe.len as usize).any(|&(_, len)| len as i64 <= -1)
         }
@@ -155,6 +194,7 @@ fn half(sqe: &Sqe) -> bool {
     match &sqe.data {
         Data::Flat(at) => *at == Mem::Kernel && !op::vectored(sqe.op) && !op::fixed(sqe.op),
         Data::Vector(list) => list.iter().take(sqe.len as usize).any(|(at, _)| *at == Mem::Kernel),
+        Data::Path(_) | Data::Fds { .. } => false,
     }
 }
 

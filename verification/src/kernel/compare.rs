@@ -100,6 +100,9 @@ fn phases(
             format!("completions that never came: {:?} against {:?}", ours.lost, theirs.lost);
         return Some(("lost".into(), what));
     }
+    if let Some((x, y)) = ours.told.iter().zip(&theirs.told).find(|(x, y)| x != y) {
+        return Some(("told".into(), format!("#{}: {} against {}", x.0, x.1, y.1)));
+    }
     let order = |phase: &Phase| -> Vec<usize> {
         let numbers = phase.cqes.iter().filter_map(|cqe| number(cqe.user_data));
         numbers.filter(|&n| plan.facts.get(n).is_some_and(|fact| fact.sync)).collect()
@@ -169,7 +172,10 @@ fn event(event: &Event) -> String {
         Event::Remains(remains) => {
             let pipes: Vec<_> =
                 remains.pipes.iter().map(|(slot, left)| (slot, left.len())).collect();
-            format!("files {:x?} positions {:?} pipes {pipes:?}", remains.files, remains.positions)
+            format!(
+                "files {:x?} positions {:?} pipes {pipes:?} names {:x?}",
+                remains.files, remains.positions, remains.names
+            )
         }
         other => format!("{other:?}"),
     }

@@ -8,6 +8,8 @@ use super::program::{ASYNC, Data, FIXED_FILE, Fd, Mem, Slot, Sqe, op};
 use super::rng::Rng;
 use super::world::NEVER_OPEN;
 
+mod whole;
+
 /// What an SQE is drawn from.
 pub struct Draw<'a> {
     /// Chance.
@@ -20,9 +22,10 @@ impl Draw<'_> {
     /// An SQE.
     pub fn sqe(&mut self) -> Sqe {
         let ops = [op::READ, op::WRITE, op::READV, op::WRITEV, op::READ_FIXED, op::WRITE_FIXED];
-        let mut sqe = match self.rng.weighted(&[24, 18, 11, 9, 16, 11, 4, 4]) {
+        let mut sqe = match self.rng.weighted(&[72, 54, 33, 27, 48, 33, 12, 12, 27]) {
             6 => self.fsync(),
             7 => self.nop(),
+            8 => self.whole(),
             i => self.transfer(ops[i]),
         };
         if self.rng.chance(10) {
@@ -308,6 +311,10 @@ impl Draw<'_> {
             Data::Flat(_) if op::vectored(sqe.op) => {}
             Data::Flat(at) if op::reads(sqe.op) || op::writes(sqe.op) => *at = bad,
             Data::Flat(_) => {}
+            Data::Path(_) if sqe.second.is_some() && self.rng.chance(50) => {
+                sqe.second = Some(bad);
+            }
+            Data::Path(_) | Data::Fds { .. } => sqe.data = Data::Flat(bad),
             Data::Vector(list) => {
                 if let Some((at, _)) = list.last_mut() {
                     *at = bad;

@@ -94,6 +94,8 @@ pub enum Mem {
     Null,
     /// An address of the kernel's half.
     Kernel,
+    /// No address: so many bytes, where the field means that.
+    Bytes(u32),
 }
 
 /// The buffer or buffers of an SQE.
@@ -103,6 +105,93 @@ pub enum Data {
     Flat(Mem),
     /// An array of buffers; the count is the SQE's.
     Vector(Vec<(Mem, u64)>),
+    /// A path.
+    Path(Name),
+    /// An array of descriptors; the count is the SQE's. With `edge`, there is
+    /// no memory after it.
+    Fds {
+        /// The descriptors.
+        list: Vec<Fd>,
+        /// Whether the array ends where memory does.
+        edge: bool,
+    },
+}
+
+/// Paths of a program's world; where nothing else is said, in its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// File A.
+    A,
+    /// File B.
+    B,
+    /// A symbolic link to A.
+    Link,
+    /// A symbolic link to itself.
+    Loop,
+    /// The directory itself.
+    Dot,
+    /// A directory in it.
+    Sub,
+    /// A file in that.
+    Inner,
+    /// Nothing.
+    Missing,
+    /// Nothing, in the directory in it.
+    MissingInner,
+    /// A file as if it were a directory.
+    Through,
+    /// A name that no file system takes.
+    Overlong,
+    /// A way to A of some length.
+    LongWay,
+    /// The longest way to A that there is.
+    LongestWay,
+    /// One byte more.
+    TooLong,
+    /// No name at all.
+    Empty,
+    /// Nothing, until somebody makes it.
+    New(u8),
+    /// `/dev/null`.
+    DevNull,
+}
+
+impl Name {
+    /// The path.
+    pub fn text(self) -> String {
+        let way = |len: usize| {
+            let dots = "./".repeat((len - 1) / 2);
+            format!("{dots}{}A", if len.is_multiple_of(2) { "/" } else { "" })
+        };
+        match self {
+            Name::A => "A".into(),
+            Name::B => "B".into(),
+            Name::Link => "link".into(),
+            Name::Loop => "loop".into(),
+            Name::Dot => ".".into(),
+            Name::Sub => "sub".into(),
+            Name::Inner => "sub/inner".into(),
+            Name::Missing => "missing".into(),
+            Name::MissingInner => "sub/missing".into(),
+            Name::Through => "A/x".into(),
+            Name::Overlong => "n".repeat(300),
+            Name::LongWay => way(200),
+            Name::LongestWay => way(4095),
+            Name::TooLong => way(4096),
+            Name::Empty => String::new(),
+            Name::New(n) => format!("new{n}"),
+            Name::DevNull => "/dev/null".into(),
+        }
+    }
+
+    /// The file of the world that it leads to: 0 is A, 1 is B.
+    pub fn inode(self) -> Option<usize> {
+        match self {
+            Name::A | Name::Link | Name::LongWay | Name::LongestWay => Some(0),
+            Name::B => Some(1),
+            _ => None,
+        }
+    }
 }
 
 /// A submission queue entry.
@@ -132,8 +221,18 @@ pub struct Sqe {
     pub splice_fd_in: i32,
     /// As in the entry.
     pub pad2: u64,
+    /// Where `off` is an address: this, instead of `off`.
+    pub second: Option<Mem>,
     /// The index array names this entry instead of the right one.
     pub bad_index: Option<u32>,
+}
+
+impl Sqe {
+    /// The place of the table of files that OPENAT and CLOSE mean, plus one;
+    /// 0 for none, and all ones for any that is empty.
+    pub fn file_index(&self) -> u32 {
+        if matches!(self.op, op::OPENAT | op::CLOSE) { self.splice_fd_in as u32 } else { 0 }
+    }
 }
 
 /// The opcodes that are compared.
@@ -156,6 +255,26 @@ pub mod op {
     pub const READ: u8 = raw::IORING_OP_READ as u8;
     /// `IORING_OP_WRITE`.
     pub const WRITE: u8 = raw::IORING_OP_WRITE as u8;
+
+    /// `IORING_OP_SYNC_FILE_RANGE`.
+    pub const SYNC_FILE_RANGE: u8 = raw::IORING_OP_SYNC_FILE_RANGE as u8;
+    /// `IORING_OP_FALLOCATE`.
+    pub const FALLOCATE: u8 = raw::IORING_OP_FALLOCATE as u8;
+    /// `IORING_OP_OPENAT`.
+    pub const OPENAT: u8 = raw::IORING_OP_OPENAT as u8;
+    /// `IORING_OP_CLOSE`.
+    pub const CLOSE: u8 = raw::IORING_OP_CLOSE as u8;
+    /// `IORING_OP_FILES_UPDATE`.
+    pub const FILES_UPDATE: u8 = raw::IORING_OP_FILES_UPDATE as u8;
+    /// `IORING_OP_STATX`.
+    pub const STATX: u8 = raw::IORING_OP_STATX as u8;
+    /// `IORING_OP_FADVISE`.
+    pub const FADVISE: u8 = raw::IORING_OP_FADVISE as u8;
+
+    /// Whether it is done with a whole file, its name or its registration.
+    pub fn whole(op: u8) -> bool {
+        name(op) != "unknown" && !reads(op) && !writes(op) && !matches!(op, NOP | FSYNC)
+    }
 
     /// Whether it moves data from a file to memory.
     pub fn reads(op: u8) -> bool {
@@ -188,6 +307,13 @@ pub mod op {
             READ_FIXED => "READ_FIXED",
             WRITE_FIXED => "WRITE_FIXED",
             FSYNC => "FSYNC",
+            SYNC_FILE_RANGE => "SYNC_RANGE",
+            FALLOCATE => "FALLOCATE",
+            OPENAT => "OPENAT",
+            CLOSE => "CLOSE",
+            FILES_UPDATE => "FILES_UPD",
+            STATX => "STATX",
+            FADVISE => "FADVISE",
             _ => "unknown",
         }
     }
@@ -213,6 +339,7 @@ impl Default for Sqe {
             personality: 0,
             splice_fd_in: 0,
             pad2: 0,
+            second: None,
             bad_index: None,
         }
     }

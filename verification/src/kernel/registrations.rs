@@ -6,7 +6,8 @@ use super::program::{Buf, Fd, Mem, Slot, Step};
 use super::rng::Rng;
 use super::world::NEVER_OPEN;
 
-fn file(rng: &mut Rng) -> Fd {
+/// A descriptor, mostly one that can be registered.
+pub fn file(rng: &mut Rng) -> Fd {
     use Slot::*;
     match rng.below(100) {
         0..88 => Fd::Slot(*rng.pick(&[

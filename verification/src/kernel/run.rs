@@ -10,7 +10,7 @@ use linux_raw_sys::io_uring as uapi;
 use super::interrupt;
 use super::memory::Arena;
 use super::model::Plan;
-use super::program::{Buf, Fd, Mode, Program, Sqe, Step, number, user_data};
+use super::program::{Buf, Fd, Mode, Program, Sqe, Step, number, op, user_data};
 use super::target::{Cqe, RawBuf, Sizes, Target, raw_buf};
 use super::world::{self, Remains, World};
 
@@ -64,6 +64,8 @@ pub struct Phase {
     pub dropped: u32,
     /// CQEs lost, as the ring counts them.
     pub overflow: u32,
+    /// What requests have opened, and the attributes that they were told.
+    pub told: Vec<(usize, String)>,
     /// The memory's checksum.
     pub memory: u64,
 }
@@ -120,6 +122,7 @@ pub fn run<T: Target>(
         next: 0,
         pushed: Vec::new(),
         cqes: Vec::new(),
+        told: Vec::new(),
         reaped: 0,
         seen: BTreeSet::new(),
         events,
@@ -149,6 +152,8 @@ struct Run<'a, T> {
     pushed: Vec<usize>,
     /// Taken since the last point of rest.
     cqes: Vec<Cqe>,
+    /// What those have told besides.
+    told: Vec<(usize, String)>,
     /// Taken in all.
     reaped: usize,
     /// SQEs whose CQE was taken.
@@ -264,7 +269,25 @@ impl<T: Target> Run<'_, T> {
         let from = self.cqes.len();
         self.ring.reap(most, &mut self.cqes);
         self.reaped += self.cqes.len() - from;
-        self.seen.extend(self.cqes[from..].iter().filter_map(|cqe| number(cqe.user_data)));
+        for i in from..self.cqes.len() {
+            let Some(n) = number(self.cqes[i].user_data) else { continue };
+            let res = self.cqes[i].res;
+            match self.program.sqes().nth(n) {
+                _ if res < 0 => {}
+                Some(sqe) if sqe.op == op::OPENAT && sqe.file_index() == 0 => {
+                    // Which number it is depends on what else is open.
+                    self.told.push((n, self.world.take_opened(res)));
+                    self.cqes[i].res = 0;
+                }
+                Some(sqe) if sqe.op == op::STATX => {
+                    if let Some(to) = sqe.second {
+                        self.told.push((n, self.world.take_attributes(to)));
+                    }
+                }
+                _ => {}
+            }
+            self.seen.insert(n);
+        }
     }
 
     /// `SQ_WAKEUP`, if the polling thread wants it.
@@ -383,6 +406,10 @@ impl<T: Target> Run<'_, T> {
             lost,
             dropped: self.ring.dropped(),
             overflow: self.ring.overflow(),
+            told: {
+                self.told.sort();
+                std::mem::take(&mut self.told)
+            },
             memory: self.world.memory(),
         }
     }

@@ -11,6 +11,7 @@ impl fmt::Display for Mem {
             Mem::Unmapped => f.write_str("unmapped"),
             Mem::Null => f.write_str("null"),
             Mem::Kernel => f.write_str("kernel-half"),
+            Mem::Bytes(n) => write!(f, "{n} bytes"),
         }
     }
 }
@@ -59,6 +60,15 @@ impl fmt::Display for Sqe {
                 }
                 f.write_str(")")?;
             }
+            Data::Path(name) => write!(f, " {name:?} {:#o}", self.len)?,
+            Data::Fds { list: fds, edge } => {
+                write!(f, " {} of ", self.len)?;
+                list(f, fds)?;
+                f.write_str(if *edge { " at the edge" } else { "" })?;
+            }
+        }
+        if let Some(to) = self.second {
+            write!(f, " to {to}")?;
         }
         if op::fixed(self.op) || self.buf_index != 0 {
             write!(f, " buf_index {}", self.buf_index)?;

@@ -92,7 +92,11 @@ fn simpler_sqe(sqe: &Sqe) -> Vec<Sqe> {
             let list = list[1..].to_vec();
             all.push(Sqe { len: list.len() as u32, data: Data::Vector(list), ..sqe.clone() });
         }
-        Data::Vector(_) => {}
+        Data::Fds { list, edge } if list.len() > 1 && sqe.len as usize == list.len() => {
+            let data = Data::Fds { list: list[1..].to_vec(), edge: *edge };
+            all.push(Sqe { len: sqe.len - 1, data, ..sqe.clone() });
+        }
+        Data::Vector(_) | Data::Path(_) | Data::Fds { .. } => {}
     }
     all
 }

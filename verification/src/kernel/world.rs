@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::memory::{ARENA, Arena};
 use super::program::{Data, Fd, Mem, Program, Slot, Sqe, Step};
@@ -28,10 +30,15 @@ pub const PIPE_LEN: u32 = 1_500;
 /// What the one-page pipe holds: it is full.
 pub const TINY_LEN: u32 = 4_096;
 
+/// The directory with names, in that of all programs.
+const TREE: &str = "tree";
+
 /// A program's surroundings.
 pub struct World<'a> {
     open: Vec<Slot>,
     files: Vec<(&'static str, i32)>,
+    /// The directory with names.
+    tree: Option<PathBuf>,
     memory: &'a mut Arena,
 }
 
@@ -44,6 +51,8 @@ pub struct Remains {
     pub positions: Vec<(Slot, i64)>,
     /// Of each pipe: what was left in it.
     pub pipes: Vec<(Slot, Vec<u8>)>,
+    /// What is in the directory: name, mode, length, checksum.
+    pub names: Vec<(String, u32, u64, u64)>,
 }
 
 fn check(n: i64) -> i32 {
@@ -71,7 +80,19 @@ pub fn needs(program: &Program) -> BTreeSet<Slot> {
     };
     for step in &program.steps {
         match step {
-            Step::Push(sqes) => sqes.iter().for_each(|sqe| add(&sqe.fd)),
+            Step::Push(sqes) => {
+                for sqe in sqes {
+                    add(&sqe.fd);
+                    match &sqe.data {
+                        Data::Fds { list, .. } => list.iter().for_each(&mut add),
+                        // What its names lead to.
+                        Data::Path(_) => {
+                            [Slot::Dir, Slot::A, Slot::B].map(Fd::Slot).iter().for_each(&mut add);
+                        }
+                        _ => {}
+                    }
+                }
+            }
             Step::Files(fds) | Step::FilesUpdate(_, fds) => fds.iter().for_each(&mut add),
             Step::Feed(slot, _) | Step::Empty(slot) | Step::Close(slot) | Step::Seek(slot, _) => {
                 add(&Fd::Slot(*slot));
@@ -99,10 +120,13 @@ impl<'a> World<'a> {
     /// Of the file system, or too few descriptors.
     pub fn new(dir: &Path, slots: &BTreeSet<Slot>, memory: &'a mut Arena) -> io::Result<Self> {
         memory.reset();
-        let mut world = World { open: Vec::new(), files: Vec::new(), memory };
+        let mut world = World { open: Vec::new(), files: Vec::new(), tree: None, memory };
         let any = |list: &[Slot]| list.iter().any(|slot| slots.contains(slot));
         use Slot::*;
         let rdwr = libc::O_RDWR;
+        if any(&[Dir]) {
+            world.tree(dir)?;
+        }
         if any(&[A, A2, ARead, AWrite]) {
             let modes = [(A, rdwr), (A2, rdwr), (ARead, libc::O_RDONLY), (AWrite, libc::O_WRONLY)];
             world.file(dir, "A", A_LEN, &modes)?;
@@ -114,7 +138,7 @@ impl<'a> World<'a> {
             world.file(dir, "C", C_LEN, &[(C, rdwr), (CDirect, rdwr | libc::O_DIRECT)])?;
         }
         if any(&[Dir]) {
-            world.path(Dir, dir, libc::O_RDONLY | libc::O_DIRECTORY)?;
+            world.path(Dir, &dir.join(TREE), libc::O_RDONLY | libc::O_DIRECTORY)?;
         }
         for (slot, path) in [(Null, "/dev/null"), (Zero, "/dev/zero"), (Full, "/dev/full")] {
             if any(&[slot]) {
@@ -168,7 +192,54 @@ impl<'a> World<'a> {
         for &(slot, flags) in slots {
             self.path(slot, &path, flags)?;
         }
+        if let (Some(tree), "A" | "B") = (&self.tree, name) {
+            std::fs::hard_link(&path, tree.join(name))?;
+        }
         std::fs::remove_file(path)
+    }
+
+    /// Makes the directory with names. Files A and B join it later.
+    fn tree(&mut self, dir: &Path) -> io::Result<()> {
+        let tree = dir.join(TREE);
+        std::fs::create_dir_all(tree.join("sub"))?;
+        std::fs::write(tree.join("sub/inner"), b"inner")?;
+        std::os::unix::fs::symlink("A", tree.join("link"))?;
+        std::os::unix::fs::symlink("loop", tree.join("loop"))?;
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    /// What is in the directory with names.
+    fn names(&self) -> io::Result<Vec<(String, u32, u64, u64)>> {
+        let Some(tree) = &self.tree else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(tree)? {
+            let entry = entry?;
+            let status = entry.metadata()?;
+            let content = if status.is_file() { std::fs::read(entry.path())? } else { Vec::new() };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            names.push((name, status.mode(), content.len() as u64, checksum(&content)));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// What an OPENAT has opened, which is closed with this.
+    pub fn take_opened(&mut self, fd: i32) -> String {
+        // SAFETY: opened for us.
+        let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: no memory.
+        let flags = [libc::F_GETFL, libc::F_GETFD].map(|what| unsafe { libc::fcntl(fd, what) });
+        let mode = file.metadata().map(|status| status.mode());
+        format!("flags {flags:x?}, mode {:x?}", mode.ok())
+    }
+
+    /// What a STATX has written.
+    pub fn take_attributes(&mut self, at: Mem) -> String {
+        match at {
+            Mem::Arena(at) => self.memory.take_attributes(at),
+            other => other.to_string(),
+        }
     }
 
     fn pipe(&mut self, r: Slot, w: Slot, flags: i32, fill: u32) -> io::Result<()> {
@@ -196,13 +267,18 @@ impl<'a> World<'a> {
                     iovecs.iter().map(|&(at, len)| (self.addr(at), len)).collect();
                 self.memory.place(&list)
             }
+            Data::Path(name) => self.memory.place_path(&name.text()),
+            Data::Fds { list, edge } => {
+                let list: Vec<i32> = list.iter().map(fd).collect();
+                self.memory.place_fds(&list, *edge)
+            }
         };
         RawSqe {
             opcode: sqe.op,
             flags: sqe.flags,
             ioprio: sqe.ioprio,
             fd: fd(&sqe.fd),
-            off: sqe.off,
+            off: sqe.second.map_or(sqe.off, |to| self.addr(to)),
             addr,
             len: sqe.len,
             op_flags: sqe.op_flags,
@@ -222,6 +298,7 @@ impl<'a> World<'a> {
             Mem::Unmapped => self.memory.unmapped(),
             Mem::Null => 0,
             Mem::Kernel => 0xffff_8880_0000_0000,
+            Mem::Bytes(n) => n.into(),
         }
     }
 
@@ -233,7 +310,7 @@ impl<'a> World<'a> {
 
     /// A checksum of the memory that requests read and write.
     pub fn memory(&self) -> u64 {
-        checksum(self.memory.bytes())
+        checksum(self.memory.bytes()) ^ checksum(self.memory.fds_bytes()).rotate_left(1)
     }
 
     /// Writes to a pipe.
@@ -282,7 +359,12 @@ impl<'a> World<'a> {
 
     /// What is left in the end. Empties the pipes.
     pub fn remains(&mut self) -> Remains {
-        let mut remains = Remains { files: Vec::new(), positions: Vec::new(), pipes: Vec::new() };
+        let mut remains = Remains {
+            files: Vec::new(),
+            positions: Vec::new(),
+            pipes: Vec::new(),
+            names: self.names().unwrap_or_default(),
+        };
         for &(name, fd) in &self.files {
             let mut content = vec![0; 1 << 16];
             // SAFETY: room for as much.
@@ -308,6 +390,10 @@ impl<'a> World<'a> {
 
 impl Drop for World<'_> {
     fn drop(&mut self) {
+        if let Some(tree) = &self.tree {
+            // What is left would be found by the next program's set-up.
+            let _ = std::fs::remove_dir_all(tree);
+        }
         for &(_, fd) in &self.files {
             // SAFETY: ours.
             unsafe { libc::close(fd) };

@@ -15,6 +15,7 @@ impl Model {
         }
         match step {
             Step::Seek(slot, _) => {
+                self.free(&claim(Thing::Number(*slot), ALL, false))?;
                 let Some(desc) = self.slots[*slot as usize] else { return Ok(()) };
                 self.free(&claim(Thing::Position(desc.origin), ALL, true))?;
             }
@@ -32,10 +33,12 @@ impl Model {
                 let good = fds.iter().zip(&all).all(|(fd, d)| d.is_some() || *fd == Fd::Raw(-1));
                 if self.files.is_none() && !fds.is_empty() && good {
                     self.files = Some(all);
+                    self.hint = 0;
                 }
             }
             Step::FilesSparse(n) if self.files.is_none() && *n > 0 => {
                 self.files = Some(vec![None; *n as usize]);
+                self.hint = 0;
             }
             Step::FilesUpdate(off, fds) => self.update_files(*off as usize, fds),
             Step::FilesEnd => self.files = None,
@@ -74,9 +77,15 @@ impl Model {
             return;
         }
         for (i, (fd, desc)) in fds.iter().zip(all).enumerate() {
-            match fd {
-                Fd::Raw(-2) => continue,
-                _ => table[off + i] = desc,
+            if *fd == Fd::Raw(-2) {
+                continue;
+            }
+            if table[off + i].is_some() {
+                self.hint = off + i;
+            }
+            table[off + i] = desc;
+            if desc.is_some() {
+                self.hint = off + i + 1;
             }
             if desc.is_none() && *fd != Fd::Raw(-1) {
                 return;

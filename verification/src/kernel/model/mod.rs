@@ -9,6 +9,7 @@
 mod change;
 mod pipes;
 mod transfer;
+mod whole;
 
 use super::check::{self, Desc, Kind};
 use super::program::{ASYNC, FIXED_FILE, Fd, Mode, Program, Setup, Slot, Sqe, Step, op};
@@ -50,6 +51,12 @@ enum Thing {
     Position(Slot),
     PipeR(usize),
     PipeW(usize),
+    /// The table of files.
+    Table,
+    /// A slot's number.
+    Number(Slot),
+    /// The directory with names.
+    Names,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +83,8 @@ struct Inode {
     size: u64,
     /// There are holes, whose pages need not be in the cache.
     holey: bool,
+    /// How long it is depends on what a request could do.
+    vague: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,6 +109,10 @@ pub struct Model {
     pipes: [Pipe; 3],
     /// Registered files.
     pub files: Option<Vec<Option<Desc>>>,
+    /// Where the ring looks for an empty place of the table.
+    hint: usize,
+    /// The one array of descriptors that ends where memory does is in use.
+    edge: bool,
     /// Registered buffers.
     pub buffers: Option<Vec<Option<(u32, u64)>>>,
     busy: Vec<Claim>,
@@ -124,7 +137,7 @@ impl Model {
     /// The state before the first step.
     pub fn new(setup: &Setup) -> Self {
         let pipe = |avail: u32, capacity| Pipe { avail: avail.into(), capacity, ..Pipe::default() };
-        let inode = |size| Inode { size, holey: false };
+        let inode = |size| Inode { size, holey: false, vague: false };
         Self {
             setup: *setup,
             sq_entries: u64::from(setup.entries.min(1 << 15).next_power_of_two()),
@@ -132,6 +145,8 @@ impl Model {
             inodes: [inode(A_LEN), inode(B_LEN), inode(C_LEN)],
             pipes: [pipe(PIPE_LEN, 1 << 14), pipe(0, 1 << 14), pipe(TINY_LEN, 4096)],
             files: None,
+            hint: 0,
+            edge: false,
             buffers: None,
             busy: Vec::new(),
             unheld: false,
@@ -280,7 +295,12 @@ impl Model {
             fact.sync = true;
             return Ok(fact);
         }
+        self.named(sqe)?;
         let later = sqe.flags & ASYNC != 0;
+        if op::whole(sqe.op) {
+            self.whole(sqe, later, &mut fact)?;
+            return Ok(fact);
+        }
         self.unheld |= later || sqe.op == op::FSYNC;
         if sqe.op == op::NOP {
             fact.sync = !later;

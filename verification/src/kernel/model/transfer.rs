@@ -71,7 +71,7 @@ impl Model {
         let want = check::want(sqe);
         let inode = &mut self.inodes[i];
         let current = sqe.off == u64::MAX;
-        let whole = current || desc.direct || i == 2;
+        let whole = current || desc.direct || i == 2 || inode.vague;
         let end = sqe.off.saturating_add(want);
         if !op::writes(sqe.op) {
             let range = if whole { ALL } else { (sqe.off, end) };
@@ -121,5 +121,6 @@ fn memory(sqe: &Sqe) -> Vec<Claim> {
         Data::Vector(list) => {
             list.iter().take(sqe.len as usize).filter_map(|&(at, len)| one(at, len)).collect()
         }
+        Data::Path(_) | Data::Fds { .. } => Vec::new(),
     }
 }
