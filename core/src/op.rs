@@ -64,6 +64,13 @@ impl Kind {
     }
 }
 
+/// Whether an error of the operation's own, as against one that it never got
+/// past, is no failure to the chain that it is in. Linux: FSYNC,
+/// SYNC_FILE_RANGE, FALLOCATE and STATX only tell what they have come to.
+pub(crate) const fn only_tells(opcode: u8) -> bool {
+    matches!(kind(opcode), Kind::Fsync | Kind::SyncFileRange | Kind::Fallocate | Kind::Statx)
+}
+
 /// What the engine knows of an opcode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {

@@ -1,5 +1,6 @@
 //! Which operations a ring supports.
 
+use crate::op;
 use crate::uapi::{self, IO_URING_OP_SUPPORTED, io_uring_probe, io_uring_probe_op};
 use core::fmt;
 use core::mem::{offset_of, size_of};
@@ -47,6 +48,14 @@ impl Probe {
     #[must_use]
     pub fn ops(&self) -> &[io_uring_probe_op] {
         &self.ops[..usize::from(self.head.ops_len)]
+    }
+
+    /// The answer of a ring whose backend carries out what `backend` says.
+    #[must_use]
+    pub fn of(backend: impl Fn(u8) -> bool) -> Probe {
+        let mut probe = Probe::new();
+        probe.fill(|opcode| op::supported(opcode, &backend));
+        probe
     }
 
     /// Writes the answer: a row for every opcode of the contract, marked where `supported` says so.

@@ -3,6 +3,7 @@
 use crate::probe::Probe;
 use crate::stats::Stats;
 use crate::types::{BufRingEntry, Iovec};
+use crate::uapi;
 
 /// A synchronous call to the engine.
 ///
@@ -81,4 +82,82 @@ pub enum Call<'a> {
     Stats(&'a mut Stats),
     /// A readable picture of the ring's state.
     Dump(&'a mut (dyn core::fmt::Write + Send)),
+}
+
+impl Call<'_> {
+    /// The register operation of each call that is one, and the call's name.
+    /// For tables and messages.
+    pub const NUMBERS: &'static [(u32, &'static str)] = &[
+        (uapi::IORING_REGISTER_BUFFERS, "RegisterBuffers"),
+        (uapi::IORING_UNREGISTER_BUFFERS, "UnregisterBuffers"),
+        (uapi::IORING_REGISTER_FILES, "RegisterFiles"),
+        (uapi::IORING_UNREGISTER_FILES, "UnregisterFiles"),
+        (uapi::IORING_REGISTER_FILES_UPDATE, "UpdateFiles"),
+        (uapi::IORING_REGISTER_PROBE, "Probe"),
+        (uapi::IORING_REGISTER_FILES2, "RegisterFilesSparse"),
+        (uapi::IORING_REGISTER_BUFFERS2, "RegisterBuffersSparse"),
+        (uapi::IORING_REGISTER_BUFFERS_UPDATE, "UpdateBuffers"),
+        (uapi::IORING_REGISTER_IOWQ_MAX_WORKERS, "MaxWorkers"),
+        (uapi::IORING_REGISTER_PBUF_RING, "RegisterBufRing"),
+        (uapi::IORING_UNREGISTER_PBUF_RING, "UnregisterBufRing"),
+        (uapi::IORING_REGISTER_PBUF_STATUS, "BufRingHead"),
+    ];
+
+    /// Its register operation, if it is one.
+    #[must_use]
+    pub const fn number(&self) -> Option<u32> {
+        // Without a wildcard: a new call has to say which it is.
+        Some(match self {
+            Call::RegisterFiles(_) => uapi::IORING_REGISTER_FILES,
+            Call::RegisterFilesSparse(_) => uapi::IORING_REGISTER_FILES2,
+            Call::UpdateFiles { .. } => uapi::IORING_REGISTER_FILES_UPDATE,
+            Call::UnregisterFiles => uapi::IORING_UNREGISTER_FILES,
+            Call::RegisterBuffers(_) => uapi::IORING_REGISTER_BUFFERS,
+            Call::RegisterBuffersSparse(_) => uapi::IORING_REGISTER_BUFFERS2,
+            Call::UpdateBuffers { .. } => uapi::IORING_REGISTER_BUFFERS_UPDATE,
+            Call::UnregisterBuffers => uapi::IORING_UNREGISTER_BUFFERS,
+            Call::Probe(_) => uapi::IORING_REGISTER_PROBE,
+            Call::MaxWorkers(_) => uapi::IORING_REGISTER_IOWQ_MAX_WORKERS,
+            Call::RegisterBufRing { .. } => uapi::IORING_REGISTER_PBUF_RING,
+            Call::UnregisterBufRing(_) => uapi::IORING_UNREGISTER_PBUF_RING,
+            Call::BufRingHead(_) => uapi::IORING_REGISTER_PBUF_STATUS,
+            Call::Stats(_) | Call::Dump(_) => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    #[test]
+    fn the_table_of_numbers_has_every_call() {
+        let (mut probe, mut stats) = (Probe::new(), Stats::default());
+        let (mut counts, mut text) = ([0; 2], String::new());
+        let calls = [
+            Call::RegisterFiles(&[]),
+            Call::RegisterFilesSparse(1),
+            Call::UpdateFiles { offset: 0, fds: &[] },
+            Call::UnregisterFiles,
+            Call::RegisterBuffers(&[]),
+            Call::RegisterBuffersSparse(1),
+            Call::UpdateBuffers { offset: 0, buffers: &[] },
+            Call::UnregisterBuffers,
+            Call::Probe(&mut probe),
+            Call::MaxWorkers(&mut counts),
+            Call::RegisterBufRing { base: core::ptr::null_mut(), entries: 1, group: 0 },
+            Call::UnregisterBufRing(0),
+            Call::BufRingHead(0),
+            Call::Stats(&mut stats),
+            Call::Dump(&mut text),
+        ];
+        let mut numbers: Vec<u32> = calls.iter().filter_map(Call::number).collect();
+        numbers.sort_unstable();
+        let mut listed: Vec<u32> = Call::NUMBERS.iter().map(|&(number, _)| number).collect();
+        listed.sort_unstable();
+        assert_eq!(numbers, listed);
+    }
 }

@@ -71,6 +71,23 @@ fn short_reads_and_errors_break_a_soft_chain_only() {
 }
 
 #[test]
+fn what_only_tells_of_its_error_does_not_break_its_chain() {
+    for (fd, result, rest) in
+        [(LATER, -5, 0), (LATER, ECANCELED, ECANCELED), (AT_ONCE - 1, -9, ECANCELED)]
+    {
+        let mut rig = ring();
+        let sync = opcode::Fsync::new(annulus::types::Fd(fd)).build().user_data(1).flags(LINK);
+        let mut there = run(&mut rig, &[sync, nop(2)]);
+        if fd == LATER {
+            rig.complete_first(result);
+            enter(&mut rig, 0);
+            there = rig.reap();
+        }
+        assert_eq!(there, [(1, result), (2, rest)], "{fd} {result}");
+    }
+}
+
+#[test]
 fn a_chain_ends_with_its_submission() {
     let mut rig = ring();
     assert_eq!(run(&mut rig, &[read(LATER, 8, 1).flags(LINK)]), []);

@@ -1,6 +1,8 @@
 //! How Annulus is shown to be right: the tool behind `cargo verify`.
 
 mod kernel;
+#[cfg(test)]
+mod opcodes;
 mod rungs;
 
 use std::process::ExitCode;

@@ -44,6 +44,30 @@ fn done<T>(errno: Errno) -> Result<T, Start> {
 }
 
 impl Medium {
+    /// Whether `opcode` is carried out on a block device, by one that can
+    /// ([`asks_device`](Self::asks_device)): what a driver's
+    /// [`supports`](crate::hal::Backend::supports) begins with.
+    #[inline(always)]
+    pub const fn carries_out(opcode: u8) -> bool {
+        matches!(
+            opcode,
+            uapi::IORING_OP_READ
+                | uapi::IORING_OP_WRITE
+                | uapi::IORING_OP_READV
+                | uapi::IORING_OP_WRITEV
+                | uapi::IORING_OP_READ_FIXED
+                | uapi::IORING_OP_WRITE_FIXED
+                | uapi::IORING_OP_FSYNC
+                | uapi::IORING_OP_FALLOCATE
+        )
+    }
+
+    /// Whether not every device can carry `opcode` out.
+    #[inline(always)]
+    pub const fn asks_device(opcode: u8) -> bool {
+        opcode == uapi::IORING_OP_FALLOCATE
+    }
+
     /// Checks a read or write, fixed, vectored or neither.
     ///
     /// # Errors

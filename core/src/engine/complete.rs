@@ -64,7 +64,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let result = if what.ordinary() { result } else { self.let_go(index, result) };
         let cqe = late(user_data, index, result);
         if what.has(HELD) {
-            return self.conclude(index, cqe.res);
+            return self.conclude_late(index, what.opcode(), cqe.res);
         }
         self.complete_now(index, cqe);
     }

@@ -417,6 +417,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.holding.held[index as usize].marks.contains(Marks::GUARD)
     }
 
+    /// A held request that was under way has ended with `res`.
+    #[cold]
+    pub(super) fn conclude_late(&mut self, index: u32, opcode: u8, res: i32) {
+        if op::only_tells(opcode) && res != Errno::ECANCELED.to_result() {
+            self.holding.held[index as usize].marks.insert(Marks::ALWAYS_SUCCESS);
+        }
+        self.conclude(index, res);
+    }
+
     /// A held request has ended with `res`: its CQE, and what follows it.
     #[cold]
     pub(super) fn conclude(&mut self, index: u32, res: i32) {

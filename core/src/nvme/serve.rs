@@ -7,9 +7,9 @@ use super::controller::{DEAD, GONE, KIND};
 use super::identify::NamespaceInfo;
 use super::tracker::MAX_SLOTS;
 use super::{Controller, Error, Platform};
+use crate::block::Medium;
 use crate::errno::Errno;
 use crate::hal::{Alike, Backend, Piece, Request, Run, Start, Target, Token};
-use crate::uapi;
 
 /// Polls in vain after which an adaptive ring sleeps.
 const SPINS: u32 = 256;
@@ -141,17 +141,8 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     fn supports(&self, opcode: u8) -> bool {
         let info = self.controller.info();
-        match opcode {
-            uapi::IORING_OP_READ
-            | uapi::IORING_OP_WRITE
-            | uapi::IORING_OP_READV
-            | uapi::IORING_OP_WRITEV
-            | uapi::IORING_OP_READ_FIXED
-            | uapi::IORING_OP_WRITE_FIXED
-            | uapi::IORING_OP_FSYNC => true,
-            uapi::IORING_OP_FALLOCATE => info.write_zeroes || info.dataset_management,
-            _ => false,
-        }
+        Medium::carries_out(opcode)
+            && (!Medium::asks_device(opcode) || info.write_zeroes || info.dataset_management)
     }
 
     fn is_open(&mut self, fd: i32) -> bool {

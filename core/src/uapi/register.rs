@@ -1,79 +1,98 @@
 //! `io_uring_register(2)`: operations, and the flags and special values of their arguments.
 
-// Operations
+/// Defines each operation once: as a constant, and as a row of [`register_name`].
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+        $($(#[$doc])* pub const $name: u32 = $number;)*
 
-/// Register buffers.
-pub const IORING_REGISTER_BUFFERS: u32 = 0;
-/// Give all registered buffers back.
-pub const IORING_UNREGISTER_BUFFERS: u32 = 1;
-/// Register files.
-pub const IORING_REGISTER_FILES: u32 = 2;
-/// Give all registered files back.
-pub const IORING_UNREGISTER_FILES: u32 = 3;
-/// Signal an eventfd at every completion.
-pub const IORING_REGISTER_EVENTFD: u32 = 4;
-/// Stop that.
-pub const IORING_UNREGISTER_EVENTFD: u32 = 5;
-/// Replace registered files.
-pub const IORING_REGISTER_FILES_UPDATE: u32 = 6;
-/// Signal an eventfd at completions that did not happen in place.
-pub const IORING_REGISTER_EVENTFD_ASYNC: u32 = 7;
-/// Ask which opcodes are supported.
-pub const IORING_REGISTER_PROBE: u32 = 8;
-/// Register the caller's credentials.
-pub const IORING_REGISTER_PERSONALITY: u32 = 9;
-/// Give them back.
-pub const IORING_UNREGISTER_PERSONALITY: u32 = 10;
-/// Restrict what the ring may do.
-pub const IORING_REGISTER_RESTRICTIONS: u32 = 11;
-/// Start a ring that was set up disabled.
-pub const IORING_REGISTER_ENABLE_RINGS: u32 = 12;
-/// Register files, with tags or as empty places.
-pub const IORING_REGISTER_FILES2: u32 = 13;
-/// Replace registered files, with tags.
-pub const IORING_REGISTER_FILES_UPDATE2: u32 = 14;
-/// Register buffers, with tags or as empty places.
-pub const IORING_REGISTER_BUFFERS2: u32 = 15;
-/// Replace registered buffers, with tags.
-pub const IORING_REGISTER_BUFFERS_UPDATE: u32 = 16;
-/// Choose the workers' processors.
-pub const IORING_REGISTER_IOWQ_AFF: u32 = 17;
-/// Let workers run anywhere.
-pub const IORING_UNREGISTER_IOWQ_AFF: u32 = 18;
-/// Limit the number of workers.
-pub const IORING_REGISTER_IOWQ_MAX_WORKERS: u32 = 19;
-/// Register ring descriptors.
-pub const IORING_REGISTER_RING_FDS: u32 = 20;
-/// Give them back.
-pub const IORING_UNREGISTER_RING_FDS: u32 = 21;
-/// Register a ring of provided buffers.
-pub const IORING_REGISTER_PBUF_RING: u32 = 22;
-/// Give it back.
-pub const IORING_UNREGISTER_PBUF_RING: u32 = 23;
-/// Cancel requests and wait for their end.
-pub const IORING_REGISTER_SYNC_CANCEL: u32 = 24;
-/// Limit where the ring picks free file places.
-pub const IORING_REGISTER_FILE_ALLOC_RANGE: u32 = 25;
-/// Ask how far a ring of provided buffers was used.
-pub const IORING_REGISTER_PBUF_STATUS: u32 = 26;
-/// Poll the network device while waiting.
-pub const IORING_REGISTER_NAPI: u32 = 27;
-/// Stop that.
-pub const IORING_UNREGISTER_NAPI: u32 = 28;
-/// Choose the clock of waits.
-pub const IORING_REGISTER_CLOCK: u32 = 29;
-/// Take over another ring's registered buffers.
-pub const IORING_REGISTER_CLONE_BUFFERS: u32 = 30;
-/// Post to a ring without having one.
-pub const IORING_REGISTER_SEND_MSG_RING: u32 = 31;
-/// Register a network queue for receiving without copies.
-pub const IORING_REGISTER_ZCRX_IFQ: u32 = 32;
-/// Change the sizes of the rings.
-pub const IORING_REGISTER_RESIZE_RINGS: u32 = 33;
-/// Register a region of memory for the ring's own use.
-pub const IORING_REGISTER_MEM_REGION: u32 = 34;
-/// Ask what the kernel can do, without a ring.
-pub const IORING_REGISTER_QUERY: u32 = 35;
+        /// The name of a register operation as the kernel spells it, without its `IORING_` prefix; `None` from
+        /// [`IORING_REGISTER_LAST`] on.
+        #[must_use]
+        pub const fn register_name(operation: u32) -> Option<&'static str> {
+            let full = match operation {
+                $($name => stringify!($name),)*
+                _ => return None,
+            };
+            Some(full.split_at("IORING_".len()).1)
+        }
+    };
+}
+
+operations! {
+    /// Register buffers.
+    IORING_REGISTER_BUFFERS = 0;
+    /// Give all registered buffers back.
+    IORING_UNREGISTER_BUFFERS = 1;
+    /// Register files.
+    IORING_REGISTER_FILES = 2;
+    /// Give all registered files back.
+    IORING_UNREGISTER_FILES = 3;
+    /// Signal an eventfd at every completion.
+    IORING_REGISTER_EVENTFD = 4;
+    /// Stop that.
+    IORING_UNREGISTER_EVENTFD = 5;
+    /// Replace registered files.
+    IORING_REGISTER_FILES_UPDATE = 6;
+    /// Signal an eventfd at completions that did not happen in place.
+    IORING_REGISTER_EVENTFD_ASYNC = 7;
+    /// Ask which opcodes are supported.
+    IORING_REGISTER_PROBE = 8;
+    /// Register the caller's credentials.
+    IORING_REGISTER_PERSONALITY = 9;
+    /// Give them back.
+    IORING_UNREGISTER_PERSONALITY = 10;
+    /// Restrict what the ring may do.
+    IORING_REGISTER_RESTRICTIONS = 11;
+    /// Start a ring that was set up disabled.
+    IORING_REGISTER_ENABLE_RINGS = 12;
+    /// Register files, with tags or as empty places.
+    IORING_REGISTER_FILES2 = 13;
+    /// Replace registered files, with tags.
+    IORING_REGISTER_FILES_UPDATE2 = 14;
+    /// Register buffers, with tags or as empty places.
+    IORING_REGISTER_BUFFERS2 = 15;
+    /// Replace registered buffers, with tags.
+    IORING_REGISTER_BUFFERS_UPDATE = 16;
+    /// Choose the workers' processors.
+    IORING_REGISTER_IOWQ_AFF = 17;
+    /// Let workers run anywhere.
+    IORING_UNREGISTER_IOWQ_AFF = 18;
+    /// Limit the number of workers.
+    IORING_REGISTER_IOWQ_MAX_WORKERS = 19;
+    /// Register ring descriptors.
+    IORING_REGISTER_RING_FDS = 20;
+    /// Give them back.
+    IORING_UNREGISTER_RING_FDS = 21;
+    /// Register a ring of provided buffers.
+    IORING_REGISTER_PBUF_RING = 22;
+    /// Give it back.
+    IORING_UNREGISTER_PBUF_RING = 23;
+    /// Cancel requests and wait for their end.
+    IORING_REGISTER_SYNC_CANCEL = 24;
+    /// Limit where the ring picks free file places.
+    IORING_REGISTER_FILE_ALLOC_RANGE = 25;
+    /// Ask how far a ring of provided buffers was used.
+    IORING_REGISTER_PBUF_STATUS = 26;
+    /// Poll the network device while waiting.
+    IORING_REGISTER_NAPI = 27;
+    /// Stop that.
+    IORING_UNREGISTER_NAPI = 28;
+    /// Choose the clock of waits.
+    IORING_REGISTER_CLOCK = 29;
+    /// Take over another ring's registered buffers.
+    IORING_REGISTER_CLONE_BUFFERS = 30;
+    /// Post to a ring without having one.
+    IORING_REGISTER_SEND_MSG_RING = 31;
+    /// Register a network queue for receiving without copies.
+    IORING_REGISTER_ZCRX_IFQ = 32;
+    /// Change the sizes of the rings.
+    IORING_REGISTER_RESIZE_RINGS = 33;
+    /// Register a region of memory for the ring's own use.
+    IORING_REGISTER_MEM_REGION = 34;
+    /// Ask what the kernel can do, without a ring.
+    IORING_REGISTER_QUERY = 35;
+}
+
 /// One past the last operation of Linux 6.18; not itself an operation.
 pub const IORING_REGISTER_LAST: u32 = IORING_REGISTER_QUERY + 1;
 /// Added to an operation: the descriptor is a registered ring.
@@ -136,3 +155,16 @@ pub const IORING_ZCRX_AREA_DMABUF: u32 = 1;
 pub const IORING_ZCRX_AREA_SHIFT: u32 = 48;
 /// The bits of a buffer's offset that hold the area's id.
 pub const IORING_ZCRX_AREA_MASK: u64 = !((1 << IORING_ZCRX_AREA_SHIFT) - 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_has_a_name_and_nothing_else_has() {
+        for operation in 0..=IORING_REGISTER_LAST {
+            assert_eq!(register_name(operation).is_some(), operation < IORING_REGISTER_LAST);
+        }
+        assert_eq!(register_name(IORING_UNREGISTER_FILES), Some("UNREGISTER_FILES"));
+    }
+}

@@ -2,6 +2,7 @@
 
 use core::ops::Deref;
 
+use annulus::block::Medium;
 use annulus::block::{NONE, Source};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Request, Start, Target, Token};
@@ -232,17 +233,10 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Backend
     type Buffer = P::Buffer;
 
     fn supports(&self, opcode: u8) -> bool {
-        match opcode {
-            uapi::IORING_OP_READ
-            | uapi::IORING_OP_WRITE
-            | uapi::IORING_OP_READV
-            | uapi::IORING_OP_WRITEV
-            | uapi::IORING_OP_READ_FIXED
-            | uapi::IORING_OP_WRITE_FIXED
-            | uapi::IORING_OP_FSYNC => true,
-            uapi::IORING_OP_FALLOCATE => self.info.max_zeroes != 0 || self.info.max_discard != 0,
-            _ => false,
-        }
+        Medium::carries_out(opcode)
+            && (!Medium::asks_device(opcode)
+                || self.info.max_zeroes != 0
+                || self.info.max_discard != 0)
     }
 
     fn is_open(&mut self, fd: i32) -> bool {

@@ -119,6 +119,8 @@ pub struct Model {
     /// A request is in flight whose file and buffer the kernel's worker looks
     /// up, when it gets there.
     unheld: bool,
+    /// Requests that wait, and may not have got to a worker yet.
+    late: Vec<usize>,
     /// A request is in flight that need not end at its submission.
     elsewhere: bool,
     /// Entries pushed since the SQ was empty for sure.
@@ -150,6 +152,7 @@ impl Model {
             buffers: None,
             busy: Vec::new(),
             unheld: false,
+            late: Vec::new(),
             elsewhere: false,
             queued: 0,
             entered: false,
@@ -241,7 +244,9 @@ impl Model {
                 self.drained();
                 self.busy.retain(|claim| claim.blocked.is_some());
                 self.settled = true;
-                self.unheld = false;
+                let busy = &self.busy;
+                self.late.retain(|&n| busy.iter().any(|claim| claim.blocked == Some(n)));
+                self.unheld = !self.late.is_empty();
                 self.elsewhere = false;
             }
             Step::Interrupt => {

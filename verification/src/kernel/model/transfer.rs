@@ -51,6 +51,9 @@ impl Model {
             claims.clear();
         }
         fact.sync = sync && !later && fact.blocked.is_none();
+        if later && fact.blocked.is_some() {
+            self.late.push(self.plan.facts.len());
+        }
         for claim in &claims {
             self.free(claim)?;
         }
