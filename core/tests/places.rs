@@ -130,6 +130,18 @@ fn row_registered_files_are_opened_into_their_place() {
     assert_eq!(rig.reap(), [(0, 5)]);
     assert_eq!(rig.log.lock().unwrap().open.len(), 1, "the old one goes with its last request");
     assert_eq!(place(&mut rig, 1), Some(502));
+    // At once, over a file that a request of a higher record still uses.
+    let first = annulus::opcode::Read::new(Fd(LATER), std::ptr::null_mut(), 1).build();
+    assert_eq!(results(&mut rig, &[first, read]), []);
+    rig.complete_first(1);
+    rig.parts.engine.enter(0, 0, EnterFlags::GETEVENTS, None).unwrap();
+    assert_eq!(rig.reap(), [(0, 1)]);
+    assert_eq!(results(&mut rig, &[open(AT_ONCE, 502, at(1))]), [0]);
+    assert_eq!(rig.log.lock().unwrap().open.len(), 2, "the read has it");
+    rig.complete_first(5);
+    rig.parts.engine.enter(0, 0, EnterFlags::GETEVENTS, None).unwrap();
+    assert_eq!(rig.reap(), [(1, 5)]);
+    assert_eq!(rig.log.lock().unwrap().open.len(), 1);
     // What fails leaves the place as it was.
     assert_eq!(results(&mut rig, &[open(AT_ONCE, -2, at(1))]), [Errno::ENOENT.to_result()]);
     assert_eq!(results(&mut rig, &[open(AT_ONCE, 3, at(1))]), [Errno::EBADF.to_result()]);

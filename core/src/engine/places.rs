@@ -85,7 +85,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     #[cold]
     pub(super) fn opening(&mut self, index: u32, file_index: u32, start: Start) -> Start {
         match start {
-            Start::Done(result) => Start::Done(self.opened(file_index, result)),
+            Start::Done(result) => {
+                // Its slot is still armed, so it is one of those in flight.
+                self.pending += 1;
+                let result = self.opened(file_index, result);
+                self.pending -= 1;
+                Start::Done(result)
+            }
             Start::Pending => {
                 self.pool.outcomes[index as usize].cflags = file_index;
                 self.pool.records[index as usize].what.set(DIRECT);
