@@ -275,3 +275,15 @@ fn many_vectors_run_out_of_room_and_get_it_back() {
     assert!(cqes.iter().all(|cqe| cqe.result() == 20));
     assert_eq!(buffer, [9; 12 * 20]);
 }
+
+#[test]
+fn the_wrong_end_of_a_pipe_is_told_before_a_wrong_offset() {
+    each(4, |ring| {
+        let (read, write) = pipe(0);
+        let mut buffer = [0; 8];
+        for (end, errno) in [(fd(&read), libc::EINVAL), (fd(&write), libc::EBADF)] {
+            let entry = opcode::Read::new(end, buffer.as_mut_ptr(), 8).offset(i64::MAX as u64);
+            assert_eq!(one(ring, &entry.build()), -errno);
+        }
+    });
+}

@@ -250,7 +250,7 @@ impl FileBackend {
                 }
                 // SAFETY: an array was looked at by the kernel just now.
                 if off.checked_add(unsafe { total(request) } as i64).is_none() {
-                    return Start::Done(-libc::EINVAL);
+                    return self.refuse(request, write);
                 }
                 // SAFETY: the caller's promise.
                 unsafe { self.first_try(token, request, write, -1) }

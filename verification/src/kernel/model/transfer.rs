@@ -98,6 +98,7 @@ impl Model {
                 // From the position or the end: it may be anywhere.
                 inode.size += want;
                 inode.holey |= current;
+                inode.vague |= current;
             } else if end > inode.size && want > 0 {
                 inode.holey |= sqe.off > inode.size;
                 inode.size = end;
