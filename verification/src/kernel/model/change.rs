@@ -1,7 +1,7 @@
 //! What happens outside the ring: descriptors, registrations.
 
 use super::super::check::{self, Kind};
-use super::super::program::{Buf, Fd, Mem, Step};
+use super::super::program::{Buf, Fd, Mem, Slot, Step};
 use super::{ALL, Model, Race, Thing, claim};
 
 impl Model {
@@ -23,11 +23,15 @@ impl Model {
                 if from == to {
                     return Err(Race("dup3 of a number to itself"));
                 }
+                self.goes(*to)?;
                 if let Some(desc) = self.slots[*from as usize] {
                     self.slots[*to as usize] = Some(desc);
                 }
             }
-            Step::Close(slot) => self.slots[*slot as usize] = None,
+            Step::Close(slot) => {
+                self.goes(*slot)?;
+                self.slots[*slot as usize] = None;
+            }
             Step::Files(fds) => {
                 let all: Vec<_> = fds.iter().map(|fd| self.desc(*fd)).collect();
                 let good = fds.iter().zip(&all).all(|(fd, d)| d.is_some() || *fd == Fd::Raw(-1));
@@ -97,6 +101,20 @@ impl Model {
     pub(super) fn open(&self, kind: Kind) -> bool {
         let mut all = self.slots.iter().chain(self.files.iter().flatten());
         all.any(|desc| desc.is_some_and(|desc| desc.kind == kind))
+    }
+
+    /// A slot's descriptor goes. If it is a pipe's, no request that has just
+    /// been let on may be at it still: it might find the other end gone.
+    fn goes(&self, slot: Slot) -> Result<(), Race> {
+        let Some(Kind::PipeR(p) | Kind::PipeW(p)) = self.slots[slot as usize].map(|d| d.kind)
+        else {
+            return Ok(());
+        };
+        let at = [Thing::PipeR(p), Thing::PipeW(p)];
+        match self.busy.iter().any(|claim| claim.blocked.is_none() && at.contains(&claim.thing)) {
+            true => Err(Race("a pipe's end goes while a request is at it")),
+            false => Ok(()),
+        }
     }
 
     /// Whoever waits on a pipe whose other end has gone waits no more.
