@@ -12,6 +12,9 @@ pub enum Kind {
     Loom,
     /// A wrong rule in the engine: the kernel comparison's to find.
     Engine,
+    /// A wrong rule for requests that are held back: the kernel comparison's
+    /// second family's to find.
+    Held,
     /// A wrong rule in a device's driver: the guest's to find.
     Driver,
 }
@@ -310,6 +313,35 @@ faults! {
     PollEventsKept: Engine,
     /// A wait that has been removed is found again.
     PollRemovedTwice: Engine,
+
+    /// IOSQE_IO_DRAIN is ignored.
+    DrainIgnored: Held,
+    /// A drain is taken though CQEs have been skipped.
+    DrainAfterSkip: Held,
+    /// A short read does not break a chain.
+    ShortKeepsChain: Held,
+    /// A failure does not break a chain.
+    FailureKeepsChain: Held,
+    /// A failure breaks a hard chain.
+    HardLinkBreaks: Held,
+    /// IOSQE_CQE_SKIP_SUCCESS is ignored.
+    SkipIgnored: Held,
+    /// The chain of a request that failed and would have skipped its CQE speaks.
+    SkippedChainSpeaks: Held,
+    /// A timeout counts one completion too many.
+    CountOffByOne: Held,
+    /// The CQEs of timeouts are counted by others.
+    TimeoutsCounted: Held,
+    /// A cancellation that has ended something says that it has found nothing.
+    CancelSaysNoEntry: Held,
+    /// What a LINK_TIMEOUT guards ends, and the LINK_TIMEOUT does not.
+    GuardNotDisarmed: Held,
+    /// A LINK_TIMEOUT ends, and nothing else.
+    LinkTimeoutIgnored: Held,
+    /// An update of a timeout leaves its time.
+    UpdateKeepsTime: Held,
+    /// A multishot timeout fires once more.
+    MultishotOnceMore: Held,
 
     /// NVMe, virtio-blk: an FSYNC says that it is done, and sends no flush.
     FlushForgotten: Driver,

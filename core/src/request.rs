@@ -44,10 +44,14 @@ pub(crate) const RESERVED: u8 = 1;
 /// Its outcome is known, but a notice that crossed its end has still to come
 /// home.
 pub(crate) const ENDED: u8 = 1 << 1;
-/// It has been ended by another request, and comes home with `-ECANCELED`.
+/// It has been cancelled, and comes home with `-ECANCELED`. Others find it until
+/// then.
 pub(crate) const CANCELLED: u8 = 1 << 5;
 /// It is held ([`crate::held`]): its end is more than a CQE.
 pub(crate) const HELD: u8 = 1 << 6;
+/// A wait that has been taken out by a POLL_REMOVE: nobody finds it any more,
+/// and it comes home with `-ECANCELED`.
+pub(crate) const REMOVED: u8 = 1 << 7;
 const FILE_DETACHED: u8 = 1 << 2;
 const BUFFER_DETACHED: u8 = 1 << 3;
 /// It opens a file into the table of files, at the place that its outcome's

@@ -29,8 +29,9 @@ pub struct Served<'m, B: Backend, H: Host> {
     claim: AtomicU32,
     /// Threads that must have the claim sleep here.
     freed: EventCount,
-    /// 1: the helper sleeps no longer than the backend's next deadline.
-    timed: AtomicU32,
+    /// When the helper wakes by itself, as of its last look. Under the claim, as
+    /// the engine.
+    asleep_until: UnsafeCell<Option<u64>>,
     engine: UnsafeCell<Engine<'m, B, H>>,
     remote: Remote<'m, H>,
 }
@@ -57,7 +58,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         Self {
             claim: AtomicU32::new(FREE),
             freed: EventCount::new(),
-            timed: AtomicU32::new(0),
+            asleep_until: UnsafeCell::new(None),
             engine: UnsafeCell::new(engine),
             remote,
         }
@@ -91,11 +92,16 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
     }
 
     /// Whether requests are in flight that are the helper's business: found by
-    /// polling only, or with a deadline while it sleeps without one.
-    fn helper_needed(&self, engine: &mut Engine<'m, B, H>) -> bool {
-        engine.busy_polling()
-            // Relaxed: the helper looks for itself after it was woken in vain.
-            || engine.deadline().is_some() && self.timed.load(Ordering::Relaxed) == 0
+    /// polling only, or with an earlier deadline than it sleeps with.
+    ///
+    /// # Safety
+    /// The claim is the caller's.
+    unsafe fn helper_needed(&self, engine: &mut Engine<'m, B, H>) -> bool {
+        let Some(deadline) = engine.deadline() else { return engine.busy_polling() };
+        // SAFETY: the caller's promise.
+        let known = self.asleep_until.with(|until| unsafe { *until });
+        // Awake by now, the helper will look again before it sleeps.
+        engine.busy_polling() || known.is_none_or(|until| deadline < until)
     }
 
     /// Runs `f` on the engine, waiting for the claim.
@@ -105,7 +111,9 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         let (result, polls) = self.engine.with_mut(|engine| {
             // SAFETY: the claim is ours.
             let engine = unsafe { &mut *engine };
-            (f(engine), self.helper_needed(engine))
+            let result = f(engine);
+            // SAFETY: as above.
+            (result, unsafe { self.helper_needed(engine) })
         });
         if self.release(polls) {
             self.serve();
@@ -127,7 +135,8 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 // SAFETY: the claim is ours.
                 let engine = unsafe { &mut *engine };
                 engine.turn(false);
-                self.helper_needed(engine)
+                // SAFETY: as above.
+                unsafe { self.helper_needed(engine) }
             });
             // Words that another process writes may promise work for ever.
             // What is left at the end is the helper's, which ends the engine.
@@ -152,8 +161,6 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 spin_loop();
             }
             if deadline.is_some() {
-                // Relaxed: a hint that saves wake-ups.
-                self.timed.store(0, Ordering::Relaxed);
                 self.with(Engine::look);
             }
         }
@@ -178,10 +185,8 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
             *deadline = engine.deadline();
             engine.busy_polling()
         });
-        if deadline.is_some() {
-            // Relaxed: as where it is cleared.
-            self.timed.store(1, Ordering::Relaxed);
-        }
+        // SAFETY: the claim is ours.
+        self.asleep_until.with_mut(|until| unsafe { *until = *deadline });
         // Not asking to be woken: we are awake.
         let work = self.release(false);
         !polls && !work

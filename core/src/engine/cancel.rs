@@ -2,8 +2,9 @@
 
 use super::Engine;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::{Backend, Cancel, Host};
-use crate::request::{CANCELLED, ENDED, Record, Table};
+use crate::request::{ENDED, REMOVED, Record, Table};
 use crate::sqe::Sqe;
 use crate::uapi::{
     IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ASYNC_CANCEL_FD,
@@ -53,6 +54,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let (user_data, file, opcode) = (sqe.addr, sqe.fd, sqe.len as u8);
         let wanted = Wanted { flags, user_data, file, fixed, opcode };
         let all = flags & (IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY) != 0;
+        let found = || match fault::on(Fault::CancelSaysNoEntry) {
+            true => Errno::ENOENT.to_result(),
+            false => 0,
+        };
         let mut ended = 0;
         let mut running = false;
         for index in 0..self.pool.records.len() as u32 {
@@ -64,15 +69,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Cancel::Running => running = true,
             }
             if ended != 0 && !all {
-                return 0;
+                return found();
             }
         }
         // As in Linux, a timeout has no file, not even the one asked for.
-        while !by_file && let Some(found) = self.timeout(false, |data, op| wanted.is(data, op)) {
-            self.end_request(found);
+        while !by_file && let Some(timeout) = self.timeout(false, |data, op| wanted.is(data, op)) {
+            self.end_request(timeout);
             ended += 1;
             if !all {
-                return 0;
+                return found();
             }
         }
         match (all, ended, running) {
@@ -84,7 +89,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     fn matches(&self, wanted: &Wanted, index: u32) -> bool {
         let Record { user_data, what } = self.pool.records[index as usize];
-        if what.has(CANCELLED | ENDED) {
+        if what.has(REMOVED | ENDED) {
             return false;
         }
         if wanted.flags & IORING_ASYNC_CANCEL_FD != 0 {

@@ -14,7 +14,7 @@
 //! ```
 
 use super::Engine;
-use super::prepare::prepare;
+use super::prepare::{check_flags, prepare};
 use super::submit::Issue;
 use crate::cqe::Cqe;
 use crate::errno::Errno;
@@ -52,12 +52,16 @@ pub(crate) struct Holding<'m> {
     draining: bool,
     /// What follows the current chain drains.
     drain_next: bool,
+    /// A CQE has been skipped: nothing may drain any more.
+    skipped: bool,
     /// Chains that wait for everything before them, by their first requests.
     deferred: Fifo,
     /// The requests of those chains.
     deferred_requests: u32,
     /// Requests whose turn has come.
     pub queued: Fifo,
+    /// Those that follow requests which have ended in the current batch.
+    later: Fifo,
     pub timers: Heap<'m>,
     pub counts: Heap<'m>,
     pub stamp: u32,
@@ -80,9 +84,11 @@ impl<'m> Holding<'m> {
             refusing: false,
             draining: false,
             drain_next: false,
+            skipped: false,
             deferred: Fifo::new(),
             deferred_requests: 0,
             queued: Fifo::new(),
+            later: Fifo::new(),
             timers: Heap::new(Order::Time, timers),
             counts: Heap::new(Order::Count, counts),
             stamp: 0,
@@ -148,8 +154,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let user_data = sqe.user_data;
         self.pool.records[index as usize].user_data = user_data;
         self.holding.held[index as usize] = Held::new(*sqe);
-        let refused = self.prepare_held(index, kind, sqe).err();
-        self.mark(index, sqe.flags);
+        let flags = self.sound_flags(sqe);
+        let refused = flags.and_then(|()| self.prepare_held(index, kind, sqe)).err();
+        self.mark(index, sqe.flags, flags.is_ok());
         if let Some(errno) = refused {
             self.stats.refused += 1;
             self.holding.held[index as usize].fail();
@@ -228,16 +235,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // SAFETY: as above.
             Kind::TimeoutRemove => unsafe { self.prepare_update(index, sqe) },
             Kind::LinkTimeout => {
+                // SAFETY: as above.
+                unsafe { self.prepare_timeout(index, sqe)? };
                 let guarded = self.holding.chain.ok_or(Errno::EINVAL)?.1;
                 let guarded = &self.holding.held[guarded as usize].sqe;
                 if op::kind(guarded.opcode) == Kind::LinkTimeout {
                     return Err(Errno::EINVAL);
                 }
-                self.holding.held[index as usize]
-                    .marks
-                    .insert(Marks::GUARD | Marks::ALWAYS_SUCCESS);
-                // SAFETY: as above.
-                unsafe { self.prepare_timeout(index, sqe) }
+                // Not before: one that is refused guards nothing.
+                let held = &mut self.holding.held[index as usize];
+                held.marks.insert(Marks::GUARD | Marks::ALWAYS_SUCCESS);
+                Ok(())
             }
             _ if !op::supported(sqe.opcode, |opcode| self.backend.supports(opcode)) => {
                 Err(Errno::EINVAL)
@@ -271,14 +279,29 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
     }
 
-    /// What its flags say of a request that is taken.
-    fn mark(&mut self, index: u32, flags: u8) {
+    /// Whether an entry gets as far as to drain. As in Linux, whoever has once
+    /// skipped a CQE cannot.
+    fn sound_flags(&mut self, sqe: &Sqe) -> Result<(), Errno> {
+        check_flags(sqe)?;
+        self.holding.skipped |= sqe.flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0;
+        let skipped = self.holding.skipped && !fault::on(Fault::DrainAfterSkip);
+        match sqe.flags & uapi::IOSQE_IO_DRAIN != 0 && skipped {
+            true => Err(Errno::EOPNOTSUPP),
+            false => Ok(()),
+        }
+    }
+
+    /// What its flags say of a request that is taken; only those that are
+    /// `sound` drain.
+    fn mark(&mut self, index: u32, flags: u8, sound: bool) {
         let open = self.holding.chain.map(|(head, _)| head);
         let holding = &mut self.holding;
         let mut marks = Marks::empty();
-        marks.set(Marks::HARD, flags & uapi::IOSQE_IO_HARDLINK != 0);
-        marks.set(Marks::SKIP, flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0);
-        if flags & uapi::IOSQE_IO_DRAIN != 0 {
+        let hard = flags & uapi::IOSQE_IO_HARDLINK != 0 && !fault::on(Fault::HardLinkBreaks);
+        marks.set(Marks::HARD, hard);
+        let skip = flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0 && !fault::on(Fault::SkipIgnored);
+        marks.set(Marks::SKIP, skip);
+        if sound && flags & uapi::IOSQE_IO_DRAIN != 0 && !fault::on(Fault::DrainIgnored) {
             marks.insert(Marks::DRAIN);
             holding.draining = true;
             if let Some(head) = open {
@@ -288,7 +311,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 holding.drain_next = true;
             }
         }
-        if holding.drain_next && open.is_none() {
+        if sound && holding.drain_next && open.is_none() {
             holding.drain_next = false;
             holding.draining = true;
             marks.insert(Marks::DRAIN);
@@ -361,6 +384,28 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.engaged = true;
         self.holding.held[index as usize].step = step;
         self.holding.queued.push(self.pool.outcomes, index);
+    }
+
+    /// Puts a request behind one that has ended: in a batch, after all that the
+    /// batch itself has brought about.
+    fn queue_next(&mut self, index: u32, step: Step) {
+        if !self.holding.in_batch {
+            return self.queue(index, step);
+        }
+        self.engaged = true;
+        self.holding.held[index as usize].step = step;
+        self.holding.later.push(self.pool.outcomes, index);
+    }
+
+    /// A batch is at its end: timeouts look at the clock, then count its CQEs,
+    /// and what follows its requests has its turn.
+    pub(super) fn end_batch(&mut self) {
+        self.holding.in_batch = false;
+        self.expire();
+        self.count_out();
+        while let Some(index) = self.holding.later.pop(self.pool.outcomes) {
+            self.holding.queued.push(self.pool.outcomes, index);
+        }
     }
 
     /// Has a request end with `res` when its turn comes.
@@ -437,7 +482,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.pool.records[at].what.clear(HELD);
         let held = &mut self.holding.held[at];
         let time = res == Errno::ETIME.to_result() && held.marks.contains(Marks::TIME_IS_SUCCESS);
-        let short = held.whole.is_some_and(|whole| res >= 0 && whole != res as u32);
+        let short = held.whole.is_some_and(|whole| res >= 0 && whole != res as u32)
+            && !fault::on(Fault::ShortKeepsChain);
         let failed = (res < 0 && !time || short) && !held.marks.contains(Marks::ALWAYS_SUCCESS);
         if failed {
             held.fail();
@@ -451,13 +497,18 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             let guard = next;
             next = core::mem::replace(&mut self.holding.held[guard as usize].link, NONE);
             self.holding.timers.remove(self.holding.held, guard);
-            self.queue_end(guard, Errno::ECANCELED.to_result());
+            self.pool.outcomes[guard as usize].res = Errno::ECANCELED.to_result();
+            if !fault::on(Fault::GuardNotDisarmed) {
+                self.queue_next(guard, Step::End);
+            }
         }
-        if next != NONE && failed && !marks.contains(Marks::HARD) {
-            self.quieten(next, marks.contains(Marks::SKIP_LINKS));
-            self.queue(next, Step::Fail);
+        let breaks = failed && !marks.contains(Marks::HARD) && !fault::on(Fault::FailureKeepsChain);
+        if next != NONE && breaks {
+            let quiet = marks.contains(Marks::SKIP_LINKS) && !fault::on(Fault::SkippedChainSpeaks);
+            self.quieten(next, quiet);
+            self.queue_next(next, Step::Fail);
         } else if next != NONE {
-            self.queue(next, Step::Start);
+            self.queue_next(next, Step::Start);
         }
         if marks.contains(Marks::SKIP) && !failed {
             self.pool.put(index);
@@ -509,7 +560,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     fn run_queued(&mut self) -> bool {
         let mut any = false;
         let mut launched = false;
-        while let Some(index) = self.holding.queued.pop(self.pool.outcomes) {
+        // A batch: timeouts that start in it do not count its CQEs.
+        self.holding.batch_began = self.cq.total();
+        self.holding.in_batch = true;
+        for _ in 0..self.holding.queued.len() {
+            let Some(index) = self.holding.queued.pop(self.pool.outcomes) else { break };
             match self.holding.held[index as usize].step {
                 Step::Start if !self.down => {
                     if !self.launch(index) {
@@ -526,6 +581,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             any = true;
         }
+        self.end_batch();
         if launched {
             self.backend.kick();
         }
@@ -538,7 +594,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     #[inline(never)]
     pub(super) fn settle(&mut self) -> bool {
         let mut any = self.expire();
-        while self.run_queued() | self.count_out() | self.release_deferred() {
+        // What has been cancelled comes home before what follows is started.
+        while self.collect() | self.run_queued() | self.count_out() | self.release_deferred() {
             any = true;
         }
         self.engaged = self.holding.engaged();

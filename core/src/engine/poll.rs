@@ -28,7 +28,7 @@ use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Cancel, Host};
 use crate::op::Kind;
-use crate::request::{CANCELLED, ENDED};
+use crate::request::{ENDED, REMOVED};
 use crate::sqe::{Sqe, poll32_events};
 use crate::uapi::{
     EPOLLERR, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLNVAL, EPOLLONESHOT, EPOLLRDHUP, IORING_CQE_F_MORE,
@@ -131,7 +131,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return match self.backend.cancel(token) {
                 Cancel::Ended => {
                     if !fault::on(Fault::PollRemovedTwice) {
-                        self.pool.records[index as usize].what.set(CANCELLED);
+                        self.pool.records[index as usize].what.set(REMOVED);
                     }
                     Ok(())
                 }
@@ -155,7 +155,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let waits = self.pool.records.iter().enumerate().filter(|(index, record)| {
             record.what.opcode() == IORING_OP_POLL_ADD
                 && record.user_data == user_data
-                && !record.what.has(CANCELLED | ENDED)
+                && !record.what.has(REMOVED | ENDED)
                 && slots.peek(*index).0
         });
         let age = |index: usize| {

@@ -24,6 +24,13 @@ pub(super) const FLAGS: u8 = IOSQE_FIXED_FILE | IOSQE_ASYNC;
 /// Those that need a held record as well.
 const HELD_FLAGS: u8 = FLAGS | super::links::HOLDING;
 
+/// Whether the opcode and the flags of an SQE are such that it is looked at any
+/// further.
+pub(super) fn check_flags(sqe: &Sqe) -> Result<(), Errno> {
+    let known = sqe.opcode < uapi::IORING_OP_LAST && sqe.flags & !HELD_FLAGS == 0;
+    if known { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 /// The checks that need nothing but the SQE. An error here ends a batch.
 #[inline(always)]
 pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
@@ -129,7 +136,7 @@ fn timeout(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
         || sqe.splice_fd_in != 0
         || flags & !known != 0
         || flags & ABS != 0 && (flags & MULTISHOT != 0 || wall)
-        || kind == Kind::LinkTimeout && sqe.off != 0;
+        || kind == Kind::LinkTimeout && sqe.off as u32 != 0;
     if wrong { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
@@ -162,8 +169,7 @@ fn cancel(sqe: &Sqe) -> Result<(), Errno> {
     let wrong = sqe.off != 0
         || sqe.splice_fd_in != 0
         || flags & !known != 0
-        || flags & ANY != 0 && flags & (FD | by_opcode) != 0
-        || flags & by_opcode != 0 && sqe.len >= uapi::IORING_OP_LAST.into();
+        || flags & ANY != 0 && flags & (FD | by_opcode) != 0;
     if wrong { Err(Errno::EINVAL) } else { Ok(()) }
 }
 

@@ -97,7 +97,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         self.backend.kick();
         if self.engaged {
-            self.holding.in_batch = false;
+            self.end_batch();
             self.settle();
         }
         batch

@@ -7,6 +7,7 @@
 use super::Engine;
 use crate::cqe::Cqe;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::files::NONE;
 use crate::hal::{Backend, Cancel, Host};
 use crate::held::{Marks, Order};
@@ -15,7 +16,8 @@ use crate::sqe::Sqe;
 use crate::types::Timespec;
 use crate::uapi::{
     self, IORING_CQE_F_MORE, IORING_LINK_TIMEOUT_UPDATE, IORING_OP_POLL_ADD, IORING_TIMEOUT_ABS,
-    IORING_TIMEOUT_ETIME_SUCCESS, IORING_TIMEOUT_MULTISHOT, IORING_TIMEOUT_UPDATE_MASK,
+    IORING_TIMEOUT_ETIME_SUCCESS, IORING_TIMEOUT_MULTISHOT, IORING_TIMEOUT_UPDATE,
+    IORING_TIMEOUT_UPDATE_MASK,
 };
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
@@ -71,7 +73,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             true => total.wrapping_sub(holding.batch_began),
             false => 0,
         };
-        holding.events - u64::from(batch) - holding.timeouts
+        let timeouts = if fault::on(Fault::TimeoutsCounted) { 0 } else { holding.timeouts };
+        holding.events - u64::from(batch) - timeouts
     }
 
     /// Starts a timeout.
@@ -83,6 +86,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             true => 0,
             false => u64::from(held.sqe.off as u32),
         };
+        let count = count + u64::from(count != 0 && fault::on(Fault::CountOffByOne));
         self.arm_time(index, span, absolute);
         if count != 0 {
             let holding = &mut self.holding;
@@ -148,9 +152,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.holding.timeouts += 1;
         let held = &mut self.holding.held[index as usize];
         let res = Errno::ETIME.to_result();
-        let again = held.marks.contains(Marks::MULTISHOT) && held.repeats != 1;
+        let last = if fault::on(Fault::MultishotOnceMore) { u32::MAX } else { 1 };
+        let again = held.marks.contains(Marks::MULTISHOT) && held.repeats != last;
         if again {
-            held.repeats = held.repeats.saturating_sub(1);
+            let once_more = held.repeats == 1 && last != 1;
+            held.repeats = if once_more { last } else { held.repeats.saturating_sub(1) };
             let span = held.span;
             let user_data = self.pool.records[index as usize].user_data;
             let cqe = Cqe { user_data, res, flags: IORING_CQE_F_MORE };
@@ -170,7 +176,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         // It leaves the chain, which goes on without it.
         let rest = core::mem::replace(&mut held.link, NONE);
         self.holding.held[guarded as usize].link = rest;
-        let res = match self.end_request(guarded) {
+        let ended = match fault::on(Fault::LinkTimeoutIgnored) {
+            true => Cancel::Ended,
+            false => self.end_request(guarded),
+        };
+        let res = match ended {
             Cancel::Ended => Errno::ETIME,
             Cancel::Running => Errno::EALREADY,
         };
@@ -182,6 +192,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.holding.held[index as usize].places[Order::Time as usize] != NONE {
             self.disarm(index);
             self.queue_end(index, Errno::ECANCELED.to_result());
+            return Cancel::Ended;
+        }
+        // Linux too finds it until it has come home.
+        if self.pool.records[index as usize].what.has(CANCELLED) {
             return Cancel::Ended;
         }
         let slots = &self.shared.slots;
@@ -205,26 +219,31 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return false;
         };
         let counted = self.counted();
-        let mut any = false;
+        if first > counted {
+            return false;
+        }
         while first <= counted {
             let Some((index, _)) = self.holding.counts.first(self.holding.held) else { break };
             self.disarm(index);
             self.holding.timeouts += 1;
             self.queue_end(index, 0);
-            any = true;
             let Some((_, next)) = self.holding.counts.first(self.holding.held) else { break };
             first = next;
         }
-        any
+        true
     }
 
-    /// The timeout of this user data: the one that Linux would find first.
+    /// The timeout of this user data: the one that Linux would find first. Not
+    /// one whose time is over, and who only waits to be told so.
     pub(super) fn timeout(&self, guards: bool, matches: impl Fn(u64, u8) -> bool) -> Option<u32> {
         let holding = &self.holding;
+        let now = self.shared.host.now();
         let found = holding.timers.indices().iter().filter(|&&index| {
             let record = &self.pool.records[index as usize];
-            let opcode = holding.held[index as usize].sqe.opcode;
-            self.guards(index) == guards && matches(record.user_data, opcode)
+            let held = &holding.held[index as usize];
+            self.guards(index) == guards
+                && held.keys[Order::Time as usize] > now
+                && matches(record.user_data, held.sqe.opcode)
         });
         let place = |index: u32| {
             let held = &holding.held[index as usize];
@@ -238,8 +257,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn remove_timeout(&mut self, index: u32) -> i32 {
         let held = &self.holding.held[index as usize];
         let (sqe, span) = (held.sqe, held.span);
-        let update = sqe.op_flags & IORING_TIMEOUT_UPDATE_MASK != 0;
-        let guards = sqe.op_flags & IORING_LINK_TIMEOUT_UPDATE != 0;
+        // A guard can only be updated, and that has to be said.
+        let update = sqe.op_flags & IORING_TIMEOUT_UPDATE != 0;
+        let guards = update && sqe.op_flags & IORING_LINK_TIMEOUT_UPDATE != 0;
         let Some(found) = self.timeout(guards, |user_data, _| user_data == sqe.addr) else {
             return Errno::ENOENT.to_result();
         };
@@ -248,6 +268,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // It has no count any more.
             self.holding.held[found as usize].repeats = 0;
             self.holding.held[found as usize].span = span;
+            if fault::on(Fault::UpdateKeepsTime) {
+                let old = self.holding.held[found as usize].keys[Order::Time as usize];
+                self.arm_time(found, old, true);
+                return 0;
+            }
             self.arm_time(found, span, sqe.op_flags & uapi::IORING_TIMEOUT_ABS != 0);
         } else {
             self.queue_end(found, Errno::ECANCELED.to_result());

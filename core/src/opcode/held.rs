@@ -93,11 +93,7 @@ impl TimeoutUpdate {
     /// [`TimeoutFlags::ABS`], or [`TimeoutFlags::LINK_TIMEOUT_UPDATE`] for a [`LinkTimeout`] under way.
     #[inline]
     pub const fn flags(mut self, flags: TimeoutFlags) -> TimeoutUpdate {
-        self.0.op_flags = if flags.contains(TimeoutFlags::LINK_TIMEOUT_UPDATE) {
-            flags.bits()
-        } else {
-            flags.bits() | uapi::IORING_TIMEOUT_UPDATE
-        };
+        self.0.op_flags = flags.bits() | uapi::IORING_TIMEOUT_UPDATE;
         self
     }
 

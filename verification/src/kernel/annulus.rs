@@ -1,6 +1,6 @@
 //! Annulus over files.
 
-use annulus_linux::squeue::Entry;
+use annulus_linux::squeue::{Entry, SubmissionQueue};
 use annulus_linux::types::{SubmitArgs, Timespec};
 use annulus_linux::{Layout, Ring};
 use linux_raw_sys::io_uring as uapi;
@@ -41,6 +41,30 @@ fn iovecs(buffers: &[RawBuf]) -> Vec<libc::iovec> {
         .collect()
 }
 
+/// Appends an entry; false if there is no room.
+///
+/// # Safety
+/// As for [`Target::push`].
+unsafe fn put(
+    sq: &mut SubmissionQueue<'_, '_>,
+    tail: &mut u32,
+    sqe: &RawSqe,
+    index: Option<u32>,
+) -> bool {
+    // SAFETY: both are the uapi's 64 bytes, any of which are valid.
+    let entry = unsafe { std::mem::transmute::<RawSqe, Entry>(*sqe) };
+    // A place keeps the index it was given last, so each is given anew.
+    let index = index.unwrap_or(*tail & (sq.capacity() as u32 - 1));
+    // SAFETY: the caller's promise. The memory of a program's entries lasts as
+    // long as the program.
+    let pushed = unsafe {
+        sq.set_next_index(index);
+        sq.push(&entry).is_ok()
+    };
+    *tail = tail.wrapping_add(pushed.into());
+    pushed
+}
+
 impl Target for Annulus {
     const NAME: &'static str = "annulus";
 
@@ -76,19 +100,16 @@ impl Target for Annulus {
     }
 
     unsafe fn push(&mut self, sqe: &RawSqe, index: Option<u32>) -> bool {
-        // SAFETY: both are the uapi's 64 bytes, any of which are valid.
-        let entry = unsafe { std::mem::transmute::<RawSqe, Entry>(*sqe) };
         let mut sq = self.ring.submission();
-        // A place keeps the index it was given last, so each is given anew.
-        let index = index.unwrap_or(self.tail & (sq.capacity() as u32 - 1));
-        // SAFETY: the caller's promise. The memory of a program's entries
-        // lasts as long as the program.
-        let pushed = unsafe {
-            sq.set_next_index(index);
-            sq.push(&entry).is_ok()
-        };
-        self.tail = self.tail.wrapping_add(pushed.into());
-        pushed
+        // SAFETY: the caller's promise.
+        unsafe { put(&mut sq, &mut self.tail, sqe, index) }
+    }
+
+    unsafe fn push_all(&mut self, sqes: &[RawSqe]) -> bool {
+        // Published when it is dropped.
+        let mut sq = self.ring.submission();
+        // SAFETY: the caller's promise.
+        sqes.iter().all(|sqe| unsafe { put(&mut sq, &mut self.tail, sqe, None) })
     }
 
     fn enter(

@@ -6,6 +6,7 @@ mod check;
 mod compare;
 mod draw;
 mod generate;
+mod held;
 mod interrupt;
 mod memory;
 mod model;
@@ -69,6 +70,9 @@ pub struct Options {
     /// Only rings driven this way: inline, sqpoll, served
     #[arg(long, value_parser = mode)]
     pub mode: Option<Mode>,
+    /// The second family: chains, drains, timeouts, cancellation
+    #[arg(long)]
+    pub held: bool,
     /// Compare the kernel with itself
     #[arg(long)]
     pub kernel_only: bool,
@@ -102,6 +106,9 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
     let exe = std::env::current_exe()?;
     let parent = exe.parent().unwrap_or(Path::new("."));
     let dir = tempfile::Builder::new().prefix("annulus-kernel-").tempdir_in(parent)?;
+    if options.held {
+        return held::main(options, dir.path());
+    }
     let mut bench = Bench {
         dir: dir.path(),
         memory: Arena::new()?,

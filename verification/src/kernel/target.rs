@@ -80,6 +80,13 @@ pub trait Target: Sized {
     /// As for a submission: memory that the entry names stays until its end.
     unsafe fn push(&mut self, sqe: &RawSqe, index: Option<u32>) -> bool;
 
+    /// Appends entries and publishes all of them at once: a polling thread takes
+    /// them in one batch. False if there is not room for all.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    unsafe fn push_all(&mut self, sqes: &[RawSqe]) -> bool;
+
     /// `io_uring_enter`; a wait takes no longer than `timeout_ns`.
     fn enter(
         &mut self,

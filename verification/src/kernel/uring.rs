@@ -68,6 +68,31 @@ impl Kernel {
         self.rings.as_ref().expect("mapped until the drop")
     }
 
+    /// Writes the entry that is the `nth` behind the tail.
+    ///
+    /// # Safety
+    /// There is room for it.
+    unsafe fn put(&self, nth: u32, sqe: &RawSqe, index: Option<u32>) {
+        // Relaxed: only we write it.
+        let tail = self.rings().word(self.params.sq_off.tail).load(Ordering::Relaxed);
+        let place = tail.wrapping_add(nth) & (self.params.sq_entries - 1);
+        let Some(sqes) = &self.sqes else { return };
+        // SAFETY: inside the mapping; the kernel does not read it before the
+        // tail says so.
+        unsafe { sqes.at.cast::<RawSqe>().add(place as usize).write(*sqe) };
+        if self.array {
+            let entry = self.rings().word(self.params.sq_off.array + 4 * place);
+            entry.store(index.unwrap_or(place), Ordering::Relaxed);
+        }
+    }
+
+    /// Publishes `count` entries.
+    fn advance(&self, count: u32) {
+        let word = self.rings().word(self.params.sq_off.tail);
+        // Release: pairs with the kernel's acquire of the tail.
+        word.store(word.load(Ordering::Relaxed).wrapping_add(count), Ordering::Release);
+    }
+
     fn register(&self, opcode: uapi::io_uring_register_op, arg: usize, nr: usize) -> i32 {
         call(libc::SYS_io_uring_register, [self.fd as usize, opcode as usize, arg, nr, 0, 0])
     }
@@ -123,20 +148,21 @@ impl Target for Kernel {
         if self.pending() == self.params.sq_entries {
             return false;
         }
-        let word = self.rings().word(self.params.sq_off.tail);
-        // Relaxed: only we write it.
-        let tail = word.load(Ordering::Relaxed);
-        let place = tail & (self.params.sq_entries - 1);
-        let Some(sqes) = &self.sqes else { return false };
-        // SAFETY: inside the mapping; the kernel does not read it before the
-        // tail says so.
-        unsafe { sqes.at.cast::<RawSqe>().add(place as usize).write(*sqe) };
-        if self.array {
-            let entry = self.rings().word(self.params.sq_off.array + 4 * place);
-            entry.store(index.unwrap_or(place), Ordering::Relaxed);
+        // SAFETY: there is room, and the caller's promise.
+        unsafe { self.put(0, sqe, index) };
+        self.advance(1);
+        true
+    }
+
+    unsafe fn push_all(&mut self, sqes: &[RawSqe]) -> bool {
+        if (self.params.sq_entries - self.pending()) < sqes.len() as u32 {
+            return false;
         }
-        // Release: pairs with the kernel's acquire of the tail.
-        word.store(tail.wrapping_add(1), Ordering::Release);
+        for (nth, sqe) in (0..).zip(sqes) {
+            // SAFETY: as above.
+            unsafe { self.put(nth, sqe, None) };
+        }
+        self.advance(sqes.len() as u32);
         true
     }
 

@@ -35,8 +35,8 @@ pub fn build(log: &Path, left: Duration) -> Found {
 }
 
 pub fn steps(_: &Wishes) -> Vec<Step> {
-    let faults: Vec<Fault> =
-        Fault::ALL.iter().copied().filter(|fault| fault.kind() == Kind::Engine).collect();
+    let engine = |fault: &Fault| matches!(fault.kind(), Kind::Engine | Kind::Held);
+    let faults: Vec<Fault> = Fault::ALL.iter().copied().filter(engine).collect();
     let (count, names) = (faults.len(), faults.clone());
     let mut steps = vec![
         Step::check("build with seeded engine faults", |left| {
@@ -66,6 +66,9 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
 fn start(fault: Option<Fault>, count: u64) -> Result<std::process::Child, String> {
     let count = count.to_string();
     let mut cmd = Cmd::new(exe(), &["programs", "--no-shrink", "--seed", "5", "--count", &count]);
+    if fault.is_some_and(|fault| fault.kind() == Kind::Held) {
+        cmd = cmd.args(["--held"]);
+    }
     if let Some(fault) = fault {
         cmd = cmd.args(["--fault", fault.name(), "--patience", "1"]);
     }

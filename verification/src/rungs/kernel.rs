@@ -8,6 +8,10 @@ use super::{Found, Step, Wishes, fault_programs, programs, target_dir};
 
 /// Programs in CI, and with `--deep`.
 const PROGRAMS: (u64, u64) = (12_000, 200_000);
+/// Programs of the second family in CI, and with `--deep`.
+const HELD: (u64, u64) = (3_000, 40_000);
+/// How many of them at once: they wait more than they work.
+const HELD_JOBS: u64 = 8;
 /// Programs that the kernel runs twice.
 const SELF: u64 = 300;
 /// Of a hundred operations, how many must move data.
@@ -31,6 +35,14 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             move |left| compare(count, left),
         ),
     ];
+    let held = if wishes.deep { HELD.1 } else { HELD.0 };
+    steps.push(Step::check(
+        format!("{held} programs of chains, drains, timeouts and cancellation, seed {SEED}"),
+        move |left| {
+            let args = ["--held".to_owned(), "--seed".to_owned(), SEED.to_string()];
+            programs::spread(&exe()?, &args, held, HELD_JOBS, left).map(|tally| tally.show())
+        },
+    ));
     steps.extend(fault_programs::steps(wishes));
     steps
 }

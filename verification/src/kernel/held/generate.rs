@@ -1,0 +1,293 @@
+//! Draws programs: the same seed and number, the same program.
+
+use annulus::uapi;
+
+use super::super::generate::Wish;
+use super::super::program::Mode;
+use super::super::rng::Rng;
+use super::program::{Act, File, Program, Round, Spoil, Sqe, Time, What};
+
+/// The user data of the first SQE.
+const FIRST: u64 = 100;
+
+/// The program of this number.
+pub fn program(wish: &Wish, index: u64) -> Program {
+    let mut rng = Rng::nth(wish.seed ^ 0x6865_6c64, index);
+    let mode = match rng.weighted(&[8, 2, 3]) {
+        0 => Mode::Inline,
+        1 => Mode::SqPoll,
+        _ => Mode::Served,
+    };
+    let mut draw = Draw {
+        made: Vec::new(),
+        full: [false; 2],
+        times: rng.chance(45),
+        counts: rng.chance(60),
+        workers: rng.chance(20),
+        drains: if rng.chance(25) { 12 } else { 0 },
+        skips: 0,
+        rng,
+    };
+    // Whoever has skipped a CQE may not drain any more.
+    draw.skips = if draw.drains == 0 || draw.rng.chance(15) { 18 } else { 0 };
+    let submit_all = draw.rng.chance(60);
+    let count = draw.rng.range(1, 5);
+    let rounds = (0..count).map(|n| draw.round(n == 0)).collect();
+    Program { mode: wish.mode.unwrap_or(mode), submit_all, rounds }
+}
+
+struct Draw {
+    rng: Rng,
+    /// What has been drawn, for those who look for it.
+    made: Vec<Sqe>,
+    /// Which pipes have something in them.
+    full: [bool; 2],
+    /// Times that come to their end.
+    times: bool,
+    /// Timeouts that count. One that ends while a batch is taken is counted out
+    /// before it was counted in, so in Linux others would end too early.
+    counts: bool,
+    /// IOSQE_ASYNC.
+    workers: bool,
+    /// Drains, of a hundred.
+    drains: u64,
+    /// Skipped CQEs, of a hundred.
+    skips: u64,
+}
+
+impl Draw {
+    fn round(&mut self, first: bool) -> Round {
+        let mut pipes = Vec::new();
+        for pipe in 0..2 {
+            if !self.rng.chance(if first { 15 } else { 25 }) {
+                continue;
+            }
+            let full = &mut self.full[usize::from(pipe)];
+            pipes.push(if *full { Act::Empty(pipe) } else { Act::Feed(pipe) });
+            *full = !*full;
+        }
+        // Whoever looks for others finds them or not, and what is counted has
+        // come or not, as workers are quick: they are not in the same round.
+        // Linux has workers start whatever follows a drain.
+        let workers = self.drains != 0 || self.workers && self.rng.chance(50);
+        let mut short = 3;
+        let count = self.rng.range(1, 12);
+        let mut sqes: Vec<Sqe> = Vec::new();
+        for n in 0..count {
+            let before = sqes.last().filter(|sqe| sqe.flags & LINKED != 0);
+            let in_chain = before.is_some();
+            let guardable = before.is_some_and(|sqe| !matches!(sqe.what, What::LinkTimeout { .. }));
+            let mut what = self.what(guardable, workers);
+            if self.drains != 0 && in_chain && what.waits_in_worker() {
+                what = What::Nop(0);
+            }
+            if what.time().is_some_and(Time::ends) {
+                if short == 0 {
+                    what = What::Nop(0);
+                }
+                short -= u32::from(short != 0);
+            }
+            let mut flags = 0;
+            if self.rng.chance(if in_chain { 55 } else { 35 }) {
+                flags |= match self.rng.chance(30) {
+                    true => uapi::IOSQE_IO_HARDLINK,
+                    false => uapi::IOSQE_IO_LINK,
+                };
+            }
+            if self.rng.chance(self.drains) {
+                flags |= uapi::IOSQE_IO_DRAIN;
+            }
+            if self.rng.chance(self.skips) && !what.counts() {
+                flags |= uapi::IOSQE_CQE_SKIP_SUCCESS;
+            }
+            // What follows would be done by the same worker.
+            if workers && flags & LINKED == 0 && self.rng.chance(40) {
+                flags |= uapi::IOSQE_ASYNC;
+            }
+            let spoil = self.rng.chance(3).then(|| *self.rng.pick(&Spoil::ALL));
+            let user_data = match self.made.last() {
+                Some(_) if self.rng.chance(4) => self.target(|_| true),
+                _ => FIRST + self.made.len() as u64 + n,
+            };
+            sqes.push(Sqe { what, flags, user_data, spoil });
+        }
+        let leave = if self.rng.chance(8) { self.rng.range(1, count) } else { 0 };
+        for end in [count, count - leave] {
+            Self::end_batch(&mut sqes[..end as usize], workers);
+        }
+        let leave = leave as u32;
+        self.made.extend(sqes.iter().cloned());
+        Round { pipes, sqes, leave }
+    }
+
+    /// Linux has a worker start a chain within which a batch ends, and it would
+    /// wait for a pipe there, to be interrupted and not cancelled.
+    fn end_batch(sqes: &mut [Sqe], workers: bool) {
+        let linked = |sqe: &Sqe| sqe.flags & LINKED != 0;
+        let open = sqes.iter().rev().take_while(|sqe| linked(sqe)).count();
+        let head = sqes.len() - open;
+        let unfit = |sqe: &Sqe| !workers || sqe.what.touches_pipes();
+        if sqes.get(head).is_some_and(unfit)
+            && let Some(last) = sqes.last_mut()
+        {
+            last.flags &= !LINKED;
+        }
+    }
+
+    fn what(&mut self, guardable: bool, workers: bool) -> What {
+        let guards = if guardable { 14 } else { 1 };
+        let lookers = if workers { 0 } else { 1 };
+        let weights =
+            [20, 6, 10, 4, 6, 12, 8, 12, guards, 7 * lookers, 7 * lookers, 2 * lookers, 2];
+        match self.rng.weighted(&weights) {
+            0 => What::Nop(0),
+            1 => What::Nop(*self.rng.pick(&[-5, -125, -62, 7])),
+            2 => self.source(),
+            3 => {
+                let off = *self.rng.pick(&[0, 100, 1000]);
+                What::Readv { file: File::Source, off, len: *self.rng.pick(&[4, 16]) }
+            }
+            4 => What::Write { file: File::Sink },
+            5 => {
+                let (file, off) = (self.pipe(), u64::MAX);
+                match self.rng.chance(25) {
+                    true => What::Readv { file, off, len: 4 },
+                    false => What::Read { file, off, len: 8 },
+                }
+            }
+            6 => What::Poll { file: self.pipe() },
+            7 => self.timeout(workers),
+            8 => {
+                let flags = self.flags(&[(uapi::IORING_TIMEOUT_ABS, 15)]);
+                What::LinkTimeout { time: self.time(), flags }
+            }
+            9 => self.timeout_remove(),
+            10 => self.cancel(),
+            11 => What::PollRemove { target: self.target(|w| matches!(w, What::Poll { .. })) },
+            _ => match self.rng.chance(50) {
+                true => What::Read { file: File::None, off: 0, len: 8 },
+                false => What::Write { file: self.pipe() },
+            },
+        }
+    }
+
+    /// A read of a file of 1,024 bytes.
+    fn source(&mut self) -> What {
+        let (off, len) = *self.rng.pick(&[(0, 16), (512, 32), (1008, 16), (1010, 32), (1024, 8)]);
+        What::Read { file: File::Source, off, len }
+    }
+
+    fn pipe(&mut self) -> File {
+        File::Pipe(self.rng.below(2) as u8)
+    }
+
+    fn flags(&mut self, of: &[(u32, u64)]) -> u32 {
+        of.iter().fold(
+            0,
+            |all, &(flag, percent)| if self.rng.chance(percent) { all | flag } else { all },
+        )
+    }
+
+    fn time(&mut self) -> Time {
+        let ends = if self.times { 40 } else { 0 };
+        match self.rng.weighted(&[60, ends, if self.counts { 0 } else { ends / 4 }, 1, 1, 1, 1]) {
+            // What drains would wait for it.
+            0 | 5 if self.drains != 0 => Time::Soon,
+            0 => Time::Hour,
+            1 => Time::Soon,
+            2 => Time::Now,
+            3 => Time::Negative,
+            4 => Time::NegativeNanos,
+            5 => Time::ManyNanos,
+            _ => Time::Nowhere,
+        }
+    }
+
+    fn timeout(&mut self, workers: bool) -> What {
+        let time = self.time();
+        let mut flags = self.flags(&[(uapi::IORING_TIMEOUT_ETIME_SUCCESS, 15)]);
+        let mut count = 0;
+        if self.rng.chance(15) {
+            flags |= uapi::IORING_TIMEOUT_MULTISHOT;
+            count = self.rng.below(4) as u32;
+            if count == 0 && time.ends() {
+                count = 1;
+            }
+        } else if !workers && self.counts && self.rng.chance(45) {
+            count = self.rng.range(1, 6) as u32;
+        }
+        if self.rng.chance(12) {
+            flags |= uapi::IORING_TIMEOUT_ABS;
+        } else if self.rng.chance(6) {
+            flags |= uapi::IORING_TIMEOUT_REALTIME;
+        }
+        What::Timeout { time, count, flags }
+    }
+
+    fn timeout_remove(&mut self) -> What {
+        let guard = |what: &What| matches!(what, What::LinkTimeout { .. });
+        let plain = |what: &What| matches!(what, What::Timeout { .. });
+        let time = self.time();
+        let (target, flags) = match self.rng.weighted(&[40, 35, 20, 5]) {
+            0 => (self.target(plain), 0),
+            1 => (self.target(plain), uapi::IORING_TIMEOUT_UPDATE),
+            2 => (self.target(guard), uapi::IORING_LINK_TIMEOUT_UPDATE),
+            _ => (self.target(|_| true), uapi::IORING_TIMEOUT_UPDATE_MASK),
+        };
+        let flags = match flags != 0 && self.rng.chance(15) {
+            true => flags | uapi::IORING_TIMEOUT_ABS,
+            false => flags,
+        };
+        What::TimeoutRemove { target, time, flags }
+    }
+
+    fn cancel(&mut self) -> What {
+        use uapi::{
+            IORING_ASYNC_CANCEL_ALL as ALL, IORING_ASYNC_CANCEL_ANY as ANY,
+            IORING_ASYNC_CANCEL_FD as FD, IORING_ASYNC_CANCEL_OP as OP,
+            IORING_ASYNC_CANCEL_USERDATA as USERDATA,
+        };
+        // Which of several is the first is nobody's promise: all of them, or
+        // those of one user data.
+        let flags = match self.rng.weighted(&[45, 18, 16, 10, 6, 5]) {
+            0 => *self.rng.pick(&[0, 0, ALL]),
+            1 => FD | ALL,
+            2 => OP | ALL,
+            3 => ANY | *self.rng.pick(&[0, ALL]),
+            4 => FD | OP | ALL,
+            _ => USERDATA | *self.rng.pick(&[0, FD, OP, ANY, FD | ALL]),
+        };
+        let file = match self.rng.weighted(&[8, 1, 1]) {
+            0 => self.pipe(),
+            1 => File::Source,
+            _ => File::None,
+        };
+        let ops = [
+            uapi::IORING_OP_READ,
+            uapi::IORING_OP_POLL_ADD,
+            uapi::IORING_OP_TIMEOUT,
+            uapi::IORING_OP_LINK_TIMEOUT,
+            uapi::IORING_OP_NOP,
+        ];
+        let op = *self.rng.pick(&ops);
+        let waits = |what: &What| {
+            matches!(what, What::Timeout { .. } | What::Poll { .. } | What::LinkTimeout { .. })
+                || what.touches_pipes() && what.opcode() != uapi::IORING_OP_ASYNC_CANCEL
+        };
+        What::Cancel { target: self.target(waits), file, op, flags }
+    }
+
+    /// The user data of something that `is`, drawn before or soon.
+    fn target(&mut self, is: impl Fn(&What) -> bool) -> u64 {
+        let next = FIRST + self.made.len() as u64;
+        if self.rng.chance(25) {
+            // Of this round, or of none.
+            return next + self.rng.below(12);
+        }
+        let fit: Vec<u64> =
+            self.made.iter().filter(|sqe| is(&sqe.what)).map(|sqe| sqe.user_data).collect();
+        if fit.is_empty() { next } else { *self.rng.pick(&fit) }
+    }
+}
+
+const LINKED: u8 = uapi::IOSQE_IO_LINK | uapi::IOSQE_IO_HARDLINK;

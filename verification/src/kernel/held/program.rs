@@ -1,0 +1,362 @@
+//! A program of the second family: rounds of SQEs that are held back, that
+//! wait, that end by time, and that end each other.
+
+use std::fmt;
+
+use annulus::uapi::{
+    self, IORING_ASYNC_CANCEL_FD, IORING_ASYNC_CANCEL_OP, IORING_TIMEOUT_UPDATE_MASK,
+};
+
+use super::super::program::Mode;
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Who drives the ring.
+    pub mode: Mode,
+    /// `IORING_SETUP_SUBMIT_ALL`.
+    pub submit_all: bool,
+    /// What is done, one after the other.
+    pub rounds: Vec<Round>,
+}
+
+/// SQEs that are pushed at once, and what is done before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// What happens to the pipes.
+    pub pipes: Vec<Act>,
+    /// What is pushed.
+    pub sqes: Vec<Sqe>,
+    /// Of all SQEs in the queue, so many are not submitted.
+    pub leave: u32,
+}
+
+/// What happens to a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// It gets more than all requests together can take.
+    Feed(u8),
+    /// What is in it is taken out.
+    Empty(u8),
+}
+
+/// How long a timeout is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// Longer than any program.
+    Hour,
+    /// A millisecond.
+    Soon,
+    /// Over when it starts.
+    Now,
+    /// Negative seconds.
+    Negative,
+    /// Negative nanoseconds.
+    NegativeNanos,
+    /// More nanoseconds than a second has.
+    ManyNanos,
+    /// There is no memory where it should be.
+    Nowhere,
+}
+
+impl Time {
+    /// Whether it comes to its end while the program runs.
+    pub fn ends(self) -> bool {
+        matches!(self, Time::Soon | Time::Now)
+    }
+}
+
+/// A file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    /// A regular one of 1,024 bytes.
+    Source,
+    /// The writing end of a pipe: that never has to wait.
+    Sink,
+    /// The reading end of a pipe.
+    Pipe(u8),
+    /// No file has this number.
+    None,
+}
+
+/// What an SQE asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are the uapi's
+pub enum What {
+    /// With this result.
+    Nop(i32),
+    /// Of one buffer.
+    Read {
+        file: File,
+        off: u64,
+        len: u32,
+    },
+    /// Of two buffers.
+    Readv {
+        file: File,
+        off: u64,
+        len: u32,
+    },
+    /// Its user data.
+    Write {
+        file: File,
+    },
+    Poll {
+        file: File,
+    },
+    PollRemove {
+        target: u64,
+    },
+    Timeout {
+        time: Time,
+        count: u32,
+        flags: u32,
+    },
+    LinkTimeout {
+        time: Time,
+        flags: u32,
+    },
+    TimeoutRemove {
+        target: u64,
+        time: Time,
+        flags: u32,
+    },
+    Cancel {
+        target: u64,
+        file: File,
+        op: u8,
+        flags: u32,
+    },
+}
+
+/// A field that is not as it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the uapi's names
+pub enum Spoil {
+    Ioprio,
+    Personality,
+    SpliceFd,
+    BufIndex,
+    Len,
+    Off,
+    OpFlags,
+    SqeFlag,
+    Opcode,
+}
+
+impl Spoil {
+    /// Every one.
+    pub const ALL: [Spoil; 9] = [
+        Spoil::Ioprio,
+        Spoil::Personality,
+        Spoil::SpliceFd,
+        Spoil::BufIndex,
+        Spoil::Len,
+        Spoil::Off,
+        Spoil::OpFlags,
+        Spoil::SqeFlag,
+        Spoil::Opcode,
+    ];
+}
+
+/// A submission queue entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sqe {
+    /// What it asks for.
+    pub what: What,
+    /// `IOSQE_*`.
+    pub flags: u8,
+    /// As in the entry.
+    pub user_data: u64,
+    /// What is wrong with it.
+    pub spoil: Option<Spoil>,
+}
+
+impl What {
+    /// `IORING_OP_*`.
+    pub fn opcode(self) -> u8 {
+        match self {
+            What::Nop(_) => uapi::IORING_OP_NOP,
+            What::Read { .. } => uapi::IORING_OP_READ,
+            What::Readv { .. } => uapi::IORING_OP_READV,
+            What::Write { .. } => uapi::IORING_OP_WRITE,
+            What::Poll { .. } => uapi::IORING_OP_POLL_ADD,
+            What::PollRemove { .. } => uapi::IORING_OP_POLL_REMOVE,
+            What::Timeout { .. } => uapi::IORING_OP_TIMEOUT,
+            What::LinkTimeout { .. } => uapi::IORING_OP_LINK_TIMEOUT,
+            What::TimeoutRemove { .. } => uapi::IORING_OP_TIMEOUT_REMOVE,
+            What::Cancel { .. } => uapi::IORING_OP_ASYNC_CANCEL,
+        }
+    }
+
+    /// The time that it names.
+    pub fn time(self) -> Option<Time> {
+        match self {
+            What::Timeout { time, .. } | What::LinkTimeout { time, .. } => Some(time),
+            What::TimeoutRemove { time, flags, .. } if flags & IORING_TIMEOUT_UPDATE_MASK != 0 => {
+                Some(time)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it counts as a timeout whose CQE may be skipped: it would be
+    /// taken off Linux's count of CQEs without having been on it, which then
+    /// goes backwards, and ends other timeouts too early.
+    pub fn counts(self) -> bool {
+        match self {
+            What::Timeout { count, flags, .. } => {
+                count != 0 || flags & uapi::IORING_TIMEOUT_ETIME_SUCCESS != 0
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a worker would wait with it, or forget it: what follows another
+    /// in a chain that a worker does.
+    pub fn waits_in_worker(self) -> bool {
+        let transfer = !matches!(self, What::Poll { .. });
+        matches!(self, What::LinkTimeout { .. }) || transfer && self.touches_pipes()
+    }
+
+    /// Whether it may wait for a pipe, or end what does.
+    pub fn touches_pipes(self) -> bool {
+        match self {
+            What::Read { file, .. } | What::Readv { file, .. } | What::Poll { file } => {
+                matches!(file, File::Pipe(_))
+            }
+            What::PollRemove { .. } | What::Cancel { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl Round {
+    fn any(&self, is: impl Fn(&Sqe) -> bool) -> bool {
+        self.sqes.iter().any(is)
+    }
+
+    /// Whether something in it comes to its end by time.
+    pub fn has_times(&self) -> bool {
+        self.any(|sqe| sqe.what.time().is_some_and(Time::ends))
+    }
+
+    /// Whether workers have a part in it: in Linux also in what follows a
+    /// drain, and in a chain within which a batch ends.
+    pub fn has_workers(&self) -> bool {
+        let linked = |sqe: &Sqe| sqe.flags & (uapi::IOSQE_IO_LINK | uapi::IOSQE_IO_HARDLINK) != 0;
+        self.any(|sqe| sqe.flags & (uapi::IOSQE_ASYNC | uapi::IOSQE_IO_DRAIN) != 0)
+            || self.sqes.last().is_some_and(linked)
+            || self.leave != 0
+    }
+
+    /// Whether what waits for pipes has a part in it.
+    pub fn has_pipes(&self) -> bool {
+        !self.pipes.is_empty() || self.any(|sqe| sqe.what.touches_pipes())
+    }
+}
+
+fn bits(f: &mut fmt::Formatter<'_>, flags: u32, names: &[(u32, &str)]) -> fmt::Result {
+    for &(bit, name) in names {
+        if flags & bit != 0 {
+            write!(f, " {name}")?;
+        }
+    }
+    Ok(())
+}
+
+const TIMEOUT_FLAGS: [(u32, &str); 7] = [
+    (uapi::IORING_TIMEOUT_ABS, "ABS"),
+    (uapi::IORING_TIMEOUT_UPDATE, "UPDATE"),
+    (uapi::IORING_TIMEOUT_BOOTTIME, "BOOTTIME"),
+    (uapi::IORING_TIMEOUT_REALTIME, "REALTIME"),
+    (uapi::IORING_LINK_TIMEOUT_UPDATE, "LINK_TIMEOUT_UPDATE"),
+    (uapi::IORING_TIMEOUT_ETIME_SUCCESS, "ETIME_SUCCESS"),
+    (uapi::IORING_TIMEOUT_MULTISHOT, "MULTISHOT"),
+];
+
+const CANCEL_FLAGS: [(u32, &str); 6] = [
+    (uapi::IORING_ASYNC_CANCEL_ALL, "ALL"),
+    (IORING_ASYNC_CANCEL_FD, "FD"),
+    (uapi::IORING_ASYNC_CANCEL_ANY, "ANY"),
+    (uapi::IORING_ASYNC_CANCEL_FD_FIXED, "FD_FIXED"),
+    (uapi::IORING_ASYNC_CANCEL_USERDATA, "USERDATA"),
+    (IORING_ASYNC_CANCEL_OP, "OP"),
+];
+
+const SQE_FLAGS: [(u32, &str); 5] = [
+    (uapi::IOSQE_IO_LINK as u32, "LINK"),
+    (uapi::IOSQE_IO_HARDLINK as u32, "HARDLINK"),
+    (uapi::IOSQE_IO_DRAIN as u32, "DRAIN"),
+    (uapi::IOSQE_CQE_SKIP_SUCCESS as u32, "SKIP"),
+    (uapi::IOSQE_ASYNC as u32, "ASYNC"),
+];
+
+impl fmt::Display for Sqe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>4}: ", self.user_data)?;
+        match self.what {
+            What::Nop(0) => write!(f, "NOP")?,
+            What::Nop(res) => write!(f, "NOP answering {res}")?,
+            What::Read { file, off, len } => {
+                write!(f, "READ {file:?} {len} at {}", off as i64)?;
+            }
+            What::Readv { file, off, len } => {
+                write!(f, "READV {file:?} twice {len} at {}", off as i64)?;
+            }
+            What::Write { file } => write!(f, "WRITE {file:?}")?,
+            What::Poll { file } => write!(f, "POLL_ADD {file:?}")?,
+            What::PollRemove { target } => write!(f, "POLL_REMOVE {target}")?,
+            What::Timeout { time, count, flags } => {
+                write!(f, "TIMEOUT {time:?} count {count}")?;
+                bits(f, flags, &TIMEOUT_FLAGS)?;
+            }
+            What::LinkTimeout { time, flags } => {
+                write!(f, "LINK_TIMEOUT {time:?}")?;
+                bits(f, flags, &TIMEOUT_FLAGS)?;
+            }
+            What::TimeoutRemove { target, time, flags } => {
+                write!(f, "TIMEOUT_REMOVE {target}")?;
+                if self.what.time().is_some() {
+                    write!(f, " to {time:?}")?;
+                }
+                bits(f, flags, &TIMEOUT_FLAGS)?;
+            }
+            What::Cancel { target, file, op, flags } => {
+                write!(f, "ASYNC_CANCEL {target}")?;
+                bits(f, flags, &CANCEL_FLAGS)?;
+                if flags & IORING_ASYNC_CANCEL_FD != 0 {
+                    write!(f, " file {file:?}")?;
+                }
+                if flags & IORING_ASYNC_CANCEL_OP != 0 {
+                    write!(f, " op {}", uapi::opcode_name(op).unwrap_or("?"))?;
+                }
+            }
+        }
+        bits(f, self.flags.into(), &SQE_FLAGS)?;
+        match self.spoil {
+            Some(spoil) => write!(f, " (bad {spoil:?})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = if self.submit_all { ", SUBMIT_ALL" } else { "" };
+        writeln!(f, "ring: {}{all}", self.mode.name())?;
+        for (i, round) in self.rounds.iter().enumerate() {
+            writeln!(f, "round {i}")?;
+            for act in &round.pipes {
+                writeln!(f, "        {act:?}")?;
+            }
+            for sqe in &round.sqes {
+                writeln!(f, "  {sqe}")?;
+            }
+            if round.leave != 0 {
+                writeln!(f, "        without the last {}", round.leave)?;
+            }
+        }
+        Ok(())
+    }
+}

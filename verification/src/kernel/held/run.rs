@@ -1,0 +1,226 @@
+//! Runs a program: the kernel first, which shows how many completions each
+//! round gives, then Annulus until it has as many.
+
+use std::io;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use annulus::uapi::{
+    self, IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ENTER_GETEVENTS,
+    IORING_ENTER_SQ_WAKEUP, IORING_SQ_NEED_WAKEUP,
+};
+
+use super::super::program::{Mode, Setup};
+use super::super::target::{Cqe, Target};
+use super::program::{Act, File, Program, Round, Sqe, What};
+use super::world::{Arena, World};
+
+/// SQ entries.
+const ENTRIES: u32 = 128;
+/// The user data of what ends a program.
+const LAST: u64 = 1;
+/// And of the proof that nothing is in flight.
+const NOTHING_LEFT: u64 = 2;
+/// How often everything is cancelled in the end: a chain may begin anew.
+const CANCELS: usize = 16;
+/// As long as nothing comes a round goes on for, by what is in it.
+const PIPES: Duration = Duration::from_micros(500);
+const WORKERS: Duration = Duration::from_millis(8);
+const POLLED: Duration = Duration::from_millis(5);
+const TIMES: Duration = Duration::from_micros(2500);
+
+/// What a round did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What the call that submitted said (0 with a polling thread).
+    pub answer: i32,
+    /// Its completions.
+    pub cqes: Vec<Cqe>,
+    /// Whether they must be in this order.
+    pub ordered: bool,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The program's rounds, then those that end it.
+    pub rounds: Vec<Seen>,
+    /// Whose writes were done.
+    pub written: Vec<u64>,
+}
+
+struct Run<'a, T> {
+    ring: T,
+    world: World<'a>,
+    mode: Mode,
+    /// How long a round goes on though nothing comes.
+    quiet: Duration,
+    slowly: u32,
+    /// Completions of each round, and how long to wait for them.
+    told: Option<(&'a Trace, Duration)>,
+    trace: Trace,
+}
+
+/// Runs `program`; as long as `told` has it, if there is such a trace. What
+/// takes time gets `slowly` times as much.
+///
+/// # Errors
+/// Of the machine.
+pub fn run<T: Target>(
+    program: &Program,
+    slowly: u32,
+    told: Option<(&Trace, Duration)>,
+    dir: &Path,
+    arena: &mut Arena,
+) -> io::Result<Trace> {
+    let world = World::new(dir, arena)?;
+    let setup = Setup {
+        mode: program.mode,
+        entries: ENTRIES,
+        cq_entries: None,
+        array: true,
+        submit_all: program.submit_all,
+        clamp: false,
+        pool: None,
+        uapi_layout: false,
+    };
+    let ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
+    let mode = program.mode;
+    let mut run =
+        Run { ring, world, mode, quiet: Duration::ZERO, slowly, told, trace: Trace::default() };
+    if mode == Mode::SqPoll {
+        run.quiet = POLLED;
+    }
+    for round in &program.rounds {
+        run.round(round)?;
+    }
+    run.end()?;
+    Ok(run.trace)
+}
+
+impl<T: Target> Run<'_, T> {
+    fn round(&mut self, round: &Round) -> io::Result<()> {
+        // What waits may end by time, or by a worker, in any later round.
+        for (is, least) in
+            [(round.has_times(), TIMES), (round.has_workers(), WORKERS), (round.has_pipes(), PIPES)]
+        {
+            if is {
+                self.quiet = self.quiet.max(least);
+            }
+        }
+        for &act in &round.pipes {
+            self.world.act(act)?;
+            // What waited has to be gone on with before it is looked for.
+            self.settle(Seen::default(), None)?;
+        }
+        let raw: Vec<_> = round.sqes.iter().map(|sqe| self.world.raw(sqe)).collect();
+        // SAFETY: the arena lasts as long as the process.
+        if !unsafe { self.ring.push_all(&raw) } {
+            return Err(io::Error::other("more SQEs than the ring has room for"));
+        }
+        let seen = Seen { ordered: self.quiet.is_zero(), ..Seen::default() };
+        self.settle(seen, Some(round.leave))
+    }
+
+    /// Submits all but `leave` SQEs, and gathers what comes.
+    fn settle(&mut self, mut seen: Seen, leave: Option<u32>) -> io::Result<()> {
+        let at = self.trace.rounds.len();
+        if let Some(leave) = leave {
+            seen.answer = self.submit(leave)?;
+        }
+        let told = self.told.map(|(trace, patience)| {
+            (trace.rounds.get(at).map_or(0, |seen| seen.cqes.len()), patience)
+        });
+        let start = Instant::now();
+        loop {
+            let had = seen.cqes.len();
+            self.ring.reap(usize::MAX, &mut seen.cqes);
+            let some = seen.cqes.len() > had;
+            let left = told.and_then(|(want, patience)| {
+                (seen.cqes.len() < want).then(|| patience.saturating_sub(start.elapsed()))
+            });
+            let wait = left.unwrap_or(Duration::ZERO).max(self.quiet * self.slowly);
+            let wait = Some(wait.as_nanos() as u64).filter(|&ns| ns != 0);
+            let answer = self.ring.enter(0, wait.is_some().into(), IORING_ENTER_GETEVENTS, wait);
+            if answer < 0 && answer != -libc::ETIME {
+                return Err(io::Error::from_raw_os_error(-answer));
+            }
+            if self.ring.ready() == 0 && !some {
+                break;
+            }
+        }
+        if self.ring.pending() == 0 {
+            self.world.scribble();
+        }
+        self.trace.rounds.push(seen);
+        Ok(())
+    }
+
+    fn submit(&mut self, leave: u32) -> io::Result<i32> {
+        let pending = self.ring.pending();
+        if self.mode != Mode::SqPoll {
+            return Ok(self.ring.enter(pending.saturating_sub(leave), 0, 0, None));
+        }
+        let start = Instant::now();
+        while self.ring.pending() != 0 {
+            if self.ring.sq_flags() & IORING_SQ_NEED_WAKEUP != 0 {
+                self.ring.enter(pending, 0, IORING_ENTER_SQ_WAKEUP, None);
+            }
+            if start.elapsed() > Duration::from_secs(5) {
+                return Err(io::Error::other(format!(
+                    "the SQ does not empty: {}",
+                    self.ring.dump()
+                )));
+            }
+            sleep(Duration::from_micros(50));
+        }
+        Ok(0)
+    }
+
+    /// Ends everything that can be ended.
+    fn end(&mut self) -> io::Result<()> {
+        // Batches may end at SQEs that fail.
+        for _ in 0..self.ring.pending() {
+            self.settle(Seen::default(), Some(0))?;
+        }
+        self.quiet = self.quiet.max(PIPES);
+        for pipe in 0..2 {
+            // Whatever was in it.
+            self.world.act(Act::Empty(pipe))?;
+            self.world.act(Act::Feed(pipe))?;
+            self.settle(Seen::default(), None)?;
+        }
+        let flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
+        let what = What::Cancel { target: 0, file: File::None, op: uapi::IORING_OP_NOP, flags };
+        for _ in 0..CANCELS {
+            let at = self.trace.rounds.len();
+            let sqe = Sqe { what, flags: 0, user_data: LAST, spoil: None };
+            self.round(&Round { sqes: vec![sqe], ..Round::default() })?;
+            let last = |seen: &Seen| {
+                let own = seen.cqes.iter().find(|cqe| cqe.user_data == LAST);
+                own.map(|cqe| cqe.res)
+            };
+            let said = match self.told {
+                Some((told, _)) => told.rounds.get(at).and_then(last),
+                None => last(&self.trace.rounds[at]),
+            };
+            match said {
+                Some(0) => {
+                    // Comes when everything else has ended, and not before.
+                    let what = What::Nop(0);
+                    let flags = uapi::IOSQE_IO_DRAIN;
+                    let sqe = Sqe { what, flags, user_data: NOTHING_LEFT, spoil: None };
+                    self.quiet = self.quiet.max(WORKERS);
+                    self.round(&Round { sqes: vec![sqe], ..Round::default() })?;
+                    break;
+                }
+                Some(_) => {}
+                // Something drains that nothing ends.
+                None => break,
+            }
+        }
+        self.trace.written = self.world.written()?;
+        Ok(())
+    }
+}

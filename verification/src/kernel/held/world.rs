@@ -1,0 +1,245 @@
+//! What a program needs besides a ring: a file, three pipes, and memory.
+
+use std::ffi::c_int;
+use std::fs::File as Regular;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use annulus::uapi::{self, IORING_ASYNC_CANCEL_OP, IORING_TIMEOUT_ABS, IORING_TIMEOUT_UPDATE_MASK};
+
+use super::super::target::RawSqe;
+use super::program::{Act, File, Spoil, Sqe, Time, What};
+
+/// Bytes of the file that is read.
+const SOURCE: usize = 1024;
+/// What a pipe gets.
+const FILL: usize = 4000;
+/// The most SQEs of a program.
+const MOST: usize = 256;
+/// Bytes of memory for the data of an SQE.
+const DATA: usize = 64;
+/// EPOLLIN; the halves of the field are those of a little-endian word.
+const EVENTS: u32 = uapi::EPOLLIN.rotate_left(if cfg!(target_endian = "big") { 16 } else { 0 });
+/// A number that no file has.
+const NONE: i32 = 100_000;
+
+/// Memory that SQEs point to. One for all programs of a process: a ring that
+/// goes away with something in flight cannot be asked when that has ended.
+pub struct Arena {
+    /// A time and two buffers an SQE.
+    points: Box<[Points]>,
+    data: Box<[u8]>,
+    used: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Points {
+    time: [i64; 2],
+    buffers: [[u64; 2]; 2],
+}
+
+const BAD: Points = Points { time: [-1; 2], buffers: [[u64::MAX; 2]; 2] };
+
+impl Arena {
+    /// Memory for one program after the other.
+    pub fn new() -> Self {
+        let data = vec![0; MOST * DATA].into();
+        Self { points: vec![BAD; MOST].into(), data, used: 0 }
+    }
+}
+
+/// The surroundings of one run.
+pub struct World<'a> {
+    arena: &'a mut Arena,
+    source: Regular,
+    sink: (io::PipeReader, io::PipeWriter),
+    pipes: [(io::PipeReader, io::PipeWriter); 2],
+}
+
+impl<'a> World<'a> {
+    /// New files and pipes.
+    ///
+    /// # Errors
+    /// Of the file system, or too few descriptors.
+    pub fn new(dir: &Path, arena: &'a mut Arena) -> io::Result<Self> {
+        arena.used = 0;
+        let mut source = tempfile::tempfile_in(dir)?;
+        source.write_all(&[7; SOURCE])?;
+        // Read once, so that no read has anything to note in the file.
+        source.rewind()?;
+        source.read_exact(&mut [0; SOURCE])?;
+        let pipes = [io::pipe()?, io::pipe()?];
+        Ok(Self { arena, source, sink: io::pipe()?, pipes })
+    }
+
+    /// Feeds or empties a pipe.
+    ///
+    /// # Errors
+    /// Of the pipe.
+    pub fn act(&mut self, act: Act) -> io::Result<()> {
+        match act {
+            Act::Feed(pipe) => self.pipes[usize::from(pipe)].1.write_all(&[9; FILL]),
+            Act::Empty(pipe) => {
+                let reader = &mut self.pipes[usize::from(pipe)].0;
+                let len = waiting(reader)?;
+                reader.read_exact(&mut vec![0; len])
+            }
+        }
+    }
+
+    fn fd(&self, file: File) -> i32 {
+        match file {
+            File::Source => self.source.as_raw_fd(),
+            File::Sink => self.sink.1.as_raw_fd(),
+            File::Pipe(pipe) => self.pipes[usize::from(pipe)].0.as_raw_fd(),
+            File::None => NONE,
+        }
+    }
+
+    /// Where a time is, from now on.
+    fn time(points: &mut Points, time: Time, absolute: bool) -> u64 {
+        let now = || {
+            // SAFETY: plain numbers.
+            let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+            // SAFETY: room for a time. The clock is always there.
+            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+            Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+        };
+        let span = |span: Duration| {
+            let span = if absolute { now() + span } else { span };
+            [span.as_secs() as i64, span.subsec_nanos().into()]
+        };
+        points.time = match time {
+            Time::Hour => span(Duration::from_secs(3600)),
+            Time::Soon => span(Duration::from_millis(1)),
+            Time::Now => [0, i64::from(absolute)],
+            Time::Negative => [-1, 0],
+            Time::NegativeNanos => [0, -1],
+            Time::ManyNanos => [3600 + now().as_secs() as i64, 1_500_000_000],
+            Time::Nowhere => return 0,
+        };
+        (&raw const points.time) as u64
+    }
+
+    /// The entry as bytes, with every name replaced.
+    pub fn raw(&mut self, sqe: &Sqe) -> RawSqe {
+        let at = self.arena.used;
+        self.arena.used += 1;
+        let points = &mut self.arena.points[at];
+        let data = (&raw mut self.arena.data[at * DATA]) as u64;
+        let mut raw = RawSqe {
+            opcode: sqe.what.opcode(),
+            flags: sqe.flags,
+            ioprio: 0,
+            fd: -1,
+            off: 0,
+            addr: 0,
+            len: 0,
+            op_flags: 0,
+            user_data: sqe.user_data,
+            buf_index: 0,
+            personality: 0,
+            splice_fd_in: 0,
+            addr3: 0,
+            pad2: 0,
+        };
+        match sqe.what {
+            What::Nop(0) => {}
+            What::Nop(res) => {
+                (raw.op_flags, raw.len) = (uapi::IORING_NOP_INJECT_RESULT, res as u32);
+            }
+            What::Read { off, len, .. } => (raw.off, raw.addr, raw.len) = (off, data, len),
+            What::Readv { off, len, .. } => {
+                let half = DATA as u64 / 2;
+                points.buffers = [[data, len.into()], [data + half, len.into()]];
+                (raw.off, raw.addr, raw.len) = (off, (&raw const points.buffers) as u64, 2);
+            }
+            What::Write { .. } => {
+                self.arena.data[at * DATA..][..8].copy_from_slice(&sqe.user_data.to_ne_bytes());
+                (raw.off, raw.addr, raw.len) = (u64::MAX, data, 8);
+            }
+            What::Poll { .. } => raw.op_flags = EVENTS,
+            What::PollRemove { target } => raw.addr = target,
+            What::Timeout { time, count, flags } => {
+                raw.addr = Self::time(points, time, flags & IORING_TIMEOUT_ABS != 0);
+                (raw.len, raw.off, raw.op_flags) = (1, count.into(), flags);
+            }
+            What::LinkTimeout { time, flags } => {
+                raw.addr = Self::time(points, time, flags & IORING_TIMEOUT_ABS != 0);
+                (raw.len, raw.op_flags) = (1, flags);
+            }
+            What::TimeoutRemove { target, time, flags } => {
+                (raw.addr, raw.op_flags) = (target, flags);
+                if flags & IORING_TIMEOUT_UPDATE_MASK != 0 {
+                    raw.off = Self::time(points, time, flags & IORING_TIMEOUT_ABS != 0);
+                }
+            }
+            What::Cancel { target, op, flags, .. } => {
+                (raw.addr, raw.op_flags) = (target, flags);
+                if flags & IORING_ASYNC_CANCEL_OP != 0 {
+                    raw.len = op.into();
+                }
+            }
+        }
+        match sqe.what {
+            What::Read { file, .. }
+            | What::Readv { file, .. }
+            | What::Write { file, .. }
+            | What::Poll { file }
+            | What::Cancel { file, .. } => raw.fd = self.fd(file),
+            _ => {}
+        }
+        match sqe.spoil {
+            None => {}
+            Some(Spoil::Ioprio) => raw.ioprio = 1,
+            Some(Spoil::Personality) => raw.personality = 77,
+            Some(Spoil::SpliceFd) => raw.splice_fd_in = 1,
+            Some(Spoil::BufIndex) => raw.buf_index = 1,
+            // Stays in the SQE's own memory, or is more than may be.
+            Some(Spoil::Len) => match sqe.what {
+                What::Read { .. } => raw.len ^= 0x20,
+                // Whole words.
+                What::Write { .. } => raw.len ^= 0x18,
+                _ => raw.len ^= 0x1000,
+            },
+            Some(Spoil::Off) => raw.off ^= 1 << 40,
+            Some(Spoil::OpFlags) => raw.op_flags |= 1 << 30,
+            Some(Spoil::SqeFlag) => raw.flags |= 1 << 7,
+            Some(Spoil::Opcode) => raw.opcode = 0xee,
+        }
+        raw
+    }
+
+    /// Spoils what SQEs that have been taken pointed to: the times and the
+    /// arrays of buffers.
+    pub fn scribble(&mut self) {
+        self.arena.points[..self.arena.used].fill(BAD);
+    }
+
+    /// The user data of all that has written, sorted.
+    ///
+    /// # Errors
+    /// Of the pipe.
+    pub fn written(&self) -> io::Result<Vec<u64>> {
+        let mut reader = &self.sink.0;
+        let mut content = vec![0; waiting(reader)?];
+        reader.read_exact(&mut content)?;
+        let words = content
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+        let mut all: Vec<u64> = words.collect();
+        all.sort_unstable();
+        Ok(all)
+    }
+}
+
+/// Bytes in a pipe.
+fn waiting(reader: &io::PipeReader) -> io::Result<usize> {
+    let mut waiting: c_int = 0;
+    // SAFETY: room for one int.
+    let r = unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+    if r == 0 { Ok(waiting as usize) } else { Err(io::Error::last_os_error()) }
+}
