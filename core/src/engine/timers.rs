@@ -263,6 +263,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let Some(found) = self.timeout(guards, |user_data, _| user_data == sqe.addr) else {
             return Errno::ENOENT.to_result();
         };
+        let absolute = update && sqe.op_flags & uapi::IORING_TIMEOUT_ABS != 0;
+        let wall = self.holding.held[found as usize].sqe.op_flags & uapi::IORING_TIMEOUT_REALTIME;
+        if absolute && wall != 0 {
+            // A point in time of the wall clock, which is not built.
+            return Errno::EINVAL.to_result();
+        }
         self.disarm(found);
         if update {
             // It has no count any more.

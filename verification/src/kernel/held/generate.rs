@@ -23,6 +23,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         full: [false; 2],
         times: rng.chance(45),
         counts: rng.chance(60),
+        wall: rng.chance(30),
         workers: rng.chance(20),
         drains: if rng.chance(25) { 12 } else { 0 },
         skips: 0,
@@ -44,6 +45,8 @@ struct Draw {
     full: [bool; 2],
     /// Times that come to their end.
     times: bool,
+    /// The wall clock; no update gives a point in time then.
+    wall: bool,
     /// Timeouts that count. One that ends while a batch is taken is counted out
     /// before it was counted in, so in Linux others would end too early.
     counts: bool,
@@ -77,9 +80,17 @@ impl Draw {
             let before = sqes.last().filter(|sqe| sqe.flags & LINKED != 0);
             let in_chain = before.is_some();
             let guardable = before.is_some_and(|sqe| !matches!(sqe.what, What::LinkTimeout { .. }));
-            let mut what = self.what(guardable, workers);
+            let waits = before.is_some_and(|sqe| sqe.what.touches_pipes());
+            let guards = if waits { 40 } else { u32::from(guardable) * 13 };
+            let mut what = self.what(guards + 1, workers);
             if self.drains != 0 && in_chain && what.waits_in_worker() {
                 what = What::Nop(0);
+            }
+            if let What::LinkTimeout { time, .. } = &mut what
+                && before.is_some_and(|sqe| sqe.what.time().is_some_and(Time::ends))
+            {
+                // Which of the two is first is open.
+                *time = Time::Hour;
             }
             if what.time().is_some_and(Time::ends) {
                 if short == 0 {
@@ -134,8 +145,7 @@ impl Draw {
         }
     }
 
-    fn what(&mut self, guardable: bool, workers: bool) -> What {
-        let guards = if guardable { 14 } else { 1 };
+    fn what(&mut self, guards: u32, workers: bool) -> What {
         let lookers = if workers { 0 } else { 1 };
         let weights =
             [20, 6, 10, 4, 6, 12, 8, 12, guards, 7 * lookers, 7 * lookers, 2 * lookers, 2];
@@ -159,7 +169,7 @@ impl Draw {
             7 => self.timeout(workers),
             8 => {
                 let flags = self.flags(&[(uapi::IORING_TIMEOUT_ABS, 15)]);
-                What::LinkTimeout { time: self.time(), flags }
+                What::LinkTimeout { time: self.short_time(), flags }
             }
             9 => self.timeout_remove(),
             10 => self.cancel(),
@@ -203,6 +213,11 @@ impl Draw {
         }
     }
 
+    /// A time that matters to somebody else.
+    fn short_time(&mut self) -> Time {
+        if self.times && self.rng.chance(50) { Time::Soon } else { self.time() }
+    }
+
     fn timeout(&mut self, workers: bool) -> What {
         let time = self.time();
         let mut flags = self.flags(&[(uapi::IORING_TIMEOUT_ETIME_SUCCESS, 15)]);
@@ -218,7 +233,7 @@ impl Draw {
         }
         if self.rng.chance(12) {
             flags |= uapi::IORING_TIMEOUT_ABS;
-        } else if self.rng.chance(6) {
+        } else if self.wall && self.rng.chance(20) {
             flags |= uapi::IORING_TIMEOUT_REALTIME;
         }
         What::Timeout { time, count, flags }
@@ -227,14 +242,14 @@ impl Draw {
     fn timeout_remove(&mut self) -> What {
         let guard = |what: &What| matches!(what, What::LinkTimeout { .. });
         let plain = |what: &What| matches!(what, What::Timeout { .. });
-        let time = self.time();
+        let time = self.short_time();
         let (target, flags) = match self.rng.weighted(&[40, 35, 20, 5]) {
             0 => (self.target(plain), 0),
             1 => (self.target(plain), uapi::IORING_TIMEOUT_UPDATE),
             2 => (self.target(guard), uapi::IORING_LINK_TIMEOUT_UPDATE),
             _ => (self.target(|_| true), uapi::IORING_TIMEOUT_UPDATE_MASK),
         };
-        let flags = match flags != 0 && self.rng.chance(15) {
+        let flags = match flags != 0 && !self.wall && self.rng.chance(15) {
             true => flags | uapi::IORING_TIMEOUT_ABS,
             false => flags,
         };

@@ -16,10 +16,14 @@ fn simpler(program: &Program) -> Vec<Program> {
         }
     };
     for (i, round) in program.rounds.iter().enumerate() {
-        with(&|p| drop(p.rounds.remove(i)));
+        with(&|p| {
+            p.rounds.remove(i);
+        });
         let Round { sqes, pipes, .. } = round;
         for n in (0..sqes.len()).rev() {
-            with(&|p| drop(p.rounds[i].sqes.remove(n)));
+            with(&|p| {
+                p.rounds[i].sqes.remove(n);
+            });
         }
         if !pipes.is_empty() {
             with(&|p| p.rounds[i].pipes.clear());
