@@ -263,8 +263,6 @@ faults! {
     FilesUpdateOffByOne: Engine,
     /// FILES_UPDATE does not say which places it has chosen.
     FilesUpdateSilent: Engine,
-    /// A place for an opened file is looked for from the first on.
-    EmptyPlaceFromStart: Engine,
     /// A file that is opened into a place is opened beside it.
     DirectOpenBeside: Engine,
     /// CLOSE of a registered file leaves it.

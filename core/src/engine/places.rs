@@ -119,10 +119,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// older one goes. If that fails, the file is closed.
     fn install(&mut self, file_index: u32, file: B::File) -> Result<u32, Errno> {
         let place = match file_index {
-            IORING_FILE_INDEX_ALLOC if fault::on(Fault::EmptyPlaceFromStart) => {
-                self.files.rewind();
-                self.files.empty().ok_or(Errno::ENFILE)
-            }
             IORING_FILE_INDEX_ALLOC => self.files.empty().ok_or(Errno::ENFILE),
             _ if !self.files.registered() => Err(Errno::ENXIO),
             _ => {

@@ -110,6 +110,16 @@ pub fn memory_ok(sqe: &Sqe) -> bool {
     }
 }
 
+/// Whether not a byte of the memory is there.
+pub fn memory_all_bad(sqe: &Sqe) -> bool {
+    let bad = |at: &Mem| !matches!(at, Mem::Arena(_));
+    match &sqe.data {
+        Data::Flat(at) => !op::vectored(sqe.op) && bad(at),
+        Data::Vector(list) => list.iter().take(sqe.len as usize).all(|(at, _)| bad(at)),
+        Data::Path(_) | Data::Fds { .. } => false,
+    }
+}
+
 /// Whether a registration takes this buffer.
 pub fn buffer_ok(buf: &Buf) -> bool {
     *buf == Buf::EMPTY

@@ -88,6 +88,9 @@ impl Model {
             return Ok(true);
         }
         let avail = self.pipes[p].avail;
+        if !check::memory_ok(sqe) && !check::memory_all_bad(sqe) {
+            return Err(Race("a part of a buffer is bad, and what of it a pipe fills"));
+        }
         if self.pipes[p].writer.is_some() || (p == 2 && avail > want) {
             return Err(Race("reading a one-page pipe in part"));
         }
