@@ -594,8 +594,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     #[inline(never)]
     pub(super) fn settle(&mut self) -> bool {
         let mut any = self.expire();
-        // What has been cancelled comes home before what follows is started.
-        while self.collect() | self.run_queued() | self.count_out() | self.release_deferred() {
+        // What has been cancelled comes home before what follows is started, and
+        // what has come home is counted.
+        while self.collect() | self.count_out() | self.run_queued() | self.release_deferred() {
             any = true;
         }
         self.engaged = self.holding.engaged();

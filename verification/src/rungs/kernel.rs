@@ -9,7 +9,7 @@ use super::{Found, Step, Wishes, fault_programs, programs, target_dir};
 /// Programs in CI, and with `--deep`.
 const PROGRAMS: (u64, u64) = (12_000, 200_000);
 /// Programs of the second family in CI, and with `--deep`.
-const HELD: (u64, u64) = (3_000, 40_000);
+const HELD: (u64, u64) = (1_000, 40_000);
 /// How many of them at once: they wait more than they work.
 const HELD_JOBS: u64 = 8;
 /// Programs that the kernel runs twice.

@@ -27,6 +27,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         workers: rng.chance(20),
         drains: if rng.chance(25) { 12 } else { 0 },
         skips: 0,
+        timed: rng.chance(50),
         rng,
     };
     // Whoever has skipped a CQE may not drain any more.
@@ -56,6 +57,9 @@ struct Draw {
     drains: u64,
     /// Skipped CQEs, of a hundred.
     skips: u64,
+    /// Timeouts may be guarded, and no update has a time that ends: which of a
+    /// guard and a timeout that end together is first is open.
+    timed: bool,
 }
 
 impl Draw {
@@ -79,10 +83,17 @@ impl Draw {
         for n in 0..count {
             let before = sqes.last().filter(|sqe| sqe.flags & LINKED != 0);
             let in_chain = before.is_some();
-            let guardable = before.is_some_and(|sqe| !matches!(sqe.what, What::LinkTimeout { .. }));
+            let guardable = before.is_some_and(|sqe| match sqe.what {
+                What::LinkTimeout { .. } => false,
+                What::Timeout { .. } => self.timed,
+                _ => true,
+            });
             let waits = before.is_some_and(|sqe| sqe.what.touches_pipes());
             let guards = if waits { 40 } else { u32::from(guardable) * 13 };
-            let mut what = self.what(guards + 1, workers);
+            let timeout = before.is_some_and(|sqe| matches!(sqe.what, What::Timeout { .. }));
+            // Also where there is nothing to guard; a timeout only if it may be.
+            let stray = u32::from(self.timed || !timeout);
+            let mut what = self.what(guards + stray, workers);
             if self.drains != 0 && in_chain && what.waits_in_worker() {
                 what = What::Nop(0);
             }
@@ -138,7 +149,7 @@ impl Draw {
         let open = sqes.iter().rev().take_while(|sqe| linked(sqe)).count();
         let head = sqes.len() - open;
         let unfit = |sqe: &Sqe| !workers || sqe.what.touches_pipes();
-        if sqes.get(head).is_some_and(unfit)
+        if sqes[head..].iter().any(unfit)
             && let Some(last) = sqes.last_mut()
         {
             last.flags &= !LINKED;
@@ -242,7 +253,7 @@ impl Draw {
     fn timeout_remove(&mut self) -> What {
         let guard = |what: &What| matches!(what, What::LinkTimeout { .. });
         let plain = |what: &What| matches!(what, What::Timeout { .. });
-        let time = self.short_time();
+        let time = if self.timed { Time::Hour } else { self.short_time() };
         let (target, flags) = match self.rng.weighted(&[40, 35, 20, 5]) {
             0 => (self.target(plain), 0),
             1 => (self.target(plain), uapi::IORING_TIMEOUT_UPDATE),
