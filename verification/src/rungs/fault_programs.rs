@@ -67,7 +67,7 @@ fn start(fault: Option<Fault>, count: u64) -> Result<std::process::Child, String
     let count = count.to_string();
     let mut cmd = Cmd::new(exe(), &["programs", "--no-shrink", "--seed", "5", "--count", &count]);
     if fault.is_some_and(|fault| fault.kind() == Kind::Held) {
-        cmd = cmd.args(["--held"]);
+        cmd = cmd.args(["--held", "--mode", "inline"]);
     }
     if let Some(fault) = fault {
         cmd = cmd.args(["--fault", fault.name(), "--patience", "1"]);
