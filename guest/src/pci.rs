@@ -128,7 +128,10 @@ impl Function {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let device = Path::new("/dev").join(&name);
                 let said = fs::read_to_string(entry.path().join("nsid"));
-                if said.is_ok_and(|said| said.trim() == nsid.to_string()) && device.exists() {
+                let ours = said.is_ok_and(|said| said.trim() == nsid.to_string());
+                // The node is there a moment before the disk behind it can be
+                // opened (ENXIO till then).
+                if ours && fs::File::open(&device).is_ok() {
                     return Some(device);
                 }
             }
