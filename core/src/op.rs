@@ -2,6 +2,9 @@
 
 use crate::uapi::{self, IORING_OP_LAST};
 
+/// The most bytes of one read or write, as in Linux (`MAX_RW_COUNT`).
+pub(crate) const MAX_RW: u32 = 0x7fff_f000;
+
 /// How a request is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

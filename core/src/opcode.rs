@@ -18,6 +18,27 @@
 use crate::types::{Fd, FsyncFlags, Iovec, RwFlags, UseFd};
 use crate::uapi;
 
+/// Defines a builder's type, with its opcode and `build`.
+macro_rules! builder {
+    ($(#[$doc:meta])* $name:ident = $code:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        #[must_use = "a builder does nothing until its entry is pushed to a ring"]
+        pub struct $name(Entry);
+
+        impl $name {
+            /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
+            pub const CODE: u8 = uapi::$code;
+
+            /// The entry.
+            #[inline]
+            pub fn build(self) -> Entry {
+                self.0
+            }
+        }
+    };
+}
+
 mod buffers;
 mod files;
 mod held;
@@ -38,26 +59,17 @@ fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }
 
-/// Does nothing, and completes with 0: for tests, for measuring, or to wake whoever waits for completions.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct Nop(Entry);
+builder! {
+    /// Does nothing, and completes with 0: for tests, for measuring, or to wake whoever waits for completions.
+    Nop = IORING_OP_NOP
+}
 
 impl Nop {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_NOP;
-
     /// Nothing is needed.
     #[inline]
     #[allow(clippy::new_without_default, reason = "a default operation would say nothing")]
     pub fn new() -> Nop {
         Nop(Entry { opcode: Nop::CODE, ..Entry::default() }.file(Fd(-1)))
-    }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
     }
 }
 
@@ -70,15 +82,12 @@ macro_rules! read_write {
         $(#[$new_doc:meta])*
         new($pointer:ident: $pointee:ty $(, $buf_index:ident)?)
     ) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy)]
-        #[must_use = "a builder does nothing until its entry is pushed to a ring"]
-        pub struct $name(Entry);
+        builder! {
+            $(#[$doc])*
+            $name = $code
+        }
 
         impl $name {
-            /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-            pub const CODE: u8 = uapi::$code;
-
             $(#[$new_doc])*
             #[inline]
             pub fn new(fd: impl UseFd, $pointer: $pointee, len: u32 $(, $buf_index: u16)?) -> $name {
@@ -114,12 +123,6 @@ macro_rules! read_write {
             pub const fn rw_flags(mut self, rw_flags: RwFlags) -> $name {
                 self.0.op_flags = rw_flags as u32;
                 self
-            }
-
-            /// The entry.
-            #[inline]
-            pub fn build(self) -> Entry {
-                self.0
             }
         }
     };
@@ -167,18 +170,15 @@ read_write! {
     new(buf: *const u8, buf_index)
 }
 
-/// Makes written data durable, as `fsync(2)`; of the whole file unless a range is set.
-///
-/// It covers what has completed when it starts, not what is still in flight: to cover a write, submit after the write's
-/// completion.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct Fsync(Entry);
+builder! {
+    /// Makes written data durable, as `fsync(2)`; of the whole file unless a range is set.
+    ///
+    /// It covers what has completed when it starts, not what is still in flight: to cover a write, submit after the write's
+    /// completion.
+    Fsync = IORING_OP_FSYNC
+}
 
 impl Fsync {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_FSYNC;
-
     /// Of this file.
     #[inline]
     pub fn new(fd: impl UseFd) -> Fsync {
@@ -204,12 +204,6 @@ impl Fsync {
     pub const fn flags(mut self, flags: FsyncFlags) -> Fsync {
         self.0.op_flags = flags.bits();
         self
-    }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
     }
 }
 

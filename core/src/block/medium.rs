@@ -4,10 +4,8 @@
 use super::vectors;
 use crate::errno::Errno;
 use crate::hal::{Request, Start};
+use crate::op::MAX_RW;
 use crate::uapi;
-
-/// The most bytes of one read or write (`MAX_RW_COUNT`).
-const MAX_RW: u64 = 0x7fff_f000;
 
 /// A block device as it is now.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +101,7 @@ impl Medium {
         if position > i64::MAX as u64 {
             return done(Errno::EINVAL);
         }
-        let bytes = bytes.min(MAX_RW);
+        let bytes = bytes.min(MAX_RW.into());
         if bytes == 0 || position >= self.bytes && !write {
             return Err(Start::Done(0));
         }

@@ -10,6 +10,7 @@ use super::Engine;
 use super::submit::Issue;
 use crate::errno::Errno;
 use crate::hal::{Backend, Host, Target};
+use crate::op::MAX_RW;
 use crate::provided::{MAX_RING, Picked};
 use crate::request::HELD;
 use crate::sqe::Sqe;
@@ -21,8 +22,6 @@ use crate::uapi::{
 
 /// Buffers that one group can tell apart.
 const IDS: u32 = 1 << 16;
-/// The kernel's bound for one buffer (`MAX_RW_COUNT`).
-const MAX_RW: u32 = 0x7fff_f000;
 
 /// The checks of a PROVIDE_BUFFERS that need nothing but the SQE.
 pub(super) fn check_provide(sqe: &Sqe) -> Result<(), Errno> {

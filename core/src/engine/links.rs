@@ -22,13 +22,10 @@ use crate::fault::{self, Fault};
 use crate::files::NONE;
 use crate::hal::{Backend, Host};
 use crate::held::{Heap, Held, Marks, Order, Step};
-use crate::op::{self, Kind};
-use crate::request::{Fifo, HELD};
+use crate::op::{self, Kind, MAX_RW};
+use crate::request::Fifo;
 use crate::sqe::{Flags, Sqe};
 use crate::uapi;
-
-/// The kernel's bound for the bytes of one read or write (`MAX_RW_COUNT`).
-const MAX_RW: u32 = 0x7fff_f000;
 
 /// `IOSQE_*` that hold a request, or its CQE, back.
 pub(super) const HOLDING: u8 = Flags::IO_LINK
@@ -61,7 +58,7 @@ pub(crate) struct Holding<'m> {
     /// Requests whose turn has come.
     pub queued: Fifo,
     /// Those that follow requests which have ended in the current batch.
-    later: Fifo,
+    pub later: Fifo,
     pub timers: Heap<'m>,
     pub counts: Heap<'m>,
     pub stamp: u32,
@@ -108,7 +105,7 @@ impl<'m> Holding<'m> {
     }
 
     /// Whether [`Engine::settle`] has anything to look at.
-    fn engaged(&self) -> bool {
+    pub fn engaged(&self) -> bool {
         self.slow()
             || !self.queued.is_empty()
             || !self.deferred.is_empty()
@@ -250,25 +247,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             _ if !op::supported(sqe.opcode, |opcode| self.backend.supports(opcode)) => {
                 Err(Errno::EINVAL)
             }
-            Kind::Openat | Kind::Statx => {
-                let at = index as usize;
-                // SAFETY: as above.
-                let kept = unsafe { self.backend.keep(at, sqe.opcode, sqe.addr, 0)? };
-                let held = &mut self.holding.held[at];
-                held.marks.insert(Marks::KEPT);
-                held.sqe.addr = kept.addr;
-                Ok(())
-            }
+            // SAFETY: as above.
+            Kind::Openat | Kind::Statx => unsafe { self.keep(index, 0) }.map(drop),
             // SAFETY: as above.
             _ if select => unsafe { self.prepare_select(index, sqe) },
             Kind::Vectored | Kind::ReadWrite => {
-                let at = index as usize;
                 // SAFETY: as above.
-                let kept = unsafe { self.backend.keep(at, sqe.opcode, sqe.addr, sqe.len)? };
-                let held = &mut self.holding.held[index as usize];
-                held.marks.insert(Marks::KEPT);
-                held.sqe.addr = kept.addr;
-                held.whole = Some(kept.bytes.min(MAX_RW));
+                let bytes = unsafe { self.keep(index, sqe.len)? };
+                self.holding.held[index as usize].whole = Some(bytes.min(MAX_RW));
                 Ok(())
             }
             Kind::Fixed => {
@@ -277,6 +263,21 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Has the backend keep what an entry points to ([`Backend::keep`]). Answers
+    /// the bytes.
+    ///
+    /// # Safety
+    /// As for [`Backend::keep`].
+    unsafe fn keep(&mut self, index: u32, len: u32) -> Result<u32, Errno> {
+        let held = &mut self.holding.held[index as usize];
+        // SAFETY: the caller's promise.
+        let kept =
+            unsafe { self.backend.keep(index as usize, held.sqe.opcode, held.sqe.addr, len)? };
+        held.marks.insert(Marks::KEPT);
+        held.sqe.addr = kept.addr;
+        Ok(kept.bytes)
     }
 
     /// Whether an entry gets as far as to drain. As in Linux, whoever has once
@@ -363,7 +364,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Lets the chains go that have nothing more to wait for. True if any went.
-    fn release_deferred(&mut self) -> bool {
+    pub(super) fn release_deferred(&mut self) -> bool {
         let (mut any, mut drain) = (false, false);
         while let Some(head) = self.holding.deferred.first() {
             drain |= self.holding.held[head as usize].marks.contains(Marks::DRAIN);
@@ -376,231 +377,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.queue(head, Step::Start);
             any = true;
         }
-        any
-    }
-
-    /// Puts a request where its turn comes.
-    pub(super) fn queue(&mut self, index: u32, step: Step) {
-        self.engaged = true;
-        self.holding.held[index as usize].step = step;
-        self.holding.queued.push(self.pool.outcomes, index);
-    }
-
-    /// Puts a request behind one that has ended: in a batch, after all that the
-    /// batch itself has brought about.
-    fn queue_next(&mut self, index: u32, step: Step) {
-        if !self.holding.in_batch {
-            return self.queue(index, step);
-        }
-        self.engaged = true;
-        self.holding.held[index as usize].step = step;
-        self.holding.later.push(self.pool.outcomes, index);
-    }
-
-    /// A batch is at its end: timeouts look at the clock, then count its CQEs,
-    /// and what follows its requests has its turn.
-    pub(super) fn end_batch(&mut self) {
-        self.holding.in_batch = false;
-        self.expire();
-        self.count_out();
-        while let Some(index) = self.holding.later.pop(self.pool.outcomes) {
-            self.holding.queued.push(self.pool.outcomes, index);
-        }
-    }
-
-    /// Has a request end with `res` when its turn comes.
-    pub(super) fn queue_end(&mut self, index: u32, res: i32) {
-        self.pool.outcomes[index as usize].res = res;
-        self.queue(index, Step::End);
-    }
-
-    /// Starts a held request. False for want of room.
-    fn launch(&mut self, index: u32) -> bool {
-        let held = &self.holding.held[index as usize];
-        let sqe = held.sqe;
-        let kind = op::kind(sqe.opcode);
-        match kind {
-            Kind::Nop => self.conclude(index, super::prepare::nop_result(&sqe)),
-            Kind::Timeout => self.arm(index),
-            Kind::TimeoutRemove => {
-                let res = self.remove_timeout(index);
-                self.conclude(index, res);
-            }
-            Kind::Cancel => {
-                let res = self.cancel(&sqe);
-                self.conclude(index, res);
-            }
-            _ => {
-                if let Err(errno) = self.select(index) {
-                    self.conclude(index, errno.to_result());
-                    return true;
-                }
-                let sqe = self.holding.held[index as usize].sqe;
-                self.pool.records[index as usize].what.set(HELD);
-                if let Issue::NoRoom = self.issue_prepared(index, kind, &sqe) {
-                    self.unselect(index);
-                    return false;
-                }
-            }
-        }
-        // What is still under way has its guard look after it.
-        if self.under_way(index) {
-            let guard = self.holding.held[index as usize].link;
-            if guard != NONE && self.guards(guard) {
-                self.arm_guard(guard, index);
-            }
-        }
-        true
-    }
-
-    fn under_way(&self, index: u32) -> bool {
-        self.shared.slots.peek(index as usize).0
-            || self.holding.held[index as usize].places[Order::Time as usize] != NONE
-    }
-
-    pub(super) fn guards(&self, index: u32) -> bool {
-        self.holding.held[index as usize].marks.contains(Marks::GUARD)
-    }
-
-    /// A held request that was under way has ended with `res`.
-    #[cold]
-    pub(super) fn conclude_late(&mut self, index: u32, opcode: u8, res: i32) {
-        if op::only_tells(opcode) && res != Errno::ECANCELED.to_result() {
-            self.holding.held[index as usize].marks.insert(Marks::ALWAYS_SUCCESS);
-        }
-        self.conclude(index, res);
-    }
-
-    /// A held request has ended with `res`: its CQE, and what follows it.
-    #[cold]
-    pub(super) fn conclude(&mut self, index: u32, res: i32) {
-        let at = index as usize;
-        self.starved &= fault::on(Fault::StarvedForEver);
-        if res == Errno::EBADF.to_result() {
-            self.unselect_unopened(index);
-        }
-        self.pool.records[at].what.clear(HELD);
-        let held = &mut self.holding.held[at];
-        let time = res == Errno::ETIME.to_result() && held.marks.contains(Marks::TIME_IS_SUCCESS);
-        let short = held.whole.is_some_and(|whole| res >= 0 && whole != res as u32)
-            && !fault::on(Fault::ShortKeepsChain);
-        let failed = (res < 0 && !time || short) && !held.marks.contains(Marks::ALWAYS_SUCCESS);
-        if failed {
-            held.fail();
-        }
-        let marks = held.marks;
-        let mut next = core::mem::replace(&mut held.link, NONE);
-        if marks.contains(Marks::KEPT) {
-            self.backend.forget(at);
-        }
-        if next != NONE && self.guards(next) {
-            let guard = next;
-            next = core::mem::replace(&mut self.holding.held[guard as usize].link, NONE);
-            self.holding.timers.remove(self.holding.held, guard);
-            self.pool.outcomes[guard as usize].res = Errno::ECANCELED.to_result();
-            if !fault::on(Fault::GuardNotDisarmed) {
-                self.queue_next(guard, Step::End);
-            }
-        }
-        let breaks = failed && !marks.contains(Marks::HARD) && !fault::on(Fault::FailureKeepsChain);
-        if next != NONE && breaks {
-            let quiet = marks.contains(Marks::SKIP_LINKS) && !fault::on(Fault::SkippedChainSpeaks);
-            self.quieten(next, quiet);
-            self.queue_next(next, Step::Fail);
-        } else if next != NONE {
-            self.queue_next(next, Step::Start);
-        }
-        if marks.contains(Marks::SKIP) && !failed {
-            self.pool.put(index);
-        } else {
-            let user_data = self.pool.records[at].user_data;
-            let flags = super::buffers::shown(self.holding.held[at].picked);
-            self.complete_now(index, Cqe { user_data, res, flags });
-        }
-    }
-
-    /// Whether the CQEs of a chain that is cancelled are posted.
-    fn quieten(&mut self, first: u32, quiet: bool) {
-        let mut index = first;
-        while index != NONE {
-            let held = &mut self.holding.held[index as usize];
-            held.marks.set(Marks::SKIP, quiet);
-            index = held.link;
-        }
-    }
-
-    /// Ends a chain without a start.
-    fn fail_chain(&mut self, first: u32) {
-        let mut index = first;
-        while index != NONE {
-            let at = index as usize;
-            let held = &mut self.holding.held[at];
-            let next = core::mem::replace(&mut held.link, NONE);
-            let res = match held.marks.contains(Marks::FAILED) {
-                true => self.pool.outcomes[at].res,
-                false => Errno::ECANCELED.to_result(),
-            };
-            let marks = held.marks;
-            self.pool.records[at].what.clear(HELD);
-            if marks.contains(Marks::KEPT) {
-                self.backend.forget(at);
-            }
-            if marks.contains(Marks::SKIP) {
-                self.pool.put(index);
-            } else {
-                let user_data = self.pool.records[at].user_data;
-                self.complete_now(index, Cqe { user_data, res, flags: 0 });
-            }
-            index = next;
-        }
-        self.starved = false;
-    }
-
-    /// Goes through what has its turn. True if there was anything.
-    fn run_queued(&mut self) -> bool {
-        let mut any = false;
-        let mut launched = false;
-        // A batch: timeouts that start in it do not count its CQEs.
-        self.holding.batch_began = self.cq.total();
-        self.holding.in_batch = true;
-        for _ in 0..self.holding.queued.len() {
-            let Some(index) = self.holding.queued.pop(self.pool.outcomes) else { break };
-            match self.holding.held[index as usize].step {
-                Step::Start if !self.down => {
-                    if !self.launch(index) {
-                        self.holding.queued.push_first(self.pool.outcomes, index);
-                        break;
-                    }
-                    launched = true;
-                }
-                Step::Start | Step::Fail => self.fail_chain(index),
-                Step::End => {
-                    let res = self.pool.outcomes[index as usize].res;
-                    self.conclude(index, res);
-                }
-            }
-            any = true;
-        }
-        self.end_batch();
-        if launched {
-            self.backend.kick();
-        }
-        any
-    }
-
-    /// Does everything that held requests wait for: turns, times, counts,
-    /// drains. True if there was anything.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn settle(&mut self) -> bool {
-        let mut any = self.expire();
-        // What has been cancelled comes home before what follows is started, and
-        // what has come home is counted.
-        while self.collect() | self.count_out() | self.run_queued() | self.release_deferred() {
-            any = true;
-        }
-        self.engaged = self.holding.engaged();
-        self.short = self.may_be_short();
         any
     }
 

@@ -19,6 +19,7 @@ mod remote;
 mod run;
 mod submit;
 mod timers;
+mod turns;
 
 #[cfg(not(loom))]
 pub use build::StaticMemory;

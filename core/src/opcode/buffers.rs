@@ -3,16 +3,13 @@
 use super::{Entry, Read, Readv, address};
 use crate::uapi;
 
-/// Provides buffers that follow each other in memory to a group. Reads with
-/// [`Flags::BUFFER_SELECT`](crate::squeue::Flags::BUFFER_SELECT) pick from it.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct ProvideBuffers(Entry);
+builder! {
+    /// Provides buffers that follow each other in memory to a group. Reads with
+    /// [`Flags::BUFFER_SELECT`](crate::squeue::Flags::BUFFER_SELECT) pick from it.
+    ProvideBuffers = IORING_OP_PROVIDE_BUFFERS
+}
 
 impl ProvideBuffers {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_PROVIDE_BUFFERS;
-
     /// `nbufs` buffers of `len` bytes, from `addr` on, to group `bgid`; the first has the number `bid`, the next one more.
     #[inline]
     pub fn new(addr: *mut u8, len: i32, nbufs: u16, bgid: u16, bid: u16) -> ProvideBuffers {
@@ -26,23 +23,14 @@ impl ProvideBuffers {
             ..Entry::default()
         })
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Removes buffers from a group: its result is how many. They are the application's again.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct RemoveBuffers(Entry);
+builder! {
+    /// Removes buffers from a group: its result is how many. They are the application's again.
+    RemoveBuffers = IORING_OP_REMOVE_BUFFERS
+}
 
 impl RemoveBuffers {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_REMOVE_BUFFERS;
-
     /// At most `nbufs` of group `bgid`.
     #[inline]
     pub fn new(nbufs: u16, bgid: u16) -> RemoveBuffers {
@@ -52,12 +40,6 @@ impl RemoveBuffers {
             buf_index: bgid,
             ..Entry::default()
         })
-    }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
     }
 }
 

@@ -6,27 +6,6 @@ use super::{Entry, address};
 use crate::types::{DestinationSlot, Fd, UseFd, UseTarget, statx};
 use crate::uapi;
 
-/// Defines a builder's type, with its opcode and `build`.
-macro_rules! builder {
-    ($(#[$doc:meta])* $name:ident = $code:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy)]
-        #[must_use = "a builder does nothing until its entry is pushed to a ring"]
-        pub struct $name(Entry);
-
-        impl $name {
-            /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-            pub const CODE: u8 = uapi::$code;
-
-            /// The entry.
-            #[inline]
-            pub fn build(self) -> Entry {
-                self.0
-            }
-        }
-    };
-}
-
 builder! {
     /// Changes the allocation of a range of a file or device, as `fallocate(2)` does.
     Fallocate = IORING_OP_FALLOCATE

@@ -4,16 +4,13 @@ use super::{Entry, address};
 use crate::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
 use crate::uapi;
 
-/// Completes with `-ETIME` when its time is over, or with 0 when as many
-/// requests as it [counts](Self::count) have completed since it was submitted.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct Timeout(Entry);
+builder! {
+    /// Completes with `-ETIME` when its time is over, or with 0 when as many
+    /// requests as it [counts](Self::count) have completed since it was submitted.
+    Timeout = IORING_OP_TIMEOUT
+}
 
 impl Timeout {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_TIMEOUT;
-
     /// After this span. The time itself is needed until the entry was submitted.
     #[inline]
     pub fn new(timespec: *const Timespec) -> Timeout {
@@ -36,47 +33,29 @@ impl Timeout {
         self.0.op_flags = flags.bits();
         self
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Ends a [`Timeout`], which completes with `-ECANCELED`. Its own result is 0, or `-ENOENT` if there is no such timeout.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct TimeoutRemove(Entry);
+builder! {
+    /// Ends a [`Timeout`], which completes with `-ECANCELED`. Its own result is 0, or `-ENOENT` if there is no such timeout.
+    TimeoutRemove = IORING_OP_TIMEOUT_REMOVE
+}
 
 impl TimeoutRemove {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_TIMEOUT_REMOVE;
-
     /// That with this user data.
     #[inline]
     pub fn new(user_data: u64) -> TimeoutRemove {
         let entry = Entry { opcode: TimeoutRemove::CODE, addr: user_data, ..Entry::default() };
         TimeoutRemove(entry.file(Fd(-1)))
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Gives a [`Timeout`] another time, and takes its count away. Its own result is 0, or `-ENOENT` if there is no such
-/// timeout.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct TimeoutUpdate(Entry);
+builder! {
+    /// Gives a [`Timeout`] another time, and takes its count away. Its own result is 0, or `-ENOENT` if there is no such
+    /// timeout.
+    TimeoutUpdate = IORING_OP_TIMEOUT_REMOVE
+}
 
 impl TimeoutUpdate {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_TIMEOUT_REMOVE;
-
     /// That with this user data. The time itself is needed until the entry was submitted.
     #[inline]
     pub fn new(user_data: u64, timespec: *const Timespec) -> TimeoutUpdate {
@@ -96,24 +75,15 @@ impl TimeoutUpdate {
         self.0.op_flags = flags.bits() | uapi::IORING_TIMEOUT_UPDATE;
         self
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Gives the entry before it in a chain a time: when it is over, that one is cancelled, and this completes with
-/// `-ETIME`; if it ends in time, this completes with `-ECANCELED`.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct LinkTimeout(Entry);
+builder! {
+    /// Gives the entry before it in a chain a time: when it is over, that one is cancelled, and this completes with
+    /// `-ETIME`; if it ends in time, this completes with `-ECANCELED`.
+    LinkTimeout = IORING_OP_LINK_TIMEOUT
+}
 
 impl LinkTimeout {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_LINK_TIMEOUT;
-
     /// This span, from the start of the entry before. The time itself is needed until the entry was submitted.
     #[inline]
     pub fn new(timespec: *const Timespec) -> LinkTimeout {
@@ -132,47 +102,29 @@ impl LinkTimeout {
         self.0.op_flags = flags.bits();
         self
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Ends the request with this user data, if it has not begun. Its own result is 0, `-ENOENT` if there is no such
-/// request, `-EALREADY` if that is under way and ends by itself.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct AsyncCancel(Entry);
+builder! {
+    /// Ends the request with this user data, if it has not begun. Its own result is 0, `-ENOENT` if there is no such
+    /// request, `-EALREADY` if that is under way and ends by itself.
+    AsyncCancel = IORING_OP_ASYNC_CANCEL
+}
 
 impl AsyncCancel {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_ASYNC_CANCEL;
-
     /// The request with this user data.
     #[inline]
     pub fn new(user_data: u64) -> AsyncCancel {
         let entry = Entry { opcode: AsyncCancel::CODE, addr: user_data, ..Entry::default() };
         AsyncCancel(entry.file(Fd(-1)))
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Ends the requests that match. With [`CancelBuilder::all`] and [`CancelBuilder::any`] the result is how many did.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct AsyncCancel2(Entry);
+builder! {
+    /// Ends the requests that match. With [`CancelBuilder::all`] and [`CancelBuilder::any`] the result is how many did.
+    AsyncCancel2 = IORING_OP_ASYNC_CANCEL
+}
 
 impl AsyncCancel2 {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_ASYNC_CANCEL;
-
     /// Those that the builder means.
     #[inline]
     pub const fn new(builder: CancelBuilder) -> AsyncCancel2 {
@@ -183,11 +135,5 @@ impl AsyncCancel2 {
         entry.len = builder.opcode as u32;
         entry.op_flags = builder.flags;
         AsyncCancel2(entry)
-    }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
     }
 }

@@ -5,15 +5,12 @@ use crate::sqe::poll32_events;
 use crate::types::{Fd, UseFd};
 use crate::uapi;
 
-/// Waits until a file is ready, as `poll(2)`; completes with the events that have come.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct PollAdd(Entry);
+builder! {
+    /// Waits until a file is ready, as `poll(2)`; completes with the events that have come.
+    PollAdd = IORING_OP_POLL_ADD
+}
 
 impl PollAdd {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_POLL_ADD;
-
     /// Waits for any of the events in `flags` (`EPOLL*` in [`uapi`], or `POLL*` of `poll(2)`). Errors, hang-ups and the
     /// end of what the other side sends are waited for in any case.
     #[inline]
@@ -29,50 +26,32 @@ impl PollAdd {
         self.0.len = if multi { uapi::IORING_POLL_ADD_MULTI } else { 0 };
         self
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Ends a [`PollAdd`], which then completes with `-ECANCELED`.
-///
-/// Completes with 0, with `-ENOENT` if there is none, or with `-EALREADY` if an event is on its way.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct PollRemove(Entry);
+builder! {
+    /// Ends a [`PollAdd`], which then completes with `-ECANCELED`.
+    ///
+    /// Completes with 0, with `-ENOENT` if there is none, or with `-EALREADY` if an event is on its way.
+    PollRemove = IORING_OP_POLL_REMOVE
+}
 
 impl PollRemove {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_POLL_REMOVE;
-
     /// The newest one with this `user_data`.
     #[inline]
     pub fn new(user_data: u64) -> PollRemove {
         let entry = Entry { opcode: PollRemove::CODE, addr: user_data, ..Entry::default() };
         PollRemove(entry.file(Fd(-1)))
     }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
-    }
 }
 
-/// Changes what a [`PollAdd`] waits for, or its `user_data`, or both. What is ready already counts as an event.
-///
-/// Completes as [`PollRemove`] does, whose opcode it shares. If nothing is set, it is one.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a builder does nothing until its entry is pushed to a ring"]
-pub struct PollUpdate(Entry);
+builder! {
+    /// Changes what a [`PollAdd`] waits for, or its `user_data`, or both. What is ready already counts as an event.
+    ///
+    /// Completes as [`PollRemove`] does, whose opcode it shares. If nothing is set, it is one.
+    PollUpdate = IORING_OP_POLL_REMOVE
+}
 
 impl PollUpdate {
-    /// The opcode, for [`Probe::is_supported`](crate::probe::Probe::is_supported).
-    pub const CODE: u8 = uapi::IORING_OP_POLL_REMOVE;
-
     /// The newest one with this `user_data`.
     #[inline]
     pub fn new(old_user_data: u64) -> PollUpdate {
@@ -93,12 +72,6 @@ impl PollUpdate {
         self.0.off = user_data;
         self.0.len |= uapi::IORING_POLL_UPDATE_USER_DATA;
         self
-    }
-
-    /// The entry.
-    #[inline]
-    pub fn build(self) -> Entry {
-        self.0
     }
 }
 
