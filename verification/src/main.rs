@@ -1,7 +1,8 @@
 //! How Annulus is shown to be right: the tool behind `cargo verify`.
 
-mod kernel;
 #[cfg(test)]
+mod contract;
+mod kernel;
 mod opcodes;
 mod rungs;
 

@@ -1,0 +1,380 @@
+//! The rows of the contract (the design's section 2), with what proves them.
+
+use super::{Promise, Row};
+
+macro_rules! rows {
+    ($($name:literal { $($what:literal: $($proof:literal),+;)+ })+) => {
+        /// Every row, in the design's order.
+        pub const ROWS: &[Row] = &[$(Row {
+            name: $name,
+            promises: &[$(Promise { what: $what, proofs: &[$($proof),+] }),+],
+        }),+];
+    };
+}
+
+rows! {
+    "rings" {
+        "the SQ is an array of indices into the entries, or the entries themselves (NO_SQARRAY); each entry is taken once, in order":
+            "core/tests/engine::row_rings_nops_go_round_many_times",
+            "core/tests/engine::row_rings_an_array_may_name_entries_in_any_order",
+            "core/tests/loom/rings::sq_ring",
+            "core/tests/loom/rings::sq_ring_array";
+        "a full queue says so, and keeps what is in it":
+            "core/tests/engine::row_rings_a_full_queue_says_so_and_keeps_what_is_in_it",
+            "core/tests/loom/sqpoll::sqpoll_sq_room";
+        "an index out of bounds counts in `dropped` and harms nothing":
+            "core/tests/engine::row_rings_a_bad_index_counts_as_dropped_and_harms_nothing",
+            "core/src/ring/lane::a_bad_index_is_passed_over_and_counted",
+            "core/tests/loom/rings::sq_indices";
+        "CQEs come once each, in the order in which they were posted":
+            "core/tests/loom/rings::cq_ring",
+            "core/tests/engine::completions_keep_the_order_they_came_in";
+        "padded or in Linux's own layout, in any memory: owned, static, given, shared":
+            "core/src/ring/mod::uapi_layout_is_linux_io_rings",
+            "core/src/ring/mod::padded_words_do_not_share_a_line",
+            "core/src/ring/mod::parts_do_not_overlap",
+            "core/tests/memory::a_ring_lives_in_a_static",
+            "core/tests/memory::rings_may_lie_apart_in_either_layout",
+            "core/tests/memory::memory_too_small_or_askew_is_refused";
+        "structures, numbers and flags are byte for byte Linux's":
+            "core/tests/uapi_linux/main::constants_are_the_kernels",
+            "core/tests/uapi_linux/main::structures_are_the_kernels",
+            "core/tests/uapi_linux/main::entries_are_the_kernels",
+            "core/tests/uapi_linux/main::error_numbers_are_the_kernels",
+            "core/tests/uapi_linux/main::no_constant_is_left_out_of_the_comparison";
+        "who shares the memory can lie, and harms only itself":
+            "core/tests/review::row_rings_a_head_that_lies_leaves_the_sq_full",
+            "core/tests/review::row_rings_naming_an_entry_is_a_promise_about_its_memory",
+            "core/tests/review::a_flag_that_lies_about_overflow_does_not_keep_a_server_busy";
+    }
+    "enter" {
+        "counts are the kernel's; under SQPOLL it is `to_submit`":
+            "core/tests/engine::row_enter_counts_are_of_what_was_there",
+            "verification/src/kernel/generate::enter";
+        "a batch stops behind an SQE that fails, unless SUBMIT_ALL":
+            "core/tests/engine::row_enter_a_batch_stops_after_a_failing_sqe_unless_submit_all",
+            "hal-linux/tests/files::a_failed_preparation_ends_a_batch_and_a_failed_read_does_not";
+        "a wait ends by completions, by its deadline or by a signal (`-EINTR`)":
+            "core/tests/engine::row_enter_waits_end_by_completion_and_by_deadline",
+            "core/tests/review::row_enter_a_wait_that_finds_fewer_than_wanted_ends_well",
+            "core/tests/review::row_enter_a_wait_under_sqpoll_that_finds_fewer_than_wanted_ends_well",
+            "hal-linux/tests/modes::waits_end_with_the_time_or_a_signal",
+            "hal-linux/src/host::a_signal_interrupts_both_ways_of_sleeping",
+            "core/tests/loom/inline::inline_wait",
+            "core/tests/loom/inline::inline_two";
+        "flags that mean nothing are refused":
+            "hal-linux/tests/modes::enter_checks_its_flags",
+            "hal-linux/tests/modes::choices_that_do_not_go_together";
+    }
+    "ops" {
+        "NOP, READ, WRITE, READV, WRITEV, READ_FIXED, WRITE_FIXED and FSYNC do what they do in Linux, results and bytes":
+            "hal-linux/tests/files::read_at_the_end_and_beyond",
+            "hal-linux/tests/files::write_read_back_and_sync",
+            "hal-linux/tests/files::the_current_position_moves",
+            "hal-linux/tests/files::vectors_short_and_long",
+            "hal-linux/tests/files::direct_io_with_aligned_buffers",
+            "hal-linux/tests/files::errors_keep_their_meaning",
+            "hal-linux/tests/files::a_transfer_half_in_bad_memory_answers_the_good_half",
+            "verification/src/kernel/draw::transfer",
+            "verification/src/kernel/draw::fsync",
+            "verification/src/kernel/draw::nop";
+        "OPENAT, CLOSE, STATX, FADVISE, FALLOCATE and SYNC_FILE_RANGE, too":
+            "hal-linux/tests/whole::row_ops_files_are_opened_and_closed",
+            "hal-linux/tests/whole::row_ops_paths_are_read_when_they_are_submitted",
+            "hal-linux/tests/whole::row_ops_attributes",
+            "hal-linux/tests/whole::row_ops_ranges",
+            "hal-linux/tests/closing::row_ops_nothing_of_a_ring_is_closed_by_a_ring",
+            "verification/src/kernel/draw/whole::open_at",
+            "verification/src/kernel/draw/whole::close",
+            "verification/src/kernel/draw/whole::attributes",
+            "verification/src/kernel/draw/whole::advice",
+            "verification/src/kernel/draw/whole::allocation",
+            "verification/src/kernel/draw/whole::sync_range";
+        "what is not built is `-EINVAL`, and PROBE says so":
+            "core/tests/engine::row_ops_what_is_not_built_is_einval",
+            "hal-linux/tests/modes::the_probe_tells_what_is_built",
+            "core/tests/engine::features_are_those_whose_promise_is_kept";
+        "fields that mean nothing must be zero":
+            "core/tests/engine::row_ops_fields_that_must_be_zero_are_looked_at",
+            "core/tests/places::row_ops_with_fields_that_mean_nothing_are_refused",
+            "verification/src/kernel/draw::spoil";
+    }
+    "request pool" {
+        "fixed, taken in batches, one by one when a batch cannot be had whole":
+            "core/src/request::the_reserve_is_apart_from_the_pool",
+            "core/tests/fixed::row_request_pool_a_run_ends_with_the_last_record";
+        "a backend without room loses nothing":
+            "core/tests/engine::row_request_pool_no_room_in_the_backend_loses_nothing";
+        "nothing is allocated after set-up":
+            "hal-linux/tests/no_alloc::nothing_is_allocated_after_set_up",
+            "core/tests/memory::the_footprint_is_the_sum_of_its_items";
+    }
+    "fallback" {
+        "with an empty pool the reserved slot is used; `-EBUSY` only while reaping leads to progress":
+            "core/tests/engine::row_fallback_reaping_always_leads_to_progress",
+            "core/tests/loom/inline::fallback";
+        "what may wait for ever never takes it; what ends at submission always may":
+            "core/tests/engine::row_fallback_is_not_taken_by_what_may_wait_for_ever",
+            "core/tests/polls::row_fallback_a_wait_never_takes_the_reserve_and_a_removal_may",
+            "hal-linux/tests/polls::row_fallback_a_wait_does_not_take_the_reserve",
+            "hal-linux/tests/streams::the_reserved_request_never_waits";
+        "a polling thread that starves sleeps, and goes on":
+            "core/tests/driven::row_sqpoll_a_starved_engine_sleeps_and_goes_on",
+            "core/tests/loom/sqpoll::sqpoll_starved";
+        "a chain is taken whole, and refused if it is larger than the pool":
+            "core/tests/held::a_chain_is_taken_whole_or_not_at_all";
+    }
+    "references" {
+        "submission and completion have one each; a request is free when both are gone":
+            "core/tests/review::row_references_every_result_ends_its_request",
+            "core/tests/review::row_references_a_notice_may_cross_a_polled_end",
+            "core/tests/loom/inline::slot_life",
+            "core/tests/loom/inline::slot_life_fixed",
+            "core/tests/loom/inline::crossing",
+            "core/tests/loom/lane::return_list",
+            "core/tests/loom/lane::notices";
+        "a token completes once; stale ones are counted":
+            "core/tests/engine::row_references_a_token_completes_once",
+            "core/tests/loom/lane::stale_tokens",
+            "core/tests/fixed::what_a_device_invents_or_repeats_is_counted_and_nothing_else";
+    }
+    "file lifetime" {
+        "closing a number or using it anew redirects nothing":
+            "hal-linux/tests/streams::closing_or_reusing_the_number_redirects_nothing",
+            "hal-linux/tests/streams::a_closed_number_may_be_reused_by_the_next_request",
+            "hal-linux/tests/polls::row_poll_closing_the_number_ends_nothing";
+        "one reference a batch a file, let go of with the completion":
+            "hal-linux/tests/process::many_writes_of_one_batch_share_one_duplicate",
+            "hal-linux/src/file/held::one_duplicate_a_batch_until_the_last_user",
+            "hal-linux/tests/streams::the_other_end_sees_the_file_closed_with_the_completion";
+        "a registered file is held until its last request has ended":
+            "core/tests/engine::row_registered_files_update_with_requests_in_flight",
+            "core/src/files::a_removed_resource_lives_until_its_last_request";
+    }
+    "CQ full" {
+        "nothing is lost: what has completed keeps its slot and its order until there is room; CQ_OVERFLOW shows it":
+            "core/tests/engine::row_cq_full_loses_nothing_and_keeps_order",
+            "core/tests/engine::row_cq_full_holds_slots_until_there_is_room",
+            "core/tests/fixed::row_cq_full_what_a_poll_finds_waits_in_order",
+            "hal-linux/tests/modes::a_cq_that_overflows_loses_nothing",
+            "hal-linux/tests/modes::dropping_a_ring_whose_cq_overflows",
+            "core/tests/loom/sqpoll::sqpoll_cq_room",
+            "core/tests/loom/served::served_room";
+        "a multishot ends where its CQE has no room":
+            "core/tests/polls::row_cq_full_a_multishot_ends_when_its_cqe_cannot_be_posted",
+            "hal-linux/tests/polls::row_poll_a_multishot_ends_where_its_completion_has_no_room",
+            "core/tests/loom/polls::poll_room";
+    }
+    "SQPOLL" {
+        "no call is needed while it polls; idle, it sleeps and shows NEED_WAKEUP; SQ_WAKEUP wakes it":
+            "core/tests/driven::row_sqpoll_needs_no_enter_while_it_polls",
+            "core/tests/driven::row_sqpoll_sleeps_when_idle_and_is_woken",
+            "hal-linux/tests/modes::a_polled_ring_needs_no_call_while_awake",
+            "core/tests/loom/sqpoll::sqpoll_submit",
+            "core/tests/loom/sqpoll::sqpoll_unordered";
+        "asleep, it hears completions, calls, interrupts and room":
+            "core/tests/driven::row_sqpoll_a_sleeping_engine_hears_completions_calls_and_room",
+            "core/tests/loom/sqpoll::sqpoll_return",
+            "core/tests/loom/sqpoll::sqpoll_mail",
+            "core/tests/loom/sqpoll::sqpoll_interrupt",
+            "core/tests/loom/sqpoll::sqpoll_cq_room";
+        "SQ_WAIT waits for room in the SQ":
+            "hal-linux/tests/modes::a_polled_ring_waits_for_sq_room",
+            "core/tests/loom/sqpoll::sqpoll_sq_room";
+        "an SQE that must wait is not tried again and again; what a batch finds is posted":
+            "core/tests/review::row_sqpoll_an_sqe_that_must_wait_is_not_tried_again_and_again",
+            "core/tests/review::row_sqpoll_a_cqe_found_by_a_batch_that_takes_nothing_is_posted";
+        "it stops cleanly with work in flight":
+            "core/tests/driven::row_sqpoll_stops_cleanly_with_work_in_flight",
+            "core/tests/review::row_sqpoll_an_ended_engine_asks_to_be_woken_so_that_the_end_is_learnt",
+            "core/tests/loom/sqpoll::sqpoll_stop",
+            "core/tests/loom/sqpoll::sqpoll_stop_waiting";
+        "policy *seed*: unregistered files answer `-EBADF`":
+            "core/tests/driven::row_sqpoll_policy_seed_takes_registered_files_only",
+            "hal-linux/tests/modes::the_seed_policy_asks_more_of_a_polled_ring";
+    }
+    "IOPOLL" {
+        "completions are found by polling only":
+            "core/tests/fixed::row_cq_full_what_a_poll_finds_waits_in_order",
+            "core/tests/nvme/data::what_is_written_is_what_is_read",
+            "core/tests/loom/served::served_polled";
+    }
+    "registered files" {
+        "a table, sparse or not; a failed registration leaves everything as it was, twice is `-EBUSY`":
+            "core/tests/engine::row_registered_files_failure_leaves_everything_as_it_was",
+            "hal-linux/tests/files::registered_files_and_buffers";
+        "updates with requests in flight; teardown frees once":
+            "core/tests/engine::row_registered_files_update_with_requests_in_flight",
+            "core/tests/fixed::row_registered_files_and_buffers_go_with_their_last_request",
+            "core/src/files::a_table_closed_under_its_requests_goes_with_them";
+        "FILES_UPDATE, and opening and closing by place, in order with other requests":
+            "core/tests/places::row_registered_files_are_updated_in_order_with_other_requests",
+            "core/tests/places::row_registered_files_find_empty_places_as_the_kernel",
+            "core/tests/places::row_registered_files_are_opened_into_their_place",
+            "core/tests/places::row_registered_files_are_closed_by_their_place",
+            "hal-linux/tests/whole::row_registered_files_are_opened_by_name",
+            "verification/src/kernel/draw/whole::files_update";
+    }
+    "registered buffers" {
+        "any sub-range is legal, nothing outside it":
+            "core/tests/engine::row_registered_buffers_any_sub_range_and_nothing_outside",
+            "verification/src/kernel/draw::outside";
+        "mapped once; neighbours take one mapping; a bad one fails alone":
+            "core/tests/neighbours::row_registered_buffers_neighbours_take_one_mapping",
+            "core/tests/neighbours::row_registered_buffers_a_bad_neighbour_fails_alone",
+            "hal-linux/src/vfio/tests/memory::sixty_four_thousand_buffers_of_one_memory_take_one_mapping";
+        "limits with a clear error":
+            "verification/src/rungs/guest/plan::vfio-meets-memory-limit";
+    }
+    "async punt" {
+        "what would block is tried first, then handed to a worker, unless NOWAIT":
+            "hal-linux/tests/process::nowait_never_waits",
+            "hal-linux/tests/files::writes_that_wait_for_workers_keep_their_order",
+            "hal-linux/tests/streams::nowait_is_answered";
+        "a pollable file arms a poll and never occupies a worker":
+            "hal-linux/tests/process::a_waiting_read_occupies_no_worker",
+            "hal-linux/tests/streams::a_read_waits_for_the_pipe_without_a_worker",
+            "hal-linux/tests/streams::two_requests_may_wait_for_one_file";
+        "a short result is continued; a stream's is final":
+            "hal-linux/src/file/job::a_continued_transfer_goes_on_where_it_ended",
+            "hal-linux/tests/streams::a_short_result_of_a_stream_is_final";
+        "what a request points to is read when it is submitted":
+            "hal-linux/tests/files::vectors_may_go_once_submitted",
+            "hal-linux/tests/whole::row_ops_paths_are_read_when_they_are_submitted";
+    }
+    "workers" {
+        "two classes, made on demand up to limits that can be read and set; idle ones leave":
+            "core/src/worker/tests::grows_on_demand_up_to_the_limit_per_class",
+            "core/src/worker/tests::limits_are_read_and_set",
+            "core/src/worker/tests::workers_beyond_a_lowered_limit_leave",
+            "core/src/worker/tests::an_idle_worker_leaves_from_the_middle_of_the_stack",
+            "hal-linux/tests/process::workers_grow_to_their_limit_and_no_class_means_no_work",
+            "hal-linux/tests/process::limits_of_workers_are_read_and_set",
+            "hal-linux/tests/process::idle_workers_leave",
+            "hal-linux/tests/limits::limits_of_workers_are_the_kernels",
+            "core/tests/loom/workers::workers_run",
+            "core/tests/loom/workers::workers_wake",
+            "core/tests/loom/workers::workers_leave",
+            "core/tests/loom/workers::workers_limit";
+        "a creation that fails for a passing reason is tried again without blocking the submitter":
+            "core/src/worker/tests::a_first_worker_that_fails_in_passing_is_tried_again",
+            "hal-linux/src/file/workers/tests::growth_that_fails_in_passing_is_tried_again",
+            "hal-linux/src/file/workers/tests::a_first_worker_that_fails_in_passing_is_made_later",
+            "hal-linux/src/file/workers/tests::an_application_that_only_looks_gets_its_worker",
+            "core/tests/loom/workers::workers_retry",
+            "core/tests/loom/workers::workers_owed";
+        "growth that fails is not fatal":
+            "core/src/worker/tests::growth_that_fails_is_not_fatal",
+            "hal-linux/src/file/workers/tests::growth_that_fails_for_good_is_not_fatal";
+        "if the first of a class cannot be made, its queued work ends with `-ECANCELED`":
+            "core/src/worker/tests::a_first_worker_that_fails_for_good_cancels_its_class_only",
+            "core/src/worker/tests::a_worker_that_is_owed_is_forgotten_with_its_class",
+            "hal-linux/tests/nproc::threads_that_the_kernel_refuses",
+            "hal-linux/tests/shortage::a_shortage_of_threads_passes_or_cancels",
+            "core/tests/loom/workers::workers_fail",
+            "core/tests/loom/workers::workers_given_up";
+        "a shutdown races with creation safely":
+            "core/src/worker/tests::stop_cancels_the_queue_and_lets_running_work_finish",
+            "core/src/worker/tests::stop_wakes_the_idle",
+            "core/tests/loom/workers::workers_stop",
+            "core/tests/loom/workers::workers_stop_making";
+    }
+    "sequential merge" {
+        "sequential buffered requests of a file follow each other in one worker, within a bound":
+            "hal-linux/tests/merge::a_batch_of_sequential_writes_is_handed_over_once",
+            "hal-linux/tests/merge::reads_of_what_is_not_there_follow_each_other",
+            "hal-linux/tests/merge::runs_are_bounded_and_change_nothing",
+            "hal-linux/src/file/order/tests::a_run_is_bounded";
+        "what is not sequential is not merged":
+            "hal-linux/tests/merge::what_is_not_sequential_is_not_merged",
+            "hal-linux/tests/merge::without_merging_each_is_handed_over";
+    }
+    "poll" {
+        "POLL_ADD, one shot: ready now, ready later, woken in vain, by any pollable file":
+            "core/tests/polls::row_poll_ready_now_ready_later_woken_in_vain",
+            "hal-linux/tests/polls::row_poll_what_is_ready_completes_at_once",
+            "hal-linux/tests/polls::row_poll_waits_for_pipe_eventfd_and_socket",
+            "hal-linux/tests/polls::row_poll_files_that_wake_nobody",
+            "hal-linux/tests/polls::row_poll_registered_files_and_flags",
+            "hal-linux/tests/polls::row_poll_probe_shows_it",
+            "verification/src/kernel/polls/draw::op";
+        "multishot":
+            "core/tests/polls::row_poll_multishot",
+            "hal-linux/tests/polls::row_poll_multishot_goes_on_until_it_is_removed";
+        "POLL_REMOVE and updates":
+            "core/tests/polls::row_poll_a_removal_and_what_it_answers",
+            "core/tests/polls::row_poll_the_newest_of_those_that_match",
+            "core/tests/polls::row_poll_updates",
+            "hal-linux/tests/polls::row_poll_a_removal_ends_the_newest",
+            "hal-linux/tests/polls::row_poll_an_update_changes_events_and_user_data";
+        "waking, removing and closing race: each ends exactly once":
+            "hal-linux/tests/polls::row_poll_each_ends_once_whatever_comes_first",
+            "hal-linux/tests/polls::row_poll_a_ring_ends_with_waits_and_leaves_nothing",
+            "core/tests/polls::row_poll_a_ring_ends_with_waits",
+            "core/tests/loom/polls::poll_wakes",
+            "core/tests/loom/polls::poll_remove",
+            "core/tests/loom/polls::poll_shutdown";
+        "on bare metal, events of devices and of the program":
+            "core/tests/signals::row_poll_events_hold_until_they_are_lowered",
+            "core/tests/signals::row_poll_several_waits_removals_updates",
+            "core/tests/signals::row_poll_other_threads_raise",
+            "core/tests/loom/signals::signal_arm",
+            "core/tests/loom/signals::signal_again",
+            "core/tests/loom/signals::signal_remove";
+        "what cannot be meant is refused":
+            "core/tests/polls::row_poll_what_cannot_be_meant_is_refused";
+    }
+    "provided buffers" {
+        "PROVIDE_BUFFERS and REMOVE_BUFFERS fill and empty groups":
+            "examples/tests/provided::groups_are_filled_and_emptied",
+            "core/src/provided::entries_come_back_however_buffers_go";
+        "BUFFER_SELECT takes one; its id is in the CQE; `-ENOBUFS` without one":
+            "examples/tests/provided::reads_pick_their_buffers",
+            "core/src/provided::a_list_is_picked_from_the_front_and_taken_back_there";
+        "rings of buffers":
+            "examples/tests/provided::a_ring_of_buffers",
+            "core/src/provided::a_ring_is_read_up_to_its_tail";
+        "nothing leaks when a request waits, fails or is cancelled":
+            "examples/tests/provided::who_waits_keeps_a_buffer_of_a_list",
+            "examples/tests/provided::who_waits_has_no_buffer_of_a_ring";
+    }
+    "links, drain, timeouts, cancel" {
+        "chains: one after another, broken by errors and short transfers if soft, ended by their submission":
+            "core/tests/held::a_chain_starts_one_after_the_other",
+            "core/tests/held::short_reads_and_errors_break_a_soft_chain_only",
+            "core/tests/held::a_chain_ends_with_its_submission",
+            "core/tests/held::a_refused_entry_cancels_its_whole_chain",
+            "core/tests/held::what_only_tells_of_its_error_does_not_break_its_chain",
+            "core/tests/held::a_long_chain_is_no_recursion",
+            "verification/src/kernel/held/generate::round";
+        "CQE_SKIP_SUCCESS":
+            "core/tests/held::what_skips_its_cqe_speaks_when_it_fails_and_silences_its_chain";
+        "drain":
+            "core/tests/held::a_drain_waits_for_all_before_and_holds_all_after",
+            "core/tests/held::a_drain_within_a_chain_drains_the_chain_and_what_follows";
+        "timeouts by time and by count, multishot, removed and updated":
+            "core/tests/held::timeouts_end_by_time_or_by_count",
+            "core/tests/held::a_timeout_is_removed_and_updated",
+            "core/tests/held::a_multishot_timeout_fires_as_often_as_it_should",
+            "core/src/held::the_first_is_on_top_whatever_comes_and_goes",
+            "verification/src/kernel/held/generate::timeout",
+            "verification/src/kernel/held/generate::timeout_remove";
+        "LINK_TIMEOUT":
+            "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it";
+        "ASYNC_CANCEL by user_data, file, operation, any, all; 0, `-ENOENT`, `-EALREADY`":
+            "core/tests/held::cancellation_finds_what_it_is_told_to",
+            "hal-linux/tests/queued::what_is_queued_in_a_batch_can_be_cancelled_by_it",
+            "hal-linux/tests/queued::cancelled_or_carried_out_whoever_is_faster",
+            "verification/src/kernel/held/generate::cancel";
+        "a ring that ends, ends all of it; without memory for it, it is refused":
+            "core/tests/held::shutting_down_ends_all_that_waits",
+            "core/tests/held::without_memory_for_them_they_are_refused";
+    }
+    "byte order" {
+        "results are the same on big-endian (the rung runs s390x)":
+            "core/src/sqe::poll_masks_swap_halfwords_on_big_endian_only",
+            "core/src/engine/poll::a_mask_as_a_backend_gets_it";
+        "an address beyond a pointer is `-EFAULT`":
+            "core/tests/engine::row_byte_order_addresses_beyond_a_pointer_are_efault";
+    }
+}
