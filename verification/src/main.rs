@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod contract;
 mod kernel;
+#[cfg(test)]
 mod opcodes;
 mod rungs;
 
