@@ -176,6 +176,43 @@ fn vectors_may_go_once_submitted() {
 }
 
 #[test]
+fn vectors_of_chains_are_kept_until_they_end() {
+    // Long ones take blocks, of which there are few: each must come back.
+    const ROUNDS: usize = 20;
+    let file = file_of(&pattern(20));
+    let link = squeue::Flags::IO_LINK;
+    each(8, |ring| {
+        for _ in 0..ROUNDS {
+            let mut buffer = [0u8; 20];
+            let mut iovecs: Vec<_> = buffer
+                .chunks_mut(1)
+                .map(|byte| libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 })
+                .collect();
+            let read = opcode::Readv::new(fd(&file), iovecs.as_ptr().cast(), 20).build();
+            let read = read.user_data(2);
+            let nop = opcode::Nop::new().build().flags(link).user_data(1);
+            let failing = opcode::Fsync::new(types::Fd(9999)).build().flags(link).user_data(1);
+            let mut results = |entries: &[squeue::Entry]| -> Vec<i32> {
+                push(ring, entries);
+                ring.submit().unwrap();
+                let mut cqes = reap(ring, entries.len());
+                cqes.sort_by_key(|cqe| cqe.user_data());
+                cqes.iter().map(|cqe| cqe.result()).collect()
+            };
+            // It ends by itself, with its chain, and with the entry behind it.
+            assert_eq!(results(&[nop.clone(), read.clone()]), [0, 20]);
+            assert_eq!(results(&[failing, read.clone()]), [-libc::EBADF, -libc::ECANCELED]);
+            let refused = opcode::Nop::new().build().flags(squeue::Flags::from_bits_retain(1 << 7));
+            let refused = refused.user_data(3);
+            let chain = [nop, read.flags(link), refused];
+            assert_eq!(results(&chain), [-libc::ECANCELED, -libc::ECANCELED, -libc::EINVAL]);
+            iovecs.clear();
+            assert_eq!(buffer[..], pattern(20)[..]);
+        }
+    });
+}
+
+#[test]
 fn bad_memory_is_efault_and_nothing_worse() {
     let nowhere = 16 as *mut u8;
     let beyond = usize::MAX as *mut u8;
