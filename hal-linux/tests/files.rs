@@ -200,8 +200,8 @@ fn vectors_of_chains_are_kept_until_they_end() {
                 cqes.iter().map(|cqe| cqe.result()).collect()
             };
             // It ends by itself, with its chain, and with the entry behind it.
-            assert_eq!(results(&[nop.clone(), read.clone()]), [0, 20]);
-            assert_eq!(results(&[failing, read.clone()]), [-libc::EBADF, -libc::ECANCELED]);
+            assert_eq!(results(&[nop, read]), [0, 20]);
+            assert_eq!(results(&[failing, read]), [-libc::EBADF, -libc::ECANCELED]);
             let refused = opcode::Nop::new().build().flags(squeue::Flags::from_bits_retain(1 << 7));
             let refused = refused.user_data(3);
             let chain = [nop, read.flags(link), refused];
