@@ -132,7 +132,8 @@ pub struct Mapped {
     end: usize,
 }
 
-impl<P: Platform> Dma for Machine<P> {
+// SAFETY: the platform's promise (`Platform`), passed on.
+unsafe impl<P: Platform> Dma for Machine<P> {
     type Buffer = Mapped;
 
     fn alloc(&self, len: usize) -> Result<Coherent, Errno> {
@@ -218,7 +219,8 @@ macro_rules! pass_on {
             }
         }
 
-        impl<$($generics)*> annulus::hal::device::Dma for $type {
+        // SAFETY: the machine's own, passed on.
+        unsafe impl<$($generics)*> annulus::hal::device::Dma for $type {
             type Buffer = $crate::Mapped;
 
             fn alloc(

@@ -81,7 +81,17 @@ pub struct Span {
 }
 
 /// Memory for devices.
-pub trait Dma {
+///
+/// # Safety
+/// Drivers read and write what [`alloc`](Dma::alloc) answers, and tell devices
+/// to read and write where [`Coherent::device`] and [`span`](Dma::span) say. So:
+///
+/// * `alloc` gives memory that is valid for `len` bytes, on a page boundary,
+///   and nobody else's until it is given back;
+/// * each device address that is told is that of the same byte for the device,
+///   for all of the length that is told with it, until it is given back or
+///   unmapped.
+pub unsafe trait Dma {
     /// Memory made reachable by [`map`](Dma::map).
     type Buffer: Copy;
 

@@ -159,7 +159,8 @@ impl Ready {
 }
 
 /// A mapping of memory to itself.
-impl Dma for Ready {
+// SAFETY: what is called the device's address is the byte's own.
+unsafe impl Dma for Ready {
     type Buffer = usize;
 
     fn alloc(&self, len: usize) -> Result<Coherent, Errno> {

@@ -259,7 +259,9 @@ impl Mmio for VfioDevice {
     }
 }
 
-impl Dma for VfioDevice {
+// SAFETY: pages of mappings of our own, at the addresses at which the IOMMU has
+// them until they are unmapped.
+unsafe impl Dma for VfioDevice {
     type Buffer = Buffer;
 
     const SHARES_MAPPINGS: bool = true;

@@ -288,7 +288,8 @@ impl<const SYNC: bool> Clock for Plug<SYNC> {
     }
 }
 
-impl<const SYNC: bool> Dma for Plug<SYNC> {
+// SAFETY: memory of the test's own, looked up in its list of mappings.
+unsafe impl<const SYNC: bool> Dma for Plug<SYNC> {
     type Buffer = Mapped;
     const NEEDS_SYNC: bool = SYNC;
 

@@ -29,7 +29,8 @@ impl Clock for Leaving<'_> {
     }
 }
 
-impl Dma for Leaving<'_> {
+// SAFETY: the machine's own, passed on.
+unsafe impl Dma for Leaving<'_> {
     type Buffer = Mapped;
 
     fn alloc(&self, len: usize) -> Result<Coherent, Errno> {

@@ -170,7 +170,8 @@ impl<const SYNC: bool> Clock for Plug<SYNC> {
     }
 }
 
-impl<const SYNC: bool> Dma for Plug<SYNC> {
+// SAFETY: memory of the test's own, looked up in its list of mappings.
+unsafe impl<const SYNC: bool> Dma for Plug<SYNC> {
     type Buffer = Mapped;
 
     fn alloc(&self, len: usize) -> Result<Coherent, Errno> {
