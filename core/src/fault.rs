@@ -15,6 +15,9 @@ pub enum Kind {
     /// A wrong rule for requests that are held back: the kernel comparison's
     /// second family's to find.
     Held,
+    /// A wrong rule of register calls: the scripts' to find that are run on the
+    /// kernel and on Annulus.
+    Call,
     /// A wrong rule in a device's driver: the guest's to find.
     Driver,
 }
@@ -332,6 +335,8 @@ faults! {
     TimeoutsCounted: Held,
     /// A cancellation that has ended something says that it has found nothing.
     CancelSaysNoEntry: Held,
+    /// A cancellation by a call does not wait for what is under way.
+    SyncCancelDoesNotWait: Call,
     /// What a LINK_TIMEOUT guards ends, and the LINK_TIMEOUT does not.
     GuardNotDisarmed: Held,
     /// A LINK_TIMEOUT ends, and nothing else.

@@ -17,9 +17,10 @@ use crate::engine::{Engine, EnterFlags, Remote};
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Driver, Host};
-use crate::register::Call;
+use crate::register::{Call, numbered};
 use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence, spin_loop};
 use crate::wake::{EventCount, wait_until};
+use core::ffi::c_void;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -233,6 +234,21 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
             return Err(Errno::ENXIO);
         }
         // SAFETY: the caller's promise.
-        self.with(|engine| unsafe { engine.call(call) })
+        let carry_out = |call| self.with(|engine| unsafe { engine.call(call) });
+        match call {
+            Call::Cancel { what, timeout } => {
+                self.remote.cancel(timeout, || carry_out(Call::Cancel { what, timeout }))
+            }
+            call => carry_out(call),
+        }
+    }
+
+    /// As [`Engine::register`], from any thread.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn register(&self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
+        // SAFETY: the caller's promise, in both.
+        unsafe { numbered(opcode, arg, nr_args, |call| self.call(call)) }
     }
 }

@@ -241,6 +241,11 @@ impl Timespec {
         Timespec { tv_sec: i64::from_ne_bytes(word(0)), tv_nsec: i64::from_ne_bytes(word(8)) }
     }
 
+    /// The time of these parts, whatever they are.
+    pub(crate) const fn from_parts(tv_sec: i64, tv_nsec: i64) -> Timespec {
+        Timespec { tv_sec, tv_nsec }
+    }
+
     /// The whole in nanoseconds, `u64::MAX` if it does not fit; none if one of
     /// its parts is negative.
     pub(crate) fn checked_nanos(&self) -> Option<u64> {

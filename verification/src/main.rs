@@ -1,5 +1,6 @@
 //! How Annulus is shown to be right: the tool behind `cargo verify`.
 
+mod calls;
 #[cfg(test)]
 mod contract;
 mod kernel;
@@ -40,6 +41,9 @@ enum Command {
     /// Run programs in this process
     #[command(hide = true)]
     Programs(kernel::Options),
+    /// Run the scripts of register calls in this process
+    #[command(hide = true)]
+    Calls(calls::Options),
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -80,8 +84,13 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Rung>, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Command::Programs(options)) = &cli.command {
-        return kernel::main(options).unwrap_or_else(|e| {
+    let ran = match &cli.command {
+        Some(Command::Programs(options)) => Some(kernel::main(options)),
+        Some(Command::Calls(options)) => Some(calls::main(options)),
+        None => None,
+    };
+    if let Some(ran) = ran {
+        return ran.unwrap_or_else(|e| {
             eprintln!("{e}");
             ExitCode::from(2)
         });

@@ -1,16 +1,28 @@
-//! ASYNC_CANCEL: finding requests, and ending those that have not begun.
+//! Cancellation: finding requests, and ending those that have not begun. By an
+//! SQE (ASYNC_CANCEL), or by a call, which also waits for what has begun.
 
-use super::Engine;
+use super::{Engine, EventCount};
+use crate::config::Mode;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
-use crate::hal::{Backend, Cancel, Host};
+use crate::hal::{Backend, Cancel, Host, Parked};
 use crate::request::{ENDED, REMOVED, Record, Table};
 use crate::sqe::Sqe;
+use crate::sync::spin_loop;
+use crate::types::{CancelBuilder, Timespec};
 use crate::uapi::{
     IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ASYNC_CANCEL_FD,
     IORING_ASYNC_CANCEL_FD_FIXED, IORING_ASYNC_CANCEL_OP, IORING_ASYNC_CANCEL_USERDATA,
     IOSQE_FIXED_FILE,
 };
+
+/// `IORING_ASYNC_CANCEL_*` that have a meaning.
+pub(super) const FLAGS: u32 = IORING_ASYNC_CANCEL_ALL
+    | IORING_ASYNC_CANCEL_ANY
+    | IORING_ASYNC_CANCEL_FD
+    | IORING_ASYNC_CANCEL_FD_FIXED
+    | IORING_ASYNC_CANCEL_OP
+    | IORING_ASYNC_CANCEL_USERDATA;
 
 /// What a cancellation looks for.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +33,51 @@ struct Wanted {
     file: i32,
     fixed: bool,
     opcode: u8,
+}
+
+/// The answer of a call that cancels, from that of one attempt after the
+/// first; none if there is still something under way.
+fn after_wait(attempt: Result<u32, Errno>) -> Option<Result<u32, Errno>> {
+    match attempt {
+        Err(Errno::EALREADY) => None,
+        // What was under way has ended by itself.
+        Ok(_) | Err(Errno::ENOENT) => Some(Ok(0)),
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+/// When a wait that begins now ends.
+fn end_of_wait<H: Host>(host: &H, timeout: Option<Timespec>) -> Option<u64> {
+    timeout.map(|timeout| host.now().saturating_add(timeout.as_nanos()))
+}
+
+/// A call that cancels, made by a thread that does not drive the engine: tries
+/// again whenever there are completions, which `events` tells of.
+pub(crate) fn cancel_from_outside<H: Host>(
+    host: &H,
+    events: &EventCount,
+    timeout: Option<Timespec>,
+    mut attempt: impl FnMut() -> Result<u32, Errno>,
+) -> Result<u32, Errno> {
+    match attempt() {
+        Err(Errno::EALREADY) if !fault::on(Fault::SyncCancelDoesNotWait) => {}
+        answer => return answer,
+    }
+    let deadline = end_of_wait(host, timeout);
+    loop {
+        let key = events.prepare();
+        if let Some(answer) = after_wait(attempt()) {
+            return answer;
+        }
+        if deadline.is_some_and(|deadline| host.now() >= deadline) {
+            return Err(Errno::ETIME);
+        }
+        match events.wait(host, key, deadline) {
+            Parked::Woken => {}
+            Parked::TimedOut => return Err(Errno::ETIME),
+            Parked::Interrupted => return Err(Errno::EINTR),
+        }
+    }
 }
 
 impl Wanted {
@@ -40,19 +97,87 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// ASYNC_CANCEL: the result.
     pub(super) fn cancel(&mut self, sqe: &Sqe) -> i32 {
         let flags = sqe.op_flags;
-        let by_file = flags & IORING_ASYNC_CANCEL_FD != 0;
         let fixed = sqe.flags & IOSQE_FIXED_FILE != 0 || flags & IORING_ASYNC_CANCEL_FD_FIXED != 0;
+        let (user_data, file, opcode) = (sqe.addr, sqe.fd, sqe.len as u8);
+        self.cancel_wanted(&Wanted { flags, user_data, file, fixed, opcode })
+    }
+
+    /// [`Call::Cancel`](crate::register::Call::Cancel). Inline it drives the
+    /// engine until what it has found under way has ended; otherwise that is
+    /// `EALREADY`, and whoever called waits ([`cancel_from_outside`]).
+    #[cold]
+    pub(super) fn cancel_call(
+        &mut self,
+        what: CancelBuilder,
+        timeout: Option<Timespec>,
+    ) -> Result<u32, Errno> {
+        if what.flags & !FLAGS != 0 || self.holding.held.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let mut answer = self.cancel_once(what);
+        let waits = self.config.mode == Mode::Inline && !fault::on(Fault::SyncCancelDoesNotWait);
+        if answer == Err(Errno::EALREADY) && waits {
+            answer = self.cancel_and_wait(what, end_of_wait(&self.shared.host, timeout));
+        }
+        // As in Linux, the CQE of what has been cancelled is there by now.
+        // And nobody is woken for nothing: it may be who calls.
+        if self.progress() || self.cq.uncommitted() {
+            self.publish();
+        }
+        answer
+    }
+
+    fn cancel_and_wait(
+        &mut self,
+        what: CancelBuilder,
+        deadline: Option<u64>,
+    ) -> Result<u32, Errno> {
+        loop {
+            self.progress();
+            if let Some(answer) = after_wait(self.cancel_once(what)) {
+                return answer;
+            }
+            // Somebody may wait for what has come meanwhile.
+            self.publish();
+            if deadline.is_some_and(|deadline| self.shared.host.now() >= deadline) {
+                return Err(Errno::ETIME);
+            }
+            if self.backend.polling() {
+                spin_loop();
+                continue;
+            }
+            let key = self.shared.engine_wait.prepare();
+            if self.must_not_sleep() {
+                continue;
+            }
+            if self.sleep(key, deadline) == Parked::Interrupted {
+                return Err(Errno::EINTR);
+            }
+        }
+    }
+
+    fn cancel_once(&mut self, what: CancelBuilder) -> Result<u32, Errno> {
+        let CancelBuilder { flags, user_data, file, opcode } = what;
+        let fixed = flags & IORING_ASYNC_CANCEL_FD_FIXED != 0;
+        let result = self.cancel_wanted(&Wanted { flags, user_data, file, fixed, opcode });
+        match Errno::from_result(result) {
+            Some(errno) => Err(errno),
+            None => Ok(result as u32),
+        }
+    }
+
+    fn cancel_wanted(&mut self, wanted: &Wanted) -> i32 {
+        let &Wanted { flags, file, fixed, .. } = wanted;
+        let by_file = flags & IORING_ASYNC_CANCEL_FD != 0;
         if by_file {
             let known = match fixed {
-                true => self.files.get(sqe.fd as u32).is_some(),
-                false => self.backend.is_open(sqe.fd),
+                true => self.files.get(file as u32).is_some(),
+                false => self.backend.is_open(file),
             };
             if !known {
                 return Errno::EBADF.to_result();
             }
         }
-        let (user_data, file, opcode) = (sqe.addr, sqe.fd, sqe.len as u8);
-        let wanted = Wanted { flags, user_data, file, fixed, opcode };
         let all = flags & (IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY) != 0;
         let found = || match fault::on(Fault::CancelSaysNoEntry) {
             true => Errno::ENOENT.to_result(),
@@ -61,7 +186,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let mut ended = 0;
         let mut running = false;
         for index in 0..self.pool.records.len() as u32 {
-            if !self.shared.slots.peek(index as usize).0 || !self.matches(&wanted, index) {
+            if !self.shared.slots.peek(index as usize).0 || !self.matches(wanted, index) {
                 continue;
             }
             match self.end_request(index) {
@@ -92,7 +217,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if what.has(REMOVED | ENDED) {
             return false;
         }
-        if wanted.flags & IORING_ASYNC_CANCEL_FD != 0 {
+        let of_file = wanted.flags & (IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ANY);
+        if of_file == IORING_ASYNC_CANCEL_FD {
             let place = what.uses(Table::Files);
             let named = match wanted.fixed {
                 true => place == wanted.file as u32 && !what.detached(Table::Files),

@@ -24,6 +24,7 @@ mod turns;
 #[cfg(not(loom))]
 pub use build::StaticMemory;
 pub use build::{Memory, Parts, RingMemory, build};
+pub(crate) use cancel::cancel_from_outside;
 pub use enter::EnterFlags;
 pub(crate) use register::BufferEntry;
 pub use remote::{Completer, Remote};
@@ -361,9 +362,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// calls, SQEs if `submit`. True if anything was done.
     pub(crate) fn turn(&mut self, submit: bool) -> bool {
         let mut did = self.progress();
-        if self.shared.mailbox.waiting() {
-            did |= self.answer_mail();
-        }
+        // Whoever asked is told by the mailbox; the others have no use for it,
+        // unless CQEs have come of it.
+        let mail = self.shared.mailbox.waiting() && self.answer_mail();
+        did |= mail && self.cq.uncommitted();
         // Not while the SQE at the head waits for a completion: it would be
         // started in vain, round after round.
         if submit && !self.starved {
@@ -378,7 +380,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         if did {
             self.publish();
         }
-        did
+        did || mail
     }
 
     /// Ends everything: cancels what has not begun, waits for what runs,

@@ -159,12 +159,7 @@ fn timeout_remove(sqe: &Sqe) -> Result<(), Errno> {
 fn cancel(sqe: &Sqe) -> Result<(), Errno> {
     use uapi::{IORING_ASYNC_CANCEL_ANY as ANY, IORING_ASYNC_CANCEL_FD as FD};
     let by_opcode = uapi::IORING_ASYNC_CANCEL_OP;
-    let known = ANY
-        | FD
-        | by_opcode
-        | uapi::IORING_ASYNC_CANCEL_ALL
-        | uapi::IORING_ASYNC_CANCEL_FD_FIXED
-        | uapi::IORING_ASYNC_CANCEL_USERDATA;
+    let known = super::cancel::FLAGS;
     let flags = sqe.op_flags;
     let wrong = sqe.off != 0
         || sqe.splice_fd_in != 0

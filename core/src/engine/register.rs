@@ -6,9 +6,10 @@ use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host};
 use crate::op;
-use crate::register::Call;
+use crate::register::{Call, numbered};
 use crate::types::Iovec;
 use crate::uapi::IORING_REGISTER_FILES_SKIP;
+use core::ffi::c_void;
 use core::num::NonZeroUsize;
 
 /// The kernel's bound for one registered buffer.
@@ -124,12 +125,24 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Call::RegisterBufRing { .. } | Call::UnregisterBufRing(_) | Call::BufRingHead(_) => {
                 Err(Errno::EINVAL)
             }
+            Call::Cancel { what, timeout } => self.cancel_call(what, timeout),
+            Call::Refused { errno, .. } => Err(errno),
             Call::Stats(stats) => {
                 *stats = self.stats();
                 Ok(0)
             }
             Call::Dump(to) => self.dump(to).map(|()| 0).map_err(|_| Errno::ENOMEM),
         }
+    }
+
+    /// `io_uring_register`, numbered and laid out as for the system call: what
+    /// that answers, a negated errno included ([`crate::register::numbered`]).
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn register(&mut self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
+        // SAFETY: the caller's promise, in both.
+        unsafe { numbered(opcode, arg, nr_args, |call| self.call(call)) }
     }
 
     /// Answers the call in the mailbox, if there is one.

@@ -1,15 +1,17 @@
 //! The outside's handles: bringing completions, and talking to an engine
 //! that somebody else drives.
 
-use super::{EnterFlags, Shared};
+use super::{EnterFlags, Shared, cancel_from_outside};
 use crate::config::Mode;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Host, Parked, Token};
-use crate::register::Call;
+use crate::register::{Call, numbered};
 use crate::slot::{Notice, Stale};
 use crate::sync::{Ordering, fence};
+use crate::types::Timespec;
 use crate::wake::{EventCount, wait_until};
+use core::ffi::c_void;
 
 /// Brings completions home from any thread, core or interrupt handler.
 ///
@@ -191,11 +193,40 @@ impl<'m, H: Host> Remote<'m, H> {
         if self.shared.mode == Mode::Inline {
             return Err(Errno::EINVAL);
         }
+        match call {
+            Call::Cancel { what, timeout } => {
+                self.cancel(timeout, || self.post(Call::Cancel { what, timeout }))
+            }
+            call => self.post(call),
+        }
+    }
+
+    /// Puts one call into the mailbox.
+    fn post(&self, call: Call<'_>) -> Result<u32, Errno> {
         self.shared.mailbox.call(&self.shared.host, call, || {
             if !fault::on(Fault::MailNoWake) {
                 self.shared.wake_engine();
             }
         })
+    }
+
+    /// A call that cancels: `attempt` until what is under way has ended.
+    pub(crate) fn cancel(
+        &self,
+        timeout: Option<Timespec>,
+        attempt: impl FnMut() -> Result<u32, Errno>,
+    ) -> Result<u32, Errno> {
+        cancel_from_outside(&self.shared.host, &self.shared.app_wait, timeout, attempt)
+    }
+
+    /// As [`Engine::register`](super::Engine::register), by way of
+    /// [`call`](Self::call).
+    ///
+    /// # Safety
+    /// As for both.
+    pub unsafe fn register(&self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
+        // SAFETY: the caller's promise, in both.
+        unsafe { numbered(opcode, arg, nr_args, |call| self.call(call)) }
     }
 
     /// After SQEs were published: whether the polling engine must be woken by

@@ -179,6 +179,64 @@ pub struct io_uring_probe {
     pub resv2: [u32; 3],
 }
 
+/// A time, in the words that the kernel gives it on every machine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct __kernel_timespec {
+    /// Seconds.
+    pub tv_sec: i64,
+    /// Nanoseconds.
+    pub tv_nsec: i64,
+}
+
+/// The argument of `IORING_REGISTER_SYNC_CANCEL`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct io_uring_sync_cancel_reg {
+    /// The `user_data` that is looked for.
+    pub addr: u64,
+    /// The file that is looked for.
+    pub fd: i32,
+    /// `IORING_ASYNC_CANCEL_*`.
+    pub flags: u32,
+    /// How long to wait; -1 in both parts: for ever.
+    pub timeout: __kernel_timespec,
+    /// The opcode that is looked for.
+    pub opcode: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+    /// Zero.
+    pub pad2: [u64; 3],
+}
+
+/// The argument of `IORING_REGISTER_PBUF_RING` and `IORING_UNREGISTER_PBUF_RING`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct io_uring_buf_reg {
+    /// Address of the ring.
+    pub ring_addr: u64,
+    /// Its places, a power of two.
+    pub ring_entries: u32,
+    /// The group.
+    pub bgid: u16,
+    /// `IOU_PBUF_RING_*`.
+    pub flags: u16,
+    /// Zero.
+    pub resv: [u64; 3],
+}
+
+/// The argument of `IORING_REGISTER_PBUF_STATUS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct io_uring_buf_status {
+    /// The group.
+    pub buf_group: u32,
+    /// Out: how many buffers have been taken, modulo 2^16.
+    pub head: u32,
+    /// Zero.
+    pub resv: [u32; 8],
+}
+
 /// Pins a structure's size and the offset of each of its fields.
 macro_rules! pin {
     ($($name:ident: $size:literal { $($field:ident @ $offset:literal),* $(,)? })*) => {
@@ -208,6 +266,10 @@ pin! {
     io_uring_rsrc_register: 32 { nr @ 0, flags @ 4, resv2 @ 8, data @ 16, tags @ 24 }
     io_uring_rsrc_update: 16 { offset @ 0, resv @ 4, data @ 8 }
     io_uring_rsrc_update2: 32 { offset @ 0, resv @ 4, data @ 8, tags @ 16, nr @ 24, resv2 @ 28 }
+    __kernel_timespec: 16 { tv_sec @ 0, tv_nsec @ 8 }
+    io_uring_sync_cancel_reg: 64 { addr @ 0, fd @ 8, flags @ 12, timeout @ 16, opcode @ 32, pad @ 33, pad2 @ 40 }
+    io_uring_buf_reg: 40 { ring_addr @ 0, ring_entries @ 8, bgid @ 12, flags @ 14, resv @ 16 }
+    io_uring_buf_status: 40 { buf_group @ 0, head @ 4, resv @ 8 }
     io_uring_probe_op: 8 { op @ 0, resv @ 1, flags @ 2, resv2 @ 4 }
     io_uring_probe: 16 { last_op @ 0, ops_len @ 1, resv @ 2, resv2 @ 4 }
 }

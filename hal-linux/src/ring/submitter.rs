@@ -1,5 +1,6 @@
 //! Submitting, waiting, registering.
 
+use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -7,8 +8,8 @@ use annulus::engine::EnterFlags;
 use annulus::errno::Errno;
 use annulus::hal::Clock;
 use annulus::probe::Probe;
-use annulus::register::Call;
-use annulus::types::{Iovec, SubmitArgs};
+use annulus::register::{Call, numbered};
+use annulus::types::{CancelBuilder, Iovec, SubmitArgs, Timespec};
 
 use super::{Ring, RingBackend};
 use crate::file::FileBackend;
@@ -268,6 +269,40 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// which has no workers.
     pub fn register_iowq_max_workers(&self, max: &mut [u32; 2]) -> io::Result<()> {
         self.call(Call::MaxWorkers(max)).map(drop)
+    }
+
+    /// Ends what matches, if it has not begun, and waits for what has
+    /// (`IORING_REGISTER_SYNC_CANCEL`); not longer than `timeout`, and not if
+    /// all that match are meant. The completion of what was ended is there when
+    /// this returns.
+    ///
+    /// # Errors
+    /// `ENOENT` if nothing matches, `ETIME` if the time was up, `EINTR` if a
+    /// signal ended the wait, `EBADF` for a file that is none.
+    pub fn register_sync_cancel(
+        &self,
+        timeout: Option<Timespec>,
+        builder: CancelBuilder,
+    ) -> io::Result<()> {
+        self.call(Call::Cancel { what: builder, timeout }).map(drop)
+    }
+
+    /// `io_uring_register`: an operation by its number
+    /// (`IORING_REGISTER_*` of [`annulus::uapi`]), with the argument and the
+    /// count that the system call takes. Answers what that does.
+    ///
+    /// # Errors
+    /// The kernel's; `EINVAL` also for what is not built.
+    ///
+    /// # Safety
+    /// As for [`annulus::register::numbered`].
+    pub unsafe fn register(&self, opcode: u32, arg: *mut c_void, nr_args: u32) -> io::Result<u32> {
+        self.ring.guard.check()?;
+        // SAFETY: the caller's promise, in both.
+        let answer = unsafe {
+            numbered(opcode, arg, nr_args, |call| self.ring.driver.call(&self.ring.remote, call))
+        };
+        u32::try_from(answer).map_err(|_| io::Error::from_raw_os_error(-answer))
     }
 
     /// Asks which opcodes the ring carries out.

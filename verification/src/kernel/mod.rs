@@ -175,7 +175,7 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
 }
 
 #[cfg(annulus_faults)]
-fn select_fault(name: Option<&str>) -> io::Result<()> {
+pub fn select_fault(name: Option<&str>) -> io::Result<()> {
     use ::annulus::fault::{Fault, select};
     if let Some(name) = name {
         let fault = Fault::from_name(name)
@@ -186,7 +186,7 @@ fn select_fault(name: Option<&str>) -> io::Result<()> {
 }
 
 #[cfg(not(annulus_faults))]
-fn select_fault(name: Option<&str>) -> io::Result<()> {
+pub fn select_fault(name: Option<&str>) -> io::Result<()> {
     match name {
         None => Ok(()),
         Some(_) => Err(io::Error::other(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::exec::Cmd;
-use super::{Found, Step, Wishes, fault_programs, programs, target_dir};
+use super::{Found, Step, Wishes, call_scripts, fault_programs, programs, target_dir};
 
 /// Programs in CI, and with `--deep`.
 const PROGRAMS: (u64, u64) = (12_000, 200_000);
@@ -49,6 +49,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         },
     ));
     steps.extend(fault_programs::steps(wishes));
+    steps.extend(call_scripts::steps());
     steps
 }
 

@@ -1,5 +1,6 @@
 //! The rungs: what each shows, what it needs, and its steps.
 
+mod call_scripts;
 mod embedded;
 pub mod exec;
 mod fault_programs;

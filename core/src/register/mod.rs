@@ -1,9 +1,14 @@
 //! What a ring can be asked for besides requests (`io_uring_register`).
 
+#[allow(unsafe_code)] // reads the arguments of a system call
+mod numbers;
+
+use crate::errno::Errno;
 use crate::probe::Probe;
 use crate::stats::Stats;
-use crate::types::{BufRingEntry, Iovec};
+use crate::types::{BufRingEntry, CancelBuilder, Iovec, Timespec};
 use crate::uapi;
+pub use numbers::numbered;
 
 /// A synchronous call to the engine.
 ///
@@ -78,6 +83,28 @@ pub enum Call<'a> {
     /// `IORING_REGISTER_PBUF_STATUS`: how many buffers the engine has taken
     /// from a ring, modulo 2^16. Errors as above.
     BufRingHead(u16),
+    /// `IORING_REGISTER_SYNC_CANCEL`: ends what matches, if it has not begun, as
+    /// ASYNC_CANCEL does; what has begun is waited for, `timeout` at most, and
+    /// unless all that match are meant. Answers how many if all are, else 0.
+    /// `ENOENT` if there is none, `ETIME`, `EINTR`; `EBADF` if it is to be by a
+    /// file and there is no such. `EINVAL` where requests cannot be held.
+    ///
+    /// From outside of the engine the waiting is the caller's; whoever drives
+    /// the engine goes on.
+    Cancel {
+        /// What is meant.
+        what: CancelBuilder,
+        /// How long to wait; for ever if none.
+        timeout: Option<Timespec>,
+    },
+    /// An operation by number that is refused for its arguments, if it is not
+    /// refused for another reason. [`numbered`] makes it.
+    Refused {
+        /// The operation.
+        opcode: u32,
+        /// Why.
+        errno: Errno,
+    },
     /// The ring's statistics.
     Stats(&'a mut Stats),
     /// A readable picture of the ring's state.
@@ -100,6 +127,7 @@ impl Call<'_> {
         (uapi::IORING_REGISTER_IOWQ_MAX_WORKERS, "MaxWorkers"),
         (uapi::IORING_REGISTER_PBUF_RING, "RegisterBufRing"),
         (uapi::IORING_UNREGISTER_PBUF_RING, "UnregisterBufRing"),
+        (uapi::IORING_REGISTER_SYNC_CANCEL, "Cancel"),
         (uapi::IORING_REGISTER_PBUF_STATUS, "BufRingHead"),
     ];
 
@@ -121,7 +149,8 @@ impl Call<'_> {
             Call::RegisterBufRing { .. } => uapi::IORING_REGISTER_PBUF_RING,
             Call::UnregisterBufRing(_) => uapi::IORING_UNREGISTER_PBUF_RING,
             Call::BufRingHead(_) => uapi::IORING_REGISTER_PBUF_STATUS,
-            Call::Stats(_) | Call::Dump(_) => return None,
+            Call::Cancel { .. } => uapi::IORING_REGISTER_SYNC_CANCEL,
+            Call::Refused { .. } | Call::Stats(_) | Call::Dump(_) => return None,
         })
     }
 }
@@ -151,6 +180,8 @@ mod tests {
             Call::RegisterBufRing { base: core::ptr::null_mut(), entries: 1, group: 0 },
             Call::UnregisterBufRing(0),
             Call::BufRingHead(0),
+            Call::Cancel { what: CancelBuilder::any(), timeout: None },
+            Call::Refused { opcode: 0, errno: Errno::EINVAL },
             Call::Stats(&mut stats),
             Call::Dump(&mut text),
         ];

@@ -1,0 +1,149 @@
+//! Register calls besides tables of files and buffers, on a scripted backend.
+
+mod common;
+
+use annulus::config::{Config, Mode};
+use annulus::engine::EnterFlags;
+use annulus::errno::Errno;
+use annulus::register::Call;
+use annulus::served::Served;
+use annulus::types::{CancelBuilder, Fd, Fixed, Timespec};
+use annulus::uapi::*;
+use common::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn ring() -> Rig {
+    rig(Config::new(16).submit_all(true).files(2))
+}
+
+fn enter(rig: &mut Rig, count: u32) {
+    assert_eq!(rig.parts.engine.enter(count, 0, EnterFlags::empty(), None), Ok(count));
+}
+
+fn call(rig: &mut Rig, call: Call<'_>) -> Result<u32, Errno> {
+    // SAFETY: no memory is registered.
+    unsafe { rig.parts.engine.call(call) }
+}
+
+fn cancel(rig: &mut Rig, what: CancelBuilder, ms: Option<u32>) -> Result<u32, Errno> {
+    let timeout = ms.map(|ms| Timespec::new().nsec(ms * 1_000_000));
+    call(rig, Call::Cancel { what, timeout })
+}
+
+fn timeout(user_data: u64) -> annulus::squeue::Entry {
+    let hour: &'static Timespec = Box::leak(Box::new(Timespec::new().sec(3600)));
+    annulus::opcode::Timeout::new(hour).build().user_data(user_data)
+}
+
+#[test]
+fn a_call_ends_what_has_not_begun() {
+    let mut rig = ring();
+    assert_eq!(cancel(&mut rig, CancelBuilder::user_data(1), None), Err(Errno::ENOENT));
+    rig.push(&[timeout(1), timeout(2), timeout(2), timeout(3)]);
+    enter(&mut rig, 4);
+    assert_eq!(cancel(&mut rig, CancelBuilder::user_data(1), None), Ok(0));
+    assert_eq!(rig.reap(), [(1, -125)], "its CQE is there when the call is back");
+    assert_eq!(cancel(&mut rig, CancelBuilder::user_data(2).all(), None), Ok(2));
+    assert_eq!(rig.reap(), [(2, -125), (2, -125)]);
+    assert_eq!(cancel(&mut rig, CancelBuilder::any(), None), Ok(1));
+    assert_eq!(rig.reap(), [(3, -125)]);
+    assert_eq!(cancel(&mut rig, CancelBuilder::any(), None), Ok(0));
+}
+
+#[test]
+fn a_call_that_cancels_looks_at_its_arguments() {
+    let mut rig = ring();
+    call(&mut rig, Call::RegisterFilesSparse(2)).unwrap();
+    assert_eq!(cancel(&mut rig, CancelBuilder::fd(Fixed(0)), None), Err(Errno::EBADF));
+    assert_eq!(cancel(&mut rig, CancelBuilder::fd(Fd(7)), None), Err(Errno::ENOENT));
+    let mut reg = io_uring_sync_cancel_reg { flags: 1 << 6, ..Default::default() };
+    let arg = (&raw mut reg).cast();
+    // SAFETY: the operation's argument.
+    let answer = unsafe { rig.parts.engine.register(IORING_REGISTER_SYNC_CANCEL, arg, 1) };
+    assert_eq!(answer, Errno::EINVAL.to_result());
+    let mut bare = rig_without_held();
+    assert_eq!(cancel(&mut bare, CancelBuilder::any(), None), Err(Errno::EINVAL));
+}
+
+fn rig_without_held() -> Rig {
+    rig(Config::new(4).held(false))
+}
+
+#[test]
+fn an_inline_call_drives_the_engine_until_what_is_under_way_has_ended() {
+    let mut rig = ring();
+    rig.push(&[read(LATER, 8, 1), read(LATER, 8, 1), read(LATER, 8, 2)]);
+    enter(&mut rig, 3);
+    assert_eq!(cancel(&mut rig, CancelBuilder::user_data(1), Some(5)), Err(Errno::ETIME));
+    assert_eq!(cancel(&mut rig, CancelBuilder::user_data(1).all(), None), Ok(0), "no wait for all");
+    let (log, completer) = (rig.log.clone(), rig.completer);
+    let began = Instant::now();
+    let other = std::thread::spawn(move || {
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(30));
+            let (token, _) = log.lock().unwrap().pending.remove(0);
+            completer.complete(token, 8).unwrap();
+        }
+    });
+    assert_eq!(cancel(&mut rig, CancelBuilder::user_data(1), None), Ok(0));
+    assert!(began.elapsed() >= Duration::from_millis(60), "both have been waited for");
+    assert_eq!(rig.reap(), [(1, 8), (1, 8)]);
+    other.join().unwrap();
+    rig.complete_first(8);
+}
+
+#[test]
+fn a_call_from_outside_waits_without_the_engine() {
+    for polled in [true, false] {
+        let mode = if polled { Mode::SqPoll { idle_ms: 1 } } else { Mode::Served };
+        let Rig { parts, log, completer, .. } = rig(Config::new(16).mode(mode));
+        let annulus::engine::Parts { mut engine, mut sq, mut cq, remote } = parts;
+        let served = if polled {
+            std::thread::spawn(move || engine.poll_loop());
+            None
+        } else {
+            let served = Arc::new(Served::new(engine, remote));
+            let helper = served.clone();
+            std::thread::spawn(move || helper.help());
+            Some(served)
+        };
+        let submit = |count| match &served {
+            Some(served) => served.enter(count, 0, EnterFlags::empty(), None).unwrap(),
+            None => remote.enter(count, 0, EnterFlags::SQ_WAKEUP, None).unwrap(),
+        };
+        // SAFETY: no memory is registered.
+        let call = |call: Call<'_>| unsafe {
+            match &served {
+                Some(served) => served.call(call),
+                None => remote.call(call),
+            }
+        };
+        let cancel = |timeout| call(Call::Cancel { what: CancelBuilder::user_data(1), timeout });
+        push(&mut sq, &[read(LATER, 8, 1)]);
+        submit(1);
+        while log.lock().unwrap().pending.is_empty() {
+            std::thread::yield_now();
+        }
+        let soon = Some(Timespec::new().nsec(5_000_000));
+        assert_eq!(cancel(soon), Err(Errno::ETIME));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| cancel(None));
+            // Others get their answers meanwhile.
+            for n in 0..20 {
+                push(&mut sq, &[nop(100 + n)]);
+                submit(1);
+                assert_eq!(call(Call::UnregisterFiles), Err(Errno::ENXIO));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(!waiting.is_finished());
+            let (token, _) = log.lock().unwrap().pending.remove(0);
+            completer.complete(token, 8).unwrap();
+            assert_eq!(waiting.join().unwrap(), Ok(0));
+        });
+        let seen: Vec<_> = cq.queue().map(|cqe| cqe.user_data()).collect();
+        assert!(seen.contains(&1), "{seen:?}");
+        assert_eq!(cancel(None), Err(Errno::ENOENT));
+        remote.stop();
+    }
+}

@@ -1,0 +1,139 @@
+//! The two rings that a script is run on.
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use annulus_linux::squeue::Entry;
+
+use super::Seen;
+
+/// How a ring is to be set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// Entries of the CQ, or as many as there are.
+    pub cq_entries: Option<u32>,
+}
+
+/// One of the two.
+pub trait Ring {
+    /// `io_uring_register`.
+    ///
+    /// # Safety
+    /// `arg` is what the operation takes.
+    unsafe fn register(&mut self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32;
+
+    /// Submits entries, and waits for so many completions: what the call
+    /// answers.
+    fn submit(&mut self, entries: &[Entry], wait: usize) -> io::Result<usize>;
+
+    /// The completions that are there, as (user_data, res, flags).
+    fn reap(&mut self) -> Vec<(u64, i32, u32)>;
+}
+
+impl dyn Ring + '_ {
+    /// An operation with an argument, told in `seen`.
+    pub fn call<T>(&mut self, seen: &mut Seen, opcode: u32, arg: &mut T, nr_args: u32) {
+        // SAFETY: the scripts give what the operation takes.
+        let answer = unsafe { self.register(opcode, (&raw mut *arg).cast(), nr_args) };
+        seen.push(format!("register {opcode}: {answer}"));
+    }
+
+    /// An operation without one.
+    pub fn call_null(&mut self, seen: &mut Seen, opcode: u32, nr_args: u32) {
+        // SAFETY: null is no argument.
+        let answer = unsafe { self.register(opcode, std::ptr::null_mut(), nr_args) };
+        seen.push(format!("register {opcode} without an argument: {answer}"));
+    }
+
+    /// Submits, waits, and tells of the completions in an order of their own.
+    pub fn run(&mut self, seen: &mut Seen, entries: &[Entry], wait: usize) {
+        let answer = match self.submit(entries, wait) {
+            Ok(count) => count as i64,
+            Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+        let mut cqes = self.reap();
+        cqes.sort_unstable();
+        seen.push(format!("submit: {answer}, {cqes:?}"));
+    }
+}
+
+/// The machine's own.
+pub struct Kernel(io_uring::IoUring);
+
+impl Kernel {
+    pub fn new(wish: Wish) -> io::Result<Self> {
+        let mut builder = io_uring::IoUring::builder();
+        if let Some(entries) = wish.cq_entries {
+            builder.setup_cqsize(entries);
+        }
+        builder.build(8).map(Self)
+    }
+}
+
+impl Ring for Kernel {
+    unsafe fn register(&mut self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
+        let fd = self.0.as_raw_fd();
+        // SAFETY: the caller's promise.
+        let answer =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, arg, nr_args) };
+        match answer {
+            0.. => answer as i32,
+            _ => -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+
+    fn submit(&mut self, entries: &[Entry], wait: usize) -> io::Result<usize> {
+        const { assert!(size_of::<Entry>() == size_of::<io_uring::squeue::Entry>()) };
+        for entry in entries {
+            // SAFETY: both are the uapi's 64 bytes; what they point to lasts.
+            unsafe {
+                let entry: io_uring::squeue::Entry = std::mem::transmute_copy(entry);
+                self.0.submission().push(&entry).map_err(io::Error::other)?;
+            }
+        }
+        self.0.submit_and_wait(wait)
+    }
+
+    fn reap(&mut self) -> Vec<(u64, i32, u32)> {
+        self.0.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
+    }
+}
+
+/// Ours.
+pub struct Ours(annulus_linux::Ring);
+
+impl Ours {
+    pub fn new(wish: Wish, served: bool) -> io::Result<Self> {
+        let mut builder = annulus_linux::Ring::builder();
+        if let Some(entries) = wish.cq_entries {
+            builder.setup_cqsize(entries);
+        }
+        if served {
+            builder.setup_served();
+        }
+        builder.build(8).map(Self).map_err(io::Error::other)
+    }
+}
+
+impl Ring for Ours {
+    unsafe fn register(&mut self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
+        // SAFETY: the caller's promise.
+        match unsafe { self.0.submitter().register(opcode, arg, nr_args) } {
+            Ok(count) => count as i32,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+
+    fn submit(&mut self, entries: &[Entry], wait: usize) -> io::Result<usize> {
+        for entry in entries {
+            // SAFETY: what it points to lasts.
+            unsafe { self.0.submission().push(entry) }.map_err(io::Error::other)?;
+        }
+        self.0.submit_and_wait(wait)
+    }
+
+    fn reap(&mut self) -> Vec<(u64, i32, u32)> {
+        self.0.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
+    }
+}
