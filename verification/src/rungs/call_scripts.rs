@@ -8,7 +8,7 @@ use annulus::fault::{Fault, Kind};
 
 use super::exec::Cmd;
 use super::programs::{Outcome, outcome};
-use super::{Found, Step, fault_programs};
+use super::{Step, fault_programs};
 
 pub fn steps() -> Vec<Step> {
     let mut steps = vec![Step::check("scripts of register calls", |left| match run(None, left)? {
