@@ -241,15 +241,21 @@ impl<'m> Pool<'m> {
         self.top = top as u32;
     }
 
-    /// Ends a run that took `taken` indices from the stack and put `back` of
-    /// them where the first had been.
+    /// Ends a run over the `most` indices on top of the stack, upwards, that
+    /// took `taken` of them and put `back` of these where the first had been.
     #[inline(always)]
-    pub fn take_run(&mut self, taken: usize, back: usize) {
+    pub fn take_run(&mut self, most: usize, taken: usize, back: usize) {
         let full = self.top as usize;
         self.top -= (taken - back) as u32;
-        if back != 0 && back != taken {
-            self.free.copy_within(full - back..full, full - taken);
+        if most != taken && taken != back {
+            self.close_gap(full - most + back, full - most + taken, full);
         }
+    }
+
+    /// Moves the indices from `first` to `end` to `to`.
+    #[cold]
+    fn close_gap(&mut self, to: usize, first: usize, end: usize) {
+        self.free.copy_within(first..end, to);
     }
 
     /// The requests in flight, `pending` of them.

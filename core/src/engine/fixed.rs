@@ -15,14 +15,15 @@ use crate::fault::{self, Fault};
 use crate::hal::{Alike, Backend, Host, Piece, Run, Start};
 use crate::op::{self, Kind};
 use crate::request::{self, Record, What};
-use crate::ring::{ByPlace, CqProducer, Group, Head, Words};
+use crate::ring::{CqProducer, Group, Head, Stretch, Words};
 use crate::slot;
 use crate::uapi::{IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IOSQE_FIXED_FILE};
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Starts the requests at the head of the SQ that read or write registered
     /// files by registered buffers and ask for nothing else. `want` is what the
-    /// batch is to come to.
+    /// batch is to come to. It goes as far as the places of the SQ follow each
+    /// other in memory.
     #[inline(always)]
     pub(super) fn run_fixed(&mut self, batch: &mut Batch, want: u32) {
         if self.sq.entries_by_place().has_array() {
@@ -39,14 +40,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let request::Run { records, stack, .. } = self.pool.run();
         let most = stack.len().min((want - batch.taken) as usize);
         let start = self.sq.position();
-        let mut reads = Reads::<ARRAY> {
-            entries: self.sq.entries_by_place(),
-            position: start,
+        let all = self.sq.entries_by_place().stretch::<ARRAY>(start, most);
+        let stack = &stack[stack.len() - all.len()..];
+        let mut reads = Reads {
+            all,
+            places: all,
+            at: 0,
             records: &mut records[..slots.len()],
             stack,
-            first: stack.len() - most,
-            low: stack.len() - most,
-            indices: &stack[stack.len() - most..],
+            indices: &stack[..all.len()],
             slots,
             cq: self.overflow.is_empty().then_some(&mut self.cq),
             ended: 0,
@@ -62,22 +64,20 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             let (Some(file), Some(buffer)) = (file, buffer) else { break };
             let alike = Alike { opcode: head.opcode(), file, buffer: &buffer.handle };
             let what = What::new(head.opcode(), head.fd(), place);
-            let before = reads.position;
+            let before = reads.at;
             let range = buffer.range();
             let mut same = Same { reads: &mut reads, head, group, what, range };
             // SAFETY: as in `step`.
             unsafe { self.backend.start_run(alike, &mut same) };
-            let all = reads.position.wrapping_sub(start) as usize == most;
-            if all || reads.odd.is_some() || reads.position == before {
+            if reads.at == all.len() || reads.odd.is_some() || reads.at == before {
                 break;
             }
             reads.limit(u32::MAX);
         }
-        let Reads { position, ended, odd, .. } = reads;
-        let taken = position.wrapping_sub(start);
-        let used = taken as usize + usize::from(odd.is_some());
-        self.pool.take_run(used, ended);
-        self.sq.seek(position);
+        let Reads { at, ended, odd, .. } = reads;
+        self.pool.take_run(all.len(), at + usize::from(odd.is_some()), ended);
+        let taken = at as u32;
+        self.sq.seek(start.wrapping_add(taken));
         batch.taken += taken;
         self.pending += taken - ended as u32;
         if let Some((index, user_data, started)) = odd {
@@ -89,20 +89,20 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
 /// Where the runs of a batch have got to.
 struct Reads<'a, 'm, const ARRAY: bool> {
-    entries: ByPlace<'m>,
-    position: u32,
+    all: Stretch<'m, ARRAY>,
+    /// The run's and those before it.
+    places: Stretch<'m, ARRAY>,
+    /// The next of them.
+    at: usize,
     records: &'a mut [Record],
+    /// A record for each of `all`.
     stack: &'a [Cell<u32>],
-    /// Where on the stack the batch's last record is.
-    first: usize,
-    /// And the run's.
-    low: usize,
-    /// From there up to the next record.
+    /// A record for each of `places`.
     indices: &'a [Cell<u32>],
     slots: slot::Run<'m>,
     /// For requests that end within their start, unless others wait for room.
     cq: Option<&'a mut CqProducer<'m>>,
-    /// How many did; their records are back on top of the stack.
+    /// How many did; their records are at the start of the stack again.
     ended: usize,
     /// The last one, if its start did not go as usual.
     odd: Option<(u32, u64, Start)>,
@@ -121,23 +121,23 @@ impl<'m, const ARRAY: bool> Reads<'_, 'm, ARRAY> {
     /// The next SQE, if the batch wants it and there is a record for it.
     #[inline(always)]
     fn sqe(&self) -> Option<Words<'m>> {
-        if self.indices.is_empty() {
+        if self.at >= self.places.len() {
             return None;
         }
-        self.entries.at_by::<ARRAY>(self.position).map(|cell| cell.words())
+        self.places.entry(self.at).map(|cell| cell.words())
+    }
+
+    /// The record for it.
+    #[inline(always)]
+    fn index(&self) -> Option<u32> {
+        self.indices.get(self.at).map(Cell::get)
     }
 
     /// Has no more than `most` taken.
     #[inline(always)]
     fn limit(&mut self, most: u32) {
-        let end = self.low + self.indices.len();
-        self.low = end.saturating_sub(most as usize).max(self.first);
-        self.indices = &self.stack[self.low..end];
-    }
-
-    /// The record that was taken last.
-    fn last(&self) -> u32 {
-        self.stack[self.low + self.indices.len()].get()
+        self.places = self.all.first(self.at.saturating_add(most as usize));
+        self.indices = &self.stack[..self.places.len()];
     }
 
     /// What the next SQE looks like; to be compared when it is taken.
@@ -154,31 +154,32 @@ impl<const ARRAY: bool> Run for Same<'_, '_, '_, ARRAY> {
         if sqe.head() != self.head || sqe.group() != self.group {
             return None;
         }
-        let (addr, len) = (sqe.addr(), sqe.len());
+        // Flags make it longer than any buffer: such requests have no run.
+        let (addr, len) = (sqe.addr(), sqe.len_and_flags());
         if sqe.pad2() != 0 || !self.range.holds(addr, len) {
             return None;
         }
-        let (index, indices) = self.reads.indices.split_last()?;
-        self.reads.indices = indices;
-        let index = index.get();
+        let index = self.reads.index()?;
         *self.reads.records.get_mut(index as usize)? =
             Record { user_data: sqe.user_data(), what: self.what };
         // Before its start, as in `step`.
         let token = self.reads.slots.arm(index);
-        Some(Piece { token, addr, len, off: sqe.off(), op_flags: sqe.op_flags() })
+        Some(Piece { token, addr, len: len as u32, off: sqe.off() })
     }
 
     #[inline(always)]
     fn answer(&mut self, start: Start) -> bool {
         if start == Start::Pending && !fault::on(Fault::ReferenceIgnored) {
-            if fault::on(Fault::ArmedLate) {
-                self.reads.slots.started(self.reads.last());
+            if fault::on(Fault::ArmedLate)
+                && let Some(index) = self.reads.index()
+            {
+                self.reads.slots.started(index);
             }
-            self.reads.position = self.reads.position.wrapping_add(1);
+            self.reads.at += 1;
             return true;
         }
-        let last = self.reads.last();
-        let Reads { position, records, stack, slots, cq, ended, odd, .. } = &mut *self.reads;
+        let Some(last) = self.reads.index() else { return false };
+        let Reads { at, records, stack, slots, cq, ended, odd, .. } = &mut *self.reads;
         let user_data = records[last as usize].user_data;
         let posted = match (start, cq) {
             (Start::Done(result), Some(cq)) => cq.push(done(user_data, result)),
@@ -190,9 +191,9 @@ impl<const ARRAY: bool> Run for Same<'_, '_, '_, ARRAY> {
         }
         // Back on the stack, where it has been read already.
         slots.retire(last);
+        stack[*ended].set(last);
         *ended += 1;
-        stack[stack.len() - *ended].set(last);
-        *position = position.wrapping_add(1);
+        *at += 1;
         true
     }
 
@@ -203,10 +204,9 @@ impl<const ARRAY: bool> Run for Same<'_, '_, '_, ARRAY> {
 
     #[inline(always)]
     fn take_back(&mut self) {
-        let reads = &mut *self.reads;
-        reads.slots.retire(reads.last());
-        let end = reads.low + reads.indices.len() + 1;
-        reads.indices = &reads.stack[reads.low..end];
+        if let Some(index) = self.reads.index() {
+            self.reads.slots.retire(index);
+        }
     }
 }
 

@@ -27,7 +27,7 @@ impl<T> BufferEntry<T> {
     /// Whether a range lies inside.
     #[inline(always)]
     pub fn holds(&self, addr: u64, len: u32) -> bool {
-        self.range().holds(addr, len)
+        self.range().holds(addr, len.into())
     }
 
     /// Where it is.
@@ -47,11 +47,11 @@ pub(crate) struct Range {
 impl Range {
     /// Whether a range lies inside.
     #[inline(always)]
-    pub fn holds(&self, addr: u64, len: u32) -> bool {
+    pub fn holds(&self, addr: u64, len: u64) -> bool {
         // Where the range starts in the buffer, and where one of its length
         // may start; an address before the buffer wraps to far behind it.
         let start = addr.wrapping_sub(self.start);
-        let last = self.len.checked_sub(len.into());
+        let last = self.len.checked_sub(len);
         last.is_some_and(|last| start <= last)
     }
 }

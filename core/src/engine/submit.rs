@@ -79,6 +79,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let mut kind = if self.engaged { Kind::None } else { self.next_kind() };
         loop {
             // What follows is likely to be of the same kind.
+            let before = batch.taken;
             match kind {
                 Kind::Fixed => self.run_fixed(&mut batch, want),
                 Kind::Nop => batch.taken += self.run_some(want - batch.taken),
@@ -86,6 +87,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             if batch.taken == want || batch.end != End::All {
                 break;
+            }
+            if batch.taken != before && kind == Kind::Fixed && self.sq.at_start() {
+                // Such a run ends where the queue's memory does.
+                continue;
             }
             kind = self.step(&mut batch, want);
             if batch.taken == want || batch.end != End::All {

@@ -226,8 +226,6 @@ pub struct Piece {
     pub len: u32,
     /// See [`Request::off`].
     pub off: u64,
-    /// See [`Request::op_flags`].
-    pub op_flags: u32,
 }
 
 /// What the requests of a [`Run`] have in common: they read or write a
@@ -247,7 +245,7 @@ impl<F: Copy, M: Copy> Alike<'_, F, M> {
     /// One of the requests.
     #[inline(always)]
     pub fn request(&self, piece: &Piece) -> Request<F, M> {
-        let &Piece { addr, len, off, op_flags, .. } = piece;
+        let &Piece { addr, len, off, .. } = piece;
         Request {
             opcode: self.opcode,
             flags: crate::uapi::IOSQE_FIXED_FILE,
@@ -257,7 +255,7 @@ impl<F: Copy, M: Copy> Alike<'_, F, M> {
             addr,
             len,
             off,
-            op_flags,
+            op_flags: 0,
             direct: false,
         }
     }

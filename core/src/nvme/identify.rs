@@ -161,7 +161,7 @@ pub struct NamespaceInfo {
     pub zeroes_deallocate: bool,
     /// Bytes.
     pub bytes: u64,
-    /// What begins before this lies inside, if it is no longer than a page.
+    /// What begins before this block lies inside, if it is no longer than a page.
     pub(super) short_end: u64,
 }
 
@@ -211,7 +211,7 @@ impl NamespaceInfo {
             read_only: data[99] & 1 != 0,
             zeroes_deallocate: data[33] & 1 << 3 != 0,
             bytes: blocks << block_shift,
-            short_end: ((blocks << block_shift) + 1).saturating_sub(PAGE as u64),
+            short_end: (blocks + 1).saturating_sub((PAGE >> block_shift) as u64),
         })
     }
 }

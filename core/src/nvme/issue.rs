@@ -6,6 +6,7 @@ use super::backend::NvmeBackend;
 use super::identify::NamespaceInfo;
 use super::prp::{self, List};
 use super::spec::{self, Command, nvm};
+use super::tracker::stamp;
 use super::{Controller, Platform};
 use crate::block::{Medium, NONE, Source, Transfer};
 use crate::errno::Errno;
@@ -249,9 +250,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         tracker.part = part;
         tracker.left -= part;
         let hot = &mut tracker.hot;
-        let cid = hot.issue(true, self.pace.tick(), hot.token, hot.result);
+        let cid = hot.issue(true, stamp(self.pace.tick()));
         self.in_flight += 1;
-        self.pair.sq.push(&command, cid as u16);
+        self.pair.sq.push(&command, (cid >> 16) as u16);
         true
     }
 

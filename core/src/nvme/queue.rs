@@ -106,31 +106,35 @@ impl Submissions {
         self.entries
     }
 
-    /// Its places, to be filled with the tail in a register;
-    /// [`filled`](Self::filled) says how far.
+    /// Its next places, to be filled with the position in a register;
+    /// [`filled`](Self::filled) says how far. No more than `room`, and up to the
+    /// end of the memory. The caller knows that the device does not have these.
     #[inline(always)]
-    pub fn places(&self) -> Places<'_> {
-        Places {
-            base: self.memory.ptr.cast(),
-            mask: self.entries - 1,
-            tail: self.tail,
-            queue: PhantomData,
-        }
+    pub fn places(&mut self, room: u32) -> Places<'_> {
+        let first = self.tail & (self.entries - 1);
+        let count = room.min(self.entries - first);
+        // SAFETY: the tail, masked, is below `entries`, which fit the memory
+        // (`new`); it is never more than `first` entries behind their end.
+        let next = unsafe { self.memory.ptr.cast::<Entry>().add(first as usize) };
+        // SAFETY: as above.
+        let end = unsafe { next.add(count as usize) };
+        Places { next, end, queue: PhantomData }
     }
 
-    /// The places up to this tail were filled; answers how many.
+    /// This many places were filled.
     #[inline(always)]
-    pub fn filled(&mut self, tail: u32) -> u32 {
-        tail.wrapping_sub(core::mem::replace(&mut self.tail, tail))
+    pub fn filled(&mut self, count: u32) {
+        self.tail = self.tail.wrapping_add(count);
     }
 
     /// Writes a command. The caller knows that there is room: fewer than
     /// `entries` - 1 are outstanding.
     #[inline(always)]
     pub fn push(&mut self, command: &Command, cid: u16) {
-        let mut places = self.places();
-        places.push(command.words(cid));
-        self.filled(places.tail());
+        if let Some(place) = self.places(1).take() {
+            place.fill(command.words(cid));
+            self.filled(1);
+        }
     }
 
     /// Rings the doorbell if anything was pushed since. Answers whether the
@@ -155,34 +159,54 @@ impl Submissions {
     }
 }
 
-/// The places of a submission queue, which stays where it is meanwhile.
+/// An entry of a submission queue.
+type Entry = [u64; COMMAND_BYTES / 8];
+
+/// Places of a submission queue, which stays where it is meanwhile.
 pub(super) struct Places<'a> {
-    base: NonNull<u64>,
-    mask: u32,
-    tail: u32,
-    queue: PhantomData<&'a Submissions>,
+    next: NonNull<Entry>,
+    end: NonNull<Entry>,
+    queue: PhantomData<&'a mut Submissions>,
 }
 
 impl Places<'_> {
-    /// Free-running.
+    /// How many are left.
     #[inline(always)]
-    pub fn tail(&self) -> u32 {
-        self.tail
+    pub fn left(&self) -> u32 {
+        ((self.end.addr().get() - self.next.addr().get()) / COMMAND_BYTES) as u32
     }
 
-    /// Writes a command's [`words`](Command::words). The caller knows that there
-    /// is room: fewer than `entries` - 1 are outstanding.
+    /// Takes the next, if one is left.
     #[inline(always)]
-    pub fn push(&mut self, command: [u64; 5]) {
-        let first = (self.tail & self.mask) as usize * (COMMAND_BYTES / 8);
-        for (word, value) in WORDS.into_iter().zip(command) {
-            // SAFETY: masked, the tail is below `entries`, which fit the memory
-            // (`Submissions::new`); 8 words an entry. Volatile, for the device
-            // reads it. The other words of the entry have been zero since the
-            // start.
-            unsafe { self.base.add(first + word).write_volatile(value.to_le()) };
+    pub fn take(&mut self) -> Option<Place<'_>> {
+        if self.next == self.end {
+            return None;
         }
-        self.tail = self.tail.wrapping_add(1);
+        let entry = self.next;
+        // SAFETY: before the end, so inside the queue's memory or behind its
+        // last entry (`Submissions::places`).
+        self.next = unsafe { entry.add(1) };
+        Some(Place { entry, queue: PhantomData })
+    }
+}
+
+/// A place of a submission queue.
+pub(super) struct Place<'a> {
+    entry: NonNull<Entry>,
+    queue: PhantomData<&'a mut Submissions>,
+}
+
+impl Place<'_> {
+    /// Writes a command's [`words`](Command::words).
+    #[inline(always)]
+    pub fn fill(self, command: [u64; 5]) {
+        let entry = self.entry.cast::<u64>();
+        for (word, value) in WORDS.into_iter().zip(command) {
+            // SAFETY: inside the queue's memory (`Places::take`); 8 words an
+            // entry. Volatile, for the device reads it. The other words of the
+            // entry have been zero since the start.
+            unsafe { entry.add(word).write_volatile(value.to_le()) };
+        }
     }
 }
 
@@ -199,6 +223,8 @@ pub(super) struct Reaped {
 
 /// The phase tag in dword 3.
 const PHASE: u32 = 1 << 16;
+/// The `turn` of a walk that is over.
+const STOPPED: u32 = u32::MAX;
 
 impl Reaped {
     /// `entries` in zeroed memory of their own.
@@ -228,18 +254,22 @@ impl Reaped {
         u32::from_le(unsafe { self.word(3).read_volatile() }) & PHASE == self.phase
     }
 
-    /// The new entries, to be gone through with the positions in registers;
+    /// The new entries, to be gone through with the position in a register;
     /// [`took`](Self::took) says how far.
     #[inline(always)]
     pub fn answers(&self) -> Answers {
-        let Self { entries, head, phase, .. } = *self;
-        Answers { base: self.memory.ptr.cast(), entries, head, turn: phase ^ PHASE }
+        // SAFETY: the head is below `entries`, which fit the memory (`new`).
+        let next = unsafe { self.memory.ptr.cast::<Answer>().add(self.head as usize) };
+        // SAFETY: as above.
+        let end = unsafe { next.add((self.entries - self.head) as usize) };
+        Answers { next, end, turn: self.phase ^ PHASE }
     }
 
     /// Takes the entries that were gone through; answers how many. True if the
     /// walk has come to the end of the memory: there may be more at its start.
     pub fn took(&mut self, answers: &Answers) -> (u32, bool) {
-        let taken = answers.head - core::mem::replace(&mut self.head, answers.head);
+        let taken = self.entries - self.head - answers.left();
+        self.head += taken;
         let wraps = self.head == self.entries;
         if wraps {
             (self.head, self.phase) = (0, self.phase ^ PHASE);
@@ -293,13 +323,15 @@ impl Reaped {
     }
 }
 
+/// An entry of a completion queue.
+type Answer = [u32; COMPLETION_BYTES / 4];
+
 /// A walk through the new entries of a completion queue, which stays where it
 /// is meanwhile, up to the end of its memory.
 #[derive(Debug)]
 pub(super) struct Answers {
-    base: NonNull<u32>,
-    entries: u32,
-    head: u32,
+    next: NonNull<Answer>,
+    end: NonNull<Answer>,
     /// What makes the phase tag of a new entry one, and that of others zero.
     turn: u32,
 }
@@ -309,29 +341,36 @@ impl Answers {
     /// set, if there is one.
     #[inline(always)]
     pub fn next(&mut self) -> Option<u32> {
-        if self.head == self.entries {
+        if self.next == self.end {
             return None;
         }
-        // SAFETY: as in `Reaped::word`: the head is below `entries`, and the
-        // queue outlives the walk. Volatile, for the device writes it.
-        let dword3 = unsafe { self.base.add(self.head as usize * 4 + 3).read_volatile() };
+        // SAFETY: before the end, so inside the queue's memory
+        // (`Reaped::answers`), and the queue outlives the walk. Volatile, for
+        // the device writes it.
+        let dword3 = unsafe { self.next.cast::<u32>().add(3).read_volatile() };
         let answer = u32::from_le(dword3) ^ self.turn;
         if answer & PHASE == 0 {
             return None;
         }
         // No data is read before the phase tag that says that it is there.
         barrier::read();
-        self.head += 1;
+        // SAFETY: as above: no further than the end.
+        self.next = unsafe { self.next.add(1) };
         Some(answer)
+    }
+
+    /// Entries from here to the end of the memory.
+    fn left(&self) -> u32 {
+        ((self.end.addr().get() - self.next.addr().get()) / COMPLETION_BYTES) as u32
     }
 
     /// There is nothing more to be taken.
     pub fn stop(&mut self) {
-        (self.head, self.entries) = (0, 0);
+        (self.next, self.turn) = (self.end, STOPPED);
     }
 
     /// Whether it was stopped.
     pub fn stopped(&self) -> bool {
-        self.entries == 0
+        self.turn == STOPPED
     }
 }

@@ -61,7 +61,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let mut reset = false;
         let queue = self.pair.qid;
         for tracker in self.trackers.iter_mut().filter(|tracker| tracker.hot.issued()) {
-            let age = self.pace.age(tracker.hot.stamp);
+            let age = self.pace.age(tracker.hot.stamp());
             if age >= lost {
                 reset = true;
             } else if age >= late && !tracker.hot.aborted() {
@@ -133,7 +133,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             if !tracker.hot.issued() {
                 continue;
             }
-            let age = u64::from(self.pace.age(tracker.hot.stamp));
+            let age = u64::from(self.pace.age(tracker.hot.stamp()));
             let errno = if errno == Errno::EIO && age > late { Errno::ETIMEDOUT } else { errno };
             self.in_flight -= 1;
             self.end(index as u16, errno);

@@ -174,16 +174,14 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
             Ok(ns) => ns,
             Err(errno) => return Start::Done(errno.to_result()),
         };
-        if let Some(buffer) = &request.buffer {
-            let &Request { addr, len, off, op_flags, .. } = request;
-            let piece = Piece { token, addr, len, off, op_flags };
+        if let (Some(buffer), 0) = (&request.buffer, request.op_flags) {
+            let &Request { addr, len, off, .. } = request;
+            let piece = Piece { token, addr, len, off };
             let alike = Alike { opcode: request.opcode, file: &ns, buffer };
             if let Some(mut short) = self.short(alike)
-                && short.room() != 0
                 && short.start(&piece)
             {
-                let tail = short.tail();
-                self.went_short(tail);
+                self.went_short(1);
                 return Start::Pending;
             }
         }
@@ -195,10 +193,15 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
     #[inline(always)]
     unsafe fn start_run(&mut self, alike: Alike<'_, NamespaceInfo, P::Buffer>, run: &mut impl Run) {
         loop {
-            if let Some(short) = self.short(alike) {
-                run.limit(short.room());
-                let tail = short.start_all(run);
-                self.went_short(tail);
+            while let Some(short) = self.short(alike) {
+                let room = short.room();
+                run.limit(room);
+                let count = short.start_all(run);
+                self.went_short(count);
+                if count != room || room == 0 {
+                    break;
+                }
+                // The queue's memory may begin anew.
             }
             // The next is not short, or there is no room for it, or no next.
             run.limit(1);
@@ -232,17 +235,15 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
         loop {
             let (token, result) = if let Some(answer) = answers.next() {
                 let index = answer as u16 & (MAX_SLOTS as u16 - 1);
-                match self.trackers.get_mut(usize::from(index)) {
-                    Some(tracker) if tracker.hot.is_simple_end(answer) => {
-                        tracker.hot.idle();
-                        (tracker.hot.token, tracker.hot.result)
-                    }
-                    _ => {
-                        others += 1;
-                        match self.settle(answer, index) {
-                            Some(end) => end,
-                            None => continue,
-                        }
+                if let Some(tracker) = self.trackers.get_mut(usize::from(index))
+                    && tracker.hot.end_simple(answer)
+                {
+                    (tracker.hot.token, tracker.hot.result)
+                } else {
+                    others += 1;
+                    match self.settle(answer, index) {
+                        Some(end) => end,
+                        None => continue,
                     }
                 }
             } else if !answers.stopped() {

@@ -7,7 +7,7 @@ use super::backend::NvmeBackend;
 use super::identify::NamespaceInfo;
 use super::queue::Places;
 use super::spec::{Command, nvm};
-use super::tracker::Tracker;
+use super::tracker::{Tracker, stamp};
 use super::{Controller, Platform};
 use crate::block::{NONE, Source};
 use crate::fault::{self, Fault};
@@ -20,16 +20,18 @@ use crate::uapi;
 pub(super) struct Short<'a, P: Platform> {
     platform: &'a P,
     trackers: &'a mut [Tracker<P::Buffer>],
+    /// Places, as there were at first.
+    room: u32,
     places: Places<'a>,
-    /// The tail at which there is no more room.
-    full: u32,
-    tick: u32,
+    /// See [`stamp`].
+    stamp: u64,
     /// What the commands have in common of their first word.
     first: u64,
     buffer: P::Buffer,
+    /// See [`NamespaceInfo`].
     short_end: u64,
-    /// Bits of a position that are not on the grid.
-    grid: u32,
+    /// Blocks of a page.
+    most: u32,
     shift: u32,
 }
 
@@ -50,41 +52,42 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         if self.controller.state() != self.gate {
             return None;
         }
-        let places = self.pair.sq.places();
-        let room = self.most - self.in_flight;
+        let places = self.pair.sq.places(self.most - self.in_flight);
         let first = Command { opcode, nsid: ns.id, ..Command::default() }.words(0)[0];
         Some(Short {
             platform: self.controller.platform(),
             trackers: self.trackers,
-            full: places.tail().wrapping_add(room),
+            room: places.left(),
             places,
-            tick: self.pace.tick(),
+            stamp: stamp(self.pace.tick()),
             first,
             buffer: *alike.buffer,
             short_end: ns.short_end,
-            grid: ns.block() - 1,
+            most: PAGE as u32 >> ns.block_shift,
             shift: ns.block_shift.into(),
         })
     }
 
-    /// Short commands were issued, and this is the tail now.
+    /// This many short commands were issued.
     #[inline(always)]
-    pub(super) fn went_short(&mut self, tail: u32) {
-        self.in_flight += self.pair.sq.filled(tail);
+    pub(super) fn went_short(&mut self, count: u32) {
+        self.in_flight += count;
+        self.pair.sq.filled(count);
     }
 }
 
 impl<P: Platform> Short<'_, P> {
     /// See [`NvmeBackend::went_short`].
     #[inline(always)]
-    pub fn tail(self) -> u32 {
-        self.places.tail()
+    pub fn count(self) -> u32 {
+        self.room - self.places.left()
     }
 
-    /// How many commands can be issued.
+    /// How many commands can be issued, until the queue is full or its memory
+    /// begins anew.
     #[inline(always)]
     pub fn room(&self) -> u32 {
-        self.full.wrapping_sub(self.places.tail())
+        self.room
     }
 
     /// Issues commands for as long as short ones are all that there is to them.
@@ -100,34 +103,30 @@ impl<P: Platform> Short<'_, P> {
                 break;
             }
         }
-        self.tail()
+        self.count()
     }
 
-    /// Issues a command, if a short one is all that there is to it. The caller
-    /// sees to it that there is [`room`](Self::room).
+    /// Issues a command, if a short one is all that there is to it, and there
+    /// is a place for it.
     #[inline(always)]
     pub fn start(&mut self, piece: &Piece) -> bool {
-        let &Piece { token, addr, len, off, op_flags } = piece;
-        // Not empty, and no longer than a page, so in two at most, for which no
-        // list is needed; on the grid; no flags: one test for all of these.
-        let pages = len.wrapping_sub(1) / PAGE as u32;
-        let odd = pages | (len | off as u32) & self.grid | op_flags;
-        // A page away from the end.
-        if odd != 0 || off >= self.short_end {
+        let &Piece { token, addr, len, off } = piece;
+        // Of no command in flight: the slot has just been given this request.
+        let Some(tracker) = self.trackers.get_mut(token.index()) else { return false };
+        (tracker.hot.token, tracker.hot.result) = (token, len as i32);
+        // What is off the grid comes to the top, and is more than any number of
+        // blocks; so is an empty request's last block.
+        let block = off.rotate_right(self.shift);
+        let last = len.rotate_right(self.shift).wrapping_sub(1);
+        // On the grid, not empty, and no longer than a page, so in two at most,
+        // for which no list is needed; a page away from the end.
+        if block >= self.short_end || last >= self.most {
             return false;
         }
         let (buffer, addr) = (self.buffer, addr as usize);
         let span = self.platform.span(&buffer, addr);
-        let data2 = match span.device & (PAGE as u64 - 1) == 0 {
-            true => 0,
-            false => match second_page(span, len as usize) {
-                Some(second) => second,
-                None => return false,
-            },
-        };
-        let Some(tracker) = self.trackers.get_mut(token.index()) else { return false };
-        let block = off.wrapping_shr(self.shift);
-        let range = [block, u64::from(len).wrapping_shr(self.shift) - 1];
+        let Some(data2) = second_page(span, len as usize) else { return false };
+        let Some(place) = self.places.take() else { return false };
         if P::NEEDS_SYNC {
             self.platform.sync_for_device(addr, len as usize);
             tracker.command = Command {
@@ -137,31 +136,25 @@ impl<P: Platform> Short<'_, P> {
                 data2,
                 dword10: block as u32,
                 dword11: (block >> 32) as u32,
-                dword12: range[1] as u32,
+                dword12: last,
                 ..Command::default()
             };
             (tracker.source, tracker.addr) = (Source::Mapped(buffer), addr);
             (tracker.position, tracker.block_shift) = (off, self.shift as u8);
             (tracker.part, tracker.left, tracker.chunk) = (len.into(), 0, NONE);
         }
-        let cid = tracker.hot.issue(P::NEEDS_SYNC, self.tick, token, len as i32);
-        self.places.push([
-            self.first | u64::from(cid << 16),
-            span.device,
-            data2,
-            range[0],
-            range[1],
-        ]);
+        let cid = tracker.hot.issue(P::NEEDS_SYNC, self.stamp);
+        place.fill([self.first | cid, span.device, data2, block, last.into()]);
         true
     }
 }
 
-/// The second PRP entry of a page's worth at most that does not lie at a page's
-/// start: 0 if it does not go into the next page. `None` if it cannot be told in
-/// this way.
-#[inline(never)]
+/// The second PRP entry of a page's worth at most: 0 if that does not go into a
+/// second page. `None` if it cannot be told in this way.
+#[inline(always)]
 fn second_page(span: Span, len: usize) -> Option<u64> {
     match span.device as usize % PAGE {
+        0 => Some(0),
         offset if offset % 4 != 0 => None,
         offset if len <= PAGE - offset => Some(0),
         _ if fault::on(Fault::SecondPageLost) => Some(span.device),

@@ -18,35 +18,47 @@ pub(super) const MAX_SLOTS: usize = 1 << SLOT_BITS;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub(super) struct Hot {
-    /// The identifier of the command that the device has, or had, with
-    /// the flags above it.
-    id: u32,
-    /// The tick in which the command was issued.
-    pub stamp: u32,
+    /// The identifier of the command that the device has, or of the next, in
+    /// bits 16..32, as in a command; flags below, and above the tick in which
+    /// the command was issued. One word, so that one store writes it.
+    id: u64,
     pub token: Token,
     /// The result if all goes well.
     pub result: i32,
 }
 
-/// Of a command.
-const ID: u32 = 0xffff;
+/// Where the identifier is.
+const CID: u32 = 16;
+/// Where the tick is.
+const TICK: u32 = 32;
 /// The device has a command of the request, and when that ends well there is
-/// nothing more to do. This bit is the phase tag's in a completion, the status
-/// lies above it: so a completion with an error is equal to no identifier with
-/// this bit, nor any completion to one without it.
-const SIMPLE: u32 = ID + 1;
+/// nothing more to do. This bit is the phase tag's in a completion whose halves
+/// are exchanged, the status lies above it, below the identifier: so a
+/// completion with an error is equal to no identifier with this bit alone, nor
+/// any completion to one without it.
+const SIMPLE: u64 = 1;
 /// The device has a command of the request, and one has to look further.
-const SLOW: u32 = 1 << 17;
+const SLOW: u64 = 1 << 1;
 /// There is more to do when the command ends well: there are more parts, or
 /// data to copy.
-const COMPLEX: u32 = 1 << 18;
+const COMPLEX: u64 = 1 << 2;
 /// An abort was asked for.
-const ABORTED: u32 = 1 << 19;
+const ABORTED: u64 = 1 << 3;
 
 impl Hot {
-    /// The identifier of the command that the device has, or had.
+    /// Of slot `index`, without a request.
+    const fn of(index: u16) -> Self {
+        Self { id: (index as u64) << CID, token: Token::NONE, result: 0 }
+    }
+
+    /// The identifier of the command that the device has, if it has one.
     pub fn cid(&self) -> u16 {
-        self.id as u16
+        (self.id >> CID) as u16
+    }
+
+    /// The tick in which that was issued.
+    pub fn stamp(&self) -> u32 {
+        (self.id >> TICK) as u32
     }
 
     /// Whether the device has a command of the request.
@@ -70,31 +82,50 @@ impl Hot {
         self.id = self.id & !SIMPLE | SLOW | ABORTED;
     }
 
-    /// The device has no command of the request any more; all flags go.
-    #[inline(always)]
+    /// The device has no command of the request any more. The next has another
+    /// identifier: the number above the slot's bits is the next.
     pub fn idle(&mut self) {
-        self.id &= ID;
+        if self.issued() {
+            self.id = u64::from(next(self.id as u32 & !0 << CID));
+        }
     }
 
-    /// Whether `answer`, a completion's dword 3 with the phase tag set, ends a
-    /// command well after which there is nothing to do. One comparison says that it is the
-    /// command in flight, and of the simple kind.
+    /// Ends a command if that is what `answer` says, a completion's dword 3 with
+    /// the phase tag set, and nothing more: it went well, and there is nothing
+    /// else to do. One comparison says that it is the command in flight, and of
+    /// the simple kind.
     #[inline(always)]
-    pub fn is_simple_end(&self, answer: u32) -> bool {
-        self.id == answer
+    pub fn end_simple(&mut self, answer: u32) -> bool {
+        let answer = answer.rotate_left(CID);
+        if self.id as u32 != answer {
+            return false;
+        }
+        self.id = u64::from(next(answer.wrapping_sub(SIMPLE as u32)));
+        true
     }
 
-    /// For the slot's next command. Answers its identifier, and more in the
-    /// bits above it, for whoever shifts them out.
+    /// For the slot's next command, in tick `stamp << 32`. Answers its
+    /// identifier, where a command has it.
     #[inline(always)]
-    pub fn issue(&mut self, complex: bool, stamp: u32, token: Token, result: i32) -> u32 {
-        // The number above the slot's bits is the next. What it carries falls
-        // into the lowest flag, and away.
-        let cid = self.id.wrapping_add(1 << SLOT_BITS);
-        let id = if complex { cid & ID | SLOW | COMPLEX } else { cid | SIMPLE };
-        *self = Self { id, stamp, token, result };
-        id
+    pub fn issue(&mut self, complex: bool, stamp: u64) -> u64 {
+        let cid = self.id;
+        let flags = if complex { SLOW | COMPLEX } else { SIMPLE };
+        self.id = cid | flags | stamp;
+        cid
     }
+}
+
+/// The identifier after this one, of the same slot.
+#[inline(always)]
+fn next(cid: u32) -> u32 {
+    // What the number carries falls away.
+    cid.wrapping_add(1 << (CID + SLOT_BITS))
+}
+
+/// A tick as [`Hot::issue`] wants it.
+#[inline(always)]
+pub(super) fn stamp(tick: u32) -> u64 {
+    u64::from(tick) << TICK
 }
 
 /// The state of one slot's request. Made by [`Tracker::new`], given to
@@ -123,7 +154,7 @@ impl<B> Tracker<B> {
     /// Of a slot without a request.
     pub const fn new() -> Self {
         Self {
-            hot: Hot { id: 0, stamp: 0, token: Token::NONE, result: 0 },
+            hot: Hot::of(0),
             next: NONE,
             chunk: NONE,
             command: Command {
@@ -148,7 +179,7 @@ impl<B> Tracker<B> {
     /// Of slot `index`: that is what its commands' identifiers name.
     pub(super) const fn of(index: u16) -> Self {
         let mut tracker = Self::new();
-        tracker.hot.id = index as u32;
+        tracker.hot = Hot::of(index);
         tracker
     }
 }
@@ -171,28 +202,59 @@ mod tests {
 
     const PHASE: u32 = 1 << 16;
 
+    /// Whether this answer would end the command.
+    fn ends(hot: &Hot, answer: u32) -> bool {
+        let mut copy = *hot;
+        copy.end_simple(answer)
+    }
+
     #[test]
     fn only_the_good_end_of_a_simple_command_is_simple() {
         let mut hot = Tracker::<()>::of(7).hot;
         assert!(!hot.issued());
-        for complex in [false, true] {
-            let cid = hot.issue(complex, 0, Token::NONE, 0) & ID;
+        let mut last = None;
+        for (complex, tick) in [(false, 0), (true, u32::MAX), (false, u32::MAX)] {
+            let word = hot.issue(complex, stamp(tick));
+            let cid = (word >> 16) as u32;
+            assert_eq!((word & 0xffff, word >> 32), (0, 0));
             assert_eq!((cid & 0xfff, hot.issued(), hot.complex()), (7, true, complex));
-            assert_eq!(hot.is_simple_end(cid | PHASE), !complex);
+            assert_eq!((u32::from(hot.cid()), hot.stamp()), (cid, tick));
+            assert_ne!(last.replace(cid), Some(cid));
+            assert_eq!(ends(&hot, cid | PHASE), !complex);
             // No status, alone or with others, is taken for a good end.
             for status in 1..1 << 15 {
-                assert!(!hot.is_simple_end(cid | PHASE | status << 17));
+                assert!(!ends(&hot, cid | PHASE | status << 17));
             }
-            assert!(
-                !hot.is_simple_end(cid ^ 1 | PHASE) && !hot.is_simple_end(cid ^ 0x1000 | PHASE)
-            );
+            assert!(!ends(&hot, cid ^ 1 | PHASE) && !ends(&hot, cid ^ 0x1000 | PHASE));
+            let mut ended = hot;
+            assert_eq!(ended.end_simple(cid | PHASE), !complex);
+            assert_eq!(ended.issued(), complex);
             hot.set_aborted();
-            assert!(hot.issued() && hot.aborted() && !hot.is_simple_end(cid | PHASE));
+            assert!(hot.issued() && hot.aborted() && !ends(&hot, cid | PHASE));
             for status in 0..1 << 15 {
-                assert!(!hot.is_simple_end(cid | PHASE | status << 17));
+                assert!(!ends(&hot, cid | PHASE | status << 17));
             }
             hot.idle();
-            assert!(!hot.issued() && !hot.is_simple_end(cid | PHASE));
+            assert!(!hot.issued() && !hot.aborted() && !ends(&hot, cid | PHASE));
+            assert!(complex || hot.cid() == ended.cid(), "however it ends");
+            // And for the next, too, that the device does not have.
+            assert!(!ends(&hot, u32::from(hot.cid()) | PHASE));
+            hot.idle();
+            assert_ne!(u32::from(hot.cid()), cid);
         }
+    }
+
+    #[test]
+    fn a_slot_uses_its_identifiers_in_turn() {
+        let mut hot = Tracker::<()>::of(0xabc).hot;
+        let mut seen = [false; 16];
+        for _ in 0..16 {
+            let cid = (hot.issue(false, 0) >> 16) as u32;
+            assert_eq!(cid & 0xfff, 0xabc);
+            assert!(!core::mem::replace(&mut seen[(cid >> 12) as usize], true));
+            assert!(hot.end_simple(cid | PHASE));
+            assert!(!hot.end_simple(cid | PHASE), "no command ends twice");
+        }
+        assert_eq!(hot.cid(), 0xabc);
     }
 }

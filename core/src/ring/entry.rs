@@ -75,9 +75,12 @@ impl Words<'_> {
         self.wide(offset_of!(Sqe, addr))
     }
 
+    /// The length, with the operation's flags in the upper half.
     #[inline(always)]
-    pub fn len(self) -> u32 {
-        self.narrow(offset_of!(Sqe, len))
+    pub fn len_and_flags(self) -> u64 {
+        const { assert!(offset_of!(Sqe, op_flags) == offset_of!(Sqe, len) + 4) };
+        let both = self.wide(offset_of!(Sqe, len));
+        if cfg!(target_endian = "big") { both.rotate_left(32) } else { both }
     }
 
     #[inline(always)]

@@ -14,8 +14,8 @@ pub(crate) use cq::{CqProducer, MadeRoom};
 pub use entry::{CqeCell, SqeCell};
 pub(crate) use entry::{Group, Head, Words};
 pub use lane::{LaneEnd, Taken, lane};
-pub(crate) use sq::{ByPlace, SqConsumer};
 pub use sq::{PushError, SqHalf, SubmissionQueue};
+pub(crate) use sq::{SqConsumer, Stretch};
 
 use crate::cqe::Cqe;
 use crate::sqe::Sqe;

@@ -244,11 +244,22 @@ impl<'m> ByPlace<'m> {
         self.array.is_some()
     }
 
-    /// [`at`](Self::at), for whoever has asked whether there is an
+    /// The places from `position` on that follow each other in memory, `most`
+    /// of them at most. For whoever has asked whether there is an
     /// [array](Self::has_array) and says so at compile time.
     #[inline(always)]
-    pub fn at_by<const ARRAY: bool>(self, position: u32) -> Option<&'m SqeCell> {
-        if ARRAY { self.at(position) } else { Some(cell(self.sqes, position, self.mask)) }
+    pub fn stretch<const ARRAY: bool>(self, position: u32, most: usize) -> Stretch<'m, ARRAY> {
+        let first = (position & self.mask) as usize;
+        let places = first..first + most.min(self.mask as usize + 1 - first);
+        debug_assert!(places.end <= self.sqes.len());
+        let (array, sqes): (&[_], _) = match self.array {
+            // SAFETY: the cells of a ring are one more than its mask (see
+            // `cell`), and the places end there at the latest.
+            Some(array) if ARRAY => (unsafe { array.get_unchecked(places) }, self.sqes),
+            // SAFETY: as above.
+            _ => (&[], unsafe { self.sqes.get_unchecked(places) }),
+        };
+        Stretch { array, sqes, mask: self.mask }
     }
 
     /// See [`SqConsumer::entry`].
@@ -261,6 +272,47 @@ impl<'m> ByPlace<'m> {
                 let index = cell(array, position, self.mask).load(Ordering::Relaxed);
                 checked(self.sqes, index, self.mask)
             }
+        }
+    }
+}
+
+/// Places of a submission queue that follow each other in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch<'m, const ARRAY: bool> {
+    /// Those places.
+    array: &'m [AtomicU32],
+    /// With an array all entries, without one those of the places.
+    sqes: &'m [SqeCell],
+    mask: u32,
+}
+
+impl<'m, const ARRAY: bool> Stretch<'m, ARRAY> {
+    /// How many.
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        if ARRAY { self.array.len() } else { self.sqes.len() }
+    }
+
+    /// No more than the first `most`.
+    #[inline(always)]
+    pub fn first(self, most: usize) -> Self {
+        let most = most.min(self.len());
+        match ARRAY {
+            // SAFETY: no more than there are.
+            true => Self { array: unsafe { self.array.get_unchecked(..most) }, ..self },
+            // SAFETY: as above.
+            false => Self { sqes: unsafe { self.sqes.get_unchecked(..most) }, ..self },
+        }
+    }
+
+    /// The entry that place `at` of these names; none if its index names no
+    /// entry, or there is no such place.
+    #[inline(always)]
+    pub fn entry(self, at: usize) -> Option<&'m SqeCell> {
+        match ARRAY {
+            // Relaxed: ordered by the tail. Read once, then checked.
+            true => checked(self.sqes, self.array.get(at)?.load(Ordering::Relaxed), self.mask),
+            false => self.sqes.get(at),
         }
     }
 }
@@ -306,6 +358,11 @@ impl<'m> SqConsumer<'m> {
     #[inline(always)]
     pub fn position(&self) -> u32 {
         self.head
+    }
+
+    /// Whether that is where the queue's memory begins.
+    pub fn at_start(&self) -> bool {
+        self.head & self.mask == 0
     }
 
     /// Moves to a position.
