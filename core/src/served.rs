@@ -13,7 +13,7 @@
 //!   held: leave, the holder looks   look for work; found: claim again
 //! ```
 
-use crate::engine::{Engine, EnterFlags, Remote};
+use crate::engine::{Engine, EnterFlags, Remote, Until};
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Driver, Host};
@@ -202,7 +202,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
         to_submit: u32,
         min_complete: u32,
         flags: EnterFlags,
-        deadline: Option<u64>,
+        until: impl Into<Until>,
     ) -> Result<u32, Errno> {
         if self.remote.stopped() {
             return Err(Errno::EOWNERDEAD);
@@ -214,7 +214,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
             taken
         })?;
         if flags.contains(EnterFlags::GETEVENTS) && taken == to_submit {
-            match self.remote.wait_cqes(min_complete, deadline) {
+            match self.remote.wait_cqes(min_complete, until) {
                 Err(errno) if taken == 0 => return Err(errno),
                 _ => {}
             }

@@ -263,6 +263,7 @@ impl From<Duration> for Timespec {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct SubmitArgs {
     timeout: Option<Timespec>,
+    min_wait: u32,
 }
 
 impl SubmitArgs {
@@ -270,7 +271,7 @@ impl SubmitArgs {
     #[inline]
     #[must_use]
     pub const fn new() -> SubmitArgs {
-        SubmitArgs { timeout: None }
+        SubmitArgs { timeout: None, min_wait: 0 }
     }
 
     /// Limits the wait to this span from now; the call ends with `ETIME` when it has passed.
@@ -281,11 +282,27 @@ impl SubmitArgs {
         self
     }
 
+    /// After so many microseconds, any number of completions is enough, and if there is none then, the next one. Without
+    /// a limit the wait is over then, whatever has come. 0, unless set, is no such time.
+    #[inline]
+    #[must_use]
+    pub const fn min_wait_usec(mut self, microseconds: u32) -> SubmitArgs {
+        self.min_wait = microseconds;
+        self
+    }
+
     /// The limit, if one was set.
     #[inline]
     #[must_use]
     pub const fn timeout(&self) -> Option<Timespec> {
         self.timeout
+    }
+
+    /// The microseconds after which any completion is enough, or 0.
+    #[inline]
+    #[must_use]
+    pub const fn min_wait(&self) -> u32 {
+        self.min_wait
     }
 }
 

@@ -479,7 +479,8 @@ fn features_are_those_whose_promise_is_kept() {
     assert_ne!(features & uapi::IORING_FEAT_NODROP, 0);
     assert_ne!(features & uapi::IORING_FEAT_SQPOLL_NONFIXED, 0);
     assert_eq!(features & uapi::IORING_FEAT_POLL_32BITS, 0);
-    assert_eq!(features & uapi::IORING_FEAT_MIN_TIMEOUT, 0);
+    assert_ne!(features & uapi::IORING_FEAT_MIN_TIMEOUT, 0);
+    assert_eq!(features & uapi::IORING_FEAT_REG_REG_RING, 0);
     let seed = rig(Config::new(2).policy(Policy::Seed));
     assert_eq!(seed.parts.engine.features() & uapi::IORING_FEAT_SQPOLL_NONFIXED, 0);
 }

@@ -188,10 +188,15 @@ fn enter_checks_its_flags() {
     each(4, |ring| {
         let submitter = ring.submitter();
         let args = types::SubmitArgs::new();
-        for (flags, arg) in [(1 << 30, None), (0, Some(&args)), (1 << 3, None)] {
+        // Whether it is to wait, and for how long.
+        for (flags, arg, errno) in [
+            (1 << 30, None, libc::EINVAL),
+            (1, Some(&args), libc::EINVAL),
+            (1 | 1 << 3, None, libc::EFAULT),
+        ] {
             // SAFETY: nothing was pushed.
             let error = unsafe { submitter.enter(0, 0, flags, arg) }.unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+            assert_eq!(error.raw_os_error(), Some(errno));
         }
     });
 }

@@ -204,6 +204,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         mailbox: Mailbox::new(),
         stop: AtomicU32::new(0),
         stopped: AtomicU32::new(0),
+        timeouts: AtomicU32::new(0),
         mode: config.mode,
     })[0];
     let pool = Pool::new(

@@ -251,6 +251,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.shared.host.cqes_posted();
         }
         if self.config.mode != Mode::Inline {
+            if self.shared.timeouts.load(Ordering::Relaxed) != self.ended_timeouts() {
+                self.tell_timeouts();
+            }
             // The engine's one fence a batch: pairs with the fence of
             // EventCount::prepare in a waiting application.
             if !fault::on(Fault::PublishNoFence) {
@@ -258,6 +261,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             self.shared.app_wait.notify_after_fence(&self.shared.host);
         }
+    }
+
+    #[cold]
+    fn tell_timeouts(&self) {
+        // Release: pairs with the Acquire in `Remote::wait_cqes`: who sees that
+        // a timeout has ended sees its CQE.
+        self.shared.timeouts.store(self.ended_timeouts(), Ordering::Release);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::Engine;
 use super::submit::{Batch, End};
+use super::wait::Until;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
-use crate::hal::{Backend, Host, Parked};
+use crate::hal::{Backend, Host};
 use crate::op::Kind;
-use crate::sync::spin_loop;
 use crate::uapi;
 
 bitflags::bitflags! {
@@ -19,8 +19,12 @@ bitflags::bitflags! {
         const SQ_WAKEUP = uapi::IORING_ENTER_SQ_WAKEUP;
         /// Wait until the SQ has room (SQPOLL).
         const SQ_WAIT = uapi::IORING_ENTER_SQ_WAIT;
-        /// A deadline is given.
+        /// It is given how long to wait.
         const EXT_ARG = uapi::IORING_ENTER_EXT_ARG;
+        /// The time given is a point in time ([`Until::new`]).
+        const ABS_TIMER = uapi::IORING_ENTER_ABS_TIMER;
+        /// The wait does not count as one for I/O. None does here.
+        const NO_IOWAIT = uapi::IORING_ENTER_NO_IOWAIT;
     }
 }
 
@@ -39,7 +43,7 @@ struct Asked {
     to_submit: u32,
     min_complete: u32,
     waiting: bool,
-    deadline: Option<u64>,
+    until: Until,
 }
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
@@ -47,7 +51,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     ///
     /// Takes up to `to_submit` SQEs; then, with GETEVENTS and if all of them
     /// were taken, waits until `min_complete` CQEs are there (at most as many
-    /// as the CQ holds) or `deadline` (on the host's clock) has passed.
+    /// as the CQ holds), a timeout has ended, or as `until` says: a deadline on
+    /// the host's clock, none, or an [`Until`].
     ///
     /// Answers the number of SQEs taken, failing ones included.
     ///
@@ -62,11 +67,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         to_submit: u32,
         min_complete: u32,
         flags: EnterFlags,
-        deadline: Option<u64>,
+        until: impl Into<Until>,
     ) -> Result<u32, Errno> {
+        let until = until.into();
         let waiting = flags.contains(EnterFlags::GETEVENTS) && !fault::on(Fault::WaitForgotten);
         // Made where it is needed: the short way does without.
-        let asked = || Asked { to_submit, min_complete, waiting, deadline };
+        let asked = || Asked { to_submit, min_complete, waiting, until };
         if !self.quiet() || !self.sq.has(to_submit) || fault::on(Fault::LastSqeLeft) {
             return self.enter_slow(0, asked());
         }
@@ -123,7 +129,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 self.poll_backend();
             }
             if self.lacks(asked.min_complete)
-                && let Err(errno) = self.wait(asked.min_complete, asked.deadline)
+                && let Err(errno) = self.wait(asked.min_complete, asked.until)
                 && asked.to_submit == 0
             {
                 answer = Err(errno);
@@ -166,52 +172,5 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     #[inline(always)]
     fn lacks(&self, want: u32) -> bool {
         want == 0 || self.cq.unread() < want
-    }
-
-    /// Drives the engine until `want` CQEs are there.
-    #[inline(never)]
-    fn wait(&mut self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
-        let want = want.min(self.cq.entries());
-        loop {
-            self.progress();
-            if self.cq.unread() >= want {
-                return Ok(());
-            }
-            // What is there may be what somebody else waits for.
-            self.publish();
-            let host = &self.shared.host;
-            if self.backend.polling() {
-                if deadline.is_some_and(|deadline| host.now() >= deadline) {
-                    return self.fewer(want, Errno::ETIME);
-                }
-                spin_loop();
-                continue;
-            }
-            let key = self.shared.engine_wait.prepare();
-            // CQEs that wait for room while `want` are not there: somebody has
-            // just made room.
-            let again = self.must_not_sleep() || !self.overflow.is_empty();
-            if again && !fault::on(Fault::WaitNoRecheck) {
-                continue;
-            }
-            match self.sleep(key, deadline) {
-                Parked::Woken => {}
-                why => {
-                    self.progress();
-                    let errno = match why {
-                        Parked::TimedOut => Errno::ETIME,
-                        _ => Errno::EINTR,
-                    };
-                    return self.fewer(want, errno);
-                }
-            }
-        }
-    }
-
-    /// The answer of a wait for `want` CQEs that has come to its end: as in
-    /// Linux, one CQE is enough for a good one.
-    fn fewer(&self, want: u32, errno: Errno) -> Result<(), Errno> {
-        let forgotten = fault::on(Fault::TimeoutForgotten);
-        if forgotten || self.cq.unread() >= want.min(1) { Ok(()) } else { Err(errno) }
     }
 }

@@ -20,6 +20,7 @@ mod run;
 mod submit;
 mod timers;
 mod turns;
+mod wait;
 
 #[cfg(not(loom))]
 pub use build::StaticMemory;
@@ -28,6 +29,7 @@ pub(crate) use cancel::cancel_from_outside;
 pub use enter::EnterFlags;
 pub(crate) use register::BufferEntry;
 pub use remote::{Completer, Remote};
+pub use wait::Until;
 
 use crate::config::{Config, Mode};
 use crate::fault::{self, Fault};
@@ -58,6 +60,8 @@ pub(crate) struct Shared<'m, H> {
     pub stop: AtomicU32,
     /// 1: the engine has come to an end.
     pub stopped: AtomicU32,
+    /// Timeouts that have ended, unless the engine's owner is who waits.
+    pub timeouts: AtomicU32,
     pub mode: Mode,
 }
 
@@ -188,7 +192,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// `IORING_FEAT_*`: the promises that this ring keeps.
     pub fn features(&self) -> u32 {
         use crate::uapi::{
-            IORING_FEAT_CQE_SKIP, IORING_FEAT_EXT_ARG, IORING_FEAT_LINKED_FILE, IORING_FEAT_NODROP,
+            IORING_FEAT_CQE_SKIP, IORING_FEAT_EXT_ARG, IORING_FEAT_LINKED_FILE,
+            IORING_FEAT_MIN_TIMEOUT, IORING_FEAT_NO_IOWAIT, IORING_FEAT_NODROP,
             IORING_FEAT_SQPOLL_NONFIXED, IORING_FEAT_SUBMIT_STABLE,
         };
         let nonfixed = match self.config.policy {
@@ -203,6 +208,8 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             | IORING_FEAT_SUBMIT_STABLE
             | held
             | IORING_FEAT_EXT_ARG
+            | IORING_FEAT_MIN_TIMEOUT
+            | IORING_FEAT_NO_IOWAIT
             | nonfixed
             | self.backend.features()
     }
@@ -258,9 +265,9 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         let host = Driver(&self.shared.host);
         let parked = self.shared.engine_wait.wait(&host, key, first);
         if own.is_some() {
-            self.poll_backend();
-            if self.engaged {
-                self.settle();
+            let did = self.poll_backend();
+            if (self.engaged && self.settle() || did) && !self.down {
+                self.publish();
             }
             if parked == Parked::TimedOut && first != deadline {
                 return Parked::Woken;

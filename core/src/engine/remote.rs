@@ -1,6 +1,7 @@
 //! The outside's handles: bringing completions, and talking to an engine
 //! that somebody else drives.
 
+use super::wait::{Until, Waiting};
 use super::{EnterFlags, Shared, cancel_from_outside};
 use crate::config::Mode;
 use crate::errno::Errno;
@@ -121,7 +122,7 @@ impl<'m, H: Host> Remote<'m, H> {
         to_submit: u32,
         min_complete: u32,
         flags: EnterFlags,
-        deadline: Option<u64>,
+        until: impl Into<Until>,
     ) -> Result<u32, Errno> {
         if self.stopped() {
             return Err(Errno::EOWNERDEAD);
@@ -137,7 +138,7 @@ impl<'m, H: Host> Remote<'m, H> {
             }
         }
         if flags.contains(EnterFlags::GETEVENTS) {
-            match self.wait_cqes(min_complete, deadline) {
+            match self.wait_cqes(min_complete, until) {
                 Err(errno) if to_submit == 0 => return Err(errno),
                 _ => {}
             }
@@ -145,17 +146,26 @@ impl<'m, H: Host> Remote<'m, H> {
         Ok(to_submit)
     }
 
-    /// Waits until `want` CQEs are there (at most as many as the CQ holds).
+    /// Waits until `want` CQEs are there (at most as many as the CQ holds), a
+    /// timeout has ended, or as `until` says.
     ///
     /// # Errors
     /// `ETIME` and `EINTR` if there is not even one, and `EOWNERDEAD` if the
     /// engine ended meanwhile.
-    pub fn wait_cqes(&self, want: u32, deadline: Option<u64>) -> Result<(), Errno> {
-        let want = want.min(self.shared.ring.cqes.len() as u32);
-        match self.wait(deadline, || self.shared.ring.cq_ready() >= want) {
-            // As in Linux, where one CQE is enough for a good answer.
-            Err(Errno::ETIME | Errno::EINTR) if self.shared.ring.cq_ready() != 0 => Ok(()),
-            waited => waited,
+    pub fn wait_cqes(&self, want: u32, until: impl Into<Until>) -> Result<(), Errno> {
+        let ring = &self.shared.ring;
+        let want = want.min(ring.cqes.len() as u32);
+        // Acquire: pairs with the Release in `Engine::tell_timeouts`.
+        let timeouts = || self.shared.timeouts.load(Ordering::Acquire);
+        let mut waiting = Waiting::new(want, until.into(), ring.cq_total(), timeouts());
+        loop {
+            let over = || waiting.is_over(ring.cq_ready(), timeouts());
+            match self.wait(waiting.time(), over) {
+                Err(Errno::ETIME) if !waiting.times_out(ring.cq_ready(), ring.cq_total()) => {}
+                // As in Linux, where one CQE is enough for a good answer.
+                Err(Errno::ETIME | Errno::EINTR) if ring.cq_ready() != 0 => return Ok(()),
+                waited => return waited,
+            }
         }
     }
 

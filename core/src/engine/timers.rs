@@ -146,6 +146,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         any
     }
 
+    /// Timeouts that have ended by time or count. Every wait ends with one.
+    pub(super) fn ended_timeouts(&self) -> u32 {
+        self.holding.timeouts as u32
+    }
+
     /// A timeout's time is over.
     fn fire(&mut self, index: u32) {
         self.disarm(index);

@@ -268,6 +268,13 @@ impl<'m> RingRef<'m> {
         tail.wrapping_sub(self.cq_head.load(Ordering::Relaxed))
     }
 
+    /// CQEs posted so far, as anybody may ask.
+    #[inline]
+    pub fn cq_total(&self) -> u32 {
+        // Relaxed: as above.
+        self.cq_tail.load(Ordering::Relaxed)
+    }
+
     /// SQEs that the engine has not taken yet, as anybody may ask.
     #[inline]
     pub fn sq_ready(&self) -> u32 {

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use annulus::config::Mode;
-use annulus::engine::{EnterFlags, Remote};
+use annulus::engine::{EnterFlags, Remote, Until};
 use annulus::errno::Errno;
 use annulus::register::Call;
 use annulus::served::Served;
@@ -131,17 +131,17 @@ impl<B: RingBackend> Driver<B> {
         to_submit: u32,
         min_complete: u32,
         flags: EnterFlags,
-        deadline: Option<u64>,
+        until: Until,
     ) -> Result<u32, Errno> {
         match self {
             Driver::Inline(engine) => {
                 // SAFETY: one thread, and the engine calls nothing that comes
                 // back here.
                 let engine = unsafe { &mut *engine.get() };
-                engine.enter(to_submit, min_complete, flags, deadline)
+                engine.enter(to_submit, min_complete, flags, until)
             }
-            Driver::SqPoll(_) => remote.enter(to_submit, min_complete, flags, deadline),
-            Driver::Served(served, _) => served.enter(to_submit, min_complete, flags, deadline),
+            Driver::SqPoll(_) => remote.enter(to_submit, min_complete, flags, until),
+            Driver::Served(served, _) => served.enter(to_submit, min_complete, flags, until),
         }
     }
 

@@ -17,7 +17,7 @@ use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 
 use annulus::Stats;
-use annulus::engine::EnterFlags;
+use annulus::engine::{EnterFlags, Until};
 use annulus::hal::Backend;
 use annulus::register::Call;
 use annulus::ring::{CqHalf, SqHalf};
@@ -175,7 +175,7 @@ impl<B: RingBackend> Ring<B> {
     #[cold]
     fn fetch(&mut self) {
         // In a forked child there is nothing to fetch.
-        let _ = self.enter(0, 0, EnterFlags::empty(), None);
+        let _ = self.enter(0, 0, EnterFlags::empty(), Until::default());
     }
 
     /// Submitter and both queues at once.
@@ -251,12 +251,12 @@ impl<B: RingBackend> Ring<B> {
         to_submit: u32,
         min_complete: u32,
         flags: EnterFlags,
-        deadline: Option<u64>,
+        until: Until,
     ) -> io::Result<usize> {
         self.guard.check()?;
         // SAFETY: inline, a ring is not Sync, so this is its only thread.
         let done =
-            unsafe { self.driver.enter(&self.remote, to_submit, min_complete, flags, deadline) };
+            unsafe { self.driver.enter(&self.remote, to_submit, min_complete, flags, until) };
         match done {
             Ok(count) => Ok(count as usize),
             Err(errno) => Err(io::Error::from_raw_os_error(errno.raw())),

@@ -89,4 +89,9 @@ impl Parameters {
     pub fn is_feature_ext_arg(&self) -> bool {
         self.features & uapi::IORING_FEAT_EXT_ARG != 0
     }
+
+    /// Waits take a least time.
+    pub fn is_feature_min_timeout(&self) -> bool {
+        self.features & uapi::IORING_FEAT_MIN_TIMEOUT != 0
+    }
 }

@@ -4,9 +4,8 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
 
-use annulus::engine::EnterFlags;
+use annulus::engine::{EnterFlags, Until};
 use annulus::errno::Errno;
-use annulus::hal::Clock;
 use annulus::probe::Probe;
 use annulus::register::{Call, numbered};
 use annulus::types::{CancelBuilder, Iovec, SubmitArgs, Timespec};
@@ -37,7 +36,7 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// `EBUSY` if no request can be had: reap completions, then try again.
     #[inline]
     pub fn submit(&self) -> io::Result<usize> {
-        self.submit_until(0, None)
+        self.submit_until(0, Until::default())
     }
 
     /// Submits, and waits until there are `want` completions to read.
@@ -47,7 +46,7 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// nothing was submitted.
     #[inline]
     pub fn submit_and_wait(&self, want: usize) -> io::Result<usize> {
-        self.submit_until(want, None)
+        self.submit_until(want, Until::default())
     }
 
     /// Submits, and waits as `args` says.
@@ -56,16 +55,11 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// As [`submit_and_wait`](Self::submit_and_wait); `ETIME` if the time was
     /// up and nothing was submitted.
     pub fn submit_with_args(&self, want: usize, args: &SubmitArgs) -> io::Result<usize> {
-        self.submit_until(want, self.deadline(Some(args)))
-    }
-
-    fn deadline(&self, args: Option<&SubmitArgs>) -> Option<u64> {
-        let timeout = args?.timeout()?;
-        Some(self.ring.remote.host().now().saturating_add(timeout.as_nanos()))
+        self.submit_until(want, Until::new(args, false, self.ring.remote.host()))
     }
 
     #[inline]
-    fn submit_until(&self, want: usize, deadline: Option<u64>) -> io::Result<usize> {
+    fn submit_until(&self, want: usize, until: Until) -> io::Result<usize> {
         let ring = self.ring;
         let len = ring.remote.sq_ready();
         let want = u32::try_from(want).unwrap_or(u32::MAX);
@@ -79,17 +73,19 @@ impl<B: RingBackend> Submitter<'_, B> {
                 return Ok(len as usize);
             }
         }
-        ring.enter(len, want, flags, deadline)
+        ring.enter(len, want, flags, until)
     }
 
     /// `io_uring_enter`: submits up to `to_submit` SQEs; with
     /// `IORING_ENTER_GETEVENTS` waits for `min_complete` completions, with
-    /// `IORING_ENTER_EXT_ARG` no longer than `arg` says. `SQ_WAKEUP` and
+    /// `IORING_ENTER_EXT_ARG` as `arg` says, whose time is one of
+    /// `CLOCK_MONOTONIC` with `IORING_ENTER_ABS_TIMER`. `SQ_WAKEUP` and
     /// `SQ_WAIT` are for polled rings.
     ///
     /// # Errors
-    /// The kernel's: `EINVAL` for unknown flags, or an `arg` without its flag
-    /// or the other way round; `EBUSY`, `EINTR`, `ETIME`.
+    /// The kernel's: `EINVAL` for unknown flags; `EBUSY`, and if nothing was
+    /// to be submitted `EINTR`, `ETIME`, and for a wait `EFAULT` for `EXT_ARG`
+    /// without an `arg`, `EINVAL` the other way round.
     ///
     /// # Safety
     /// What the SQEs point to is valid (as was promised when they were
@@ -101,11 +97,29 @@ impl<B: RingBackend> Submitter<'_, B> {
         flags: u32,
         arg: Option<&SubmitArgs>,
     ) -> io::Result<usize> {
-        let flags = match EnterFlags::checked(flags) {
-            Ok(flags) if flags.contains(EnterFlags::EXT_ARG) == arg.is_some() => flags,
-            _ => return Err(io::Error::from_raw_os_error(Errno::EINVAL.raw())),
+        let failed = |errno: Errno| Err(io::Error::from_raw_os_error(errno.raw()));
+        let mut flags = match EnterFlags::checked(flags) {
+            Ok(flags) => flags,
+            Err(errno) => return failed(errno),
         };
-        self.ring.enter(to_submit, min_complete, flags, self.deadline(arg))
+        // As in the kernel, where only a wait looks at it, and what has been
+        // submitted is the better answer.
+        if flags.contains(EnterFlags::GETEVENTS) {
+            let wrong = match (flags.contains(EnterFlags::EXT_ARG), arg) {
+                (true, None) => Some(Errno::EFAULT),
+                (false, Some(_)) => Some(Errno::EINVAL),
+                _ => None,
+            };
+            match wrong {
+                Some(errno) if to_submit == 0 => return failed(errno),
+                Some(_) => flags.remove(EnterFlags::GETEVENTS),
+                None => {}
+            }
+        }
+        let absolute = flags.contains(EnterFlags::ABS_TIMER);
+        let until =
+            arg.map_or(Until::default(), |arg| Until::new(arg, absolute, self.ring.remote.host()));
+        self.ring.enter(to_submit, min_complete, flags, until)
     }
 
     /// Waits until the SQ of a polled ring has room.
@@ -113,7 +127,7 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// # Errors
     /// `EINTR` if a signal ended the wait.
     pub fn squeue_wait(&self) -> io::Result<usize> {
-        self.ring.enter(0, 0, EnterFlags::SQ_WAIT, None)
+        self.ring.enter(0, 0, EnterFlags::SQ_WAIT, Until::default())
     }
 
     fn call(&self, call: Call<'_>) -> io::Result<u32> {
