@@ -31,8 +31,7 @@ mod held;
 #[allow(unsafe_code)] // a cell between a caller and the engine
 mod mailbox;
 #[cfg(loom)]
-#[doc(hidden)]
-#[allow(unsafe_code)] // memory for the models
+#[allow(unsafe_code)] // memory for models, and what their requests point to
 pub mod model;
 #[cfg(feature = "nvme")]
 #[allow(unsafe_code)] // memory shared with a device

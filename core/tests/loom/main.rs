@@ -61,8 +61,6 @@ mod inline;
 #[cfg(loom)]
 mod lane;
 #[cfg(loom)]
-mod place;
-#[cfg(loom)]
 mod polls;
 #[cfg(loom)]
 mod rings;

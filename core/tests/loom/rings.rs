@@ -1,9 +1,9 @@
 //! The two rings, producer and consumer on a thread each.
 
-use crate::place::Arena;
 use annulus::config::Config;
 use annulus::cqe::Cqe;
 use annulus::model;
+use annulus::model::Arena;
 use annulus::ring::{LaneEnd, SqHalf, SubmissionQueue, lane};
 use annulus::sqe::Sqe;
 use loom::thread;
@@ -12,7 +12,8 @@ const TWO: Config = Config::new(2).cq_entries(2);
 
 fn sq_of(config: Config) -> (Arena, SqHalf<'static>, LaneEnd<'static>) {
     let arena = Arena::new(config.offsets().total);
-    let (sq, end) = lane(&config, arena.memory()).unwrap();
+    // SAFETY: given back when every thread has ended.
+    let (sq, end) = lane(&config, unsafe { arena.memory() }).unwrap();
     (arena, sq, end)
 }
 

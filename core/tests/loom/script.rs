@@ -1,10 +1,10 @@
 //! Rings with a backend that does what a model's script says.
 
-use crate::place::{Arena, Place};
 use annulus::config::{Config, Footprint};
 use annulus::engine::{Completer, Engine, Parts, RingMemory, build};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Cancel, Request, Start, Token};
+use annulus::model::{Arena, Place};
 use annulus::register::Call;
 use annulus::ring::{CqHalf, PushError, SqHalf};
 use annulus::sqe::Sqe;
@@ -221,7 +221,9 @@ fn make(
         ended: false,
         device,
     };
-    let parts = build(&config, arena.memory(), RingMemory::Inside, place, script);
+    // SAFETY: a model gives it back when every thread has ended.
+    let memory = unsafe { arena.memory() };
+    let parts = build(&config, memory, RingMemory::Inside, place, script);
     Rig { parts: parts.expect("a good configuration"), arena }
 }
 

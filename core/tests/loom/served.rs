@@ -1,11 +1,11 @@
 //! A ring that threads take turns to drive.
 
-use crate::place::Place;
 use crate::script::{Hands, Rig, Script, Threads, by_threads, nop, polled, push, read, reap, rig};
 use annulus::config::{Config, Mode};
 use annulus::engine::EnterFlags;
 use annulus::errno::Errno;
 use annulus::hal::{Request, Start, Token};
+use annulus::model::Place;
 use annulus::register::Call;
 use annulus::served::Served;
 use loom::sync::Arc;

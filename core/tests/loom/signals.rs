@@ -1,11 +1,11 @@
 //! Signals: raised while they are waited for, again, and while a wait is
 //! removed.
 
-use crate::place::{Arena, Place};
 use crate::script::push;
 use annulus::config::{Config, Footprint};
 use annulus::engine::{Completer, EnterFlags, Parts, RingMemory, build};
 use annulus::errno::Errno;
+use annulus::model::{Arena, Place};
 use annulus::opcode::{PollAdd, PollRemove};
 use annulus::signal::{Signal, SignalBackend};
 use annulus::sqe::Sqe;
@@ -36,7 +36,9 @@ fn rig(config: Config) -> Rig {
     let arena = Arena::new(Footprint::of::<Waits, Place>(&config).total());
     let signals = Signals::new([Signal::new()]);
     let mut hands = None;
-    let parts = build(&config, arena.memory(), RingMemory::Inside, Place::new(), |completer| {
+    // SAFETY: given back when every thread has ended.
+    let memory = unsafe { arena.memory() };
+    let parts = build(&config, memory, RingMemory::Inside, Place::new(), |completer| {
         hands = Some(completer);
         SignalBackend::new(signals.clone(), completer)
     });
@@ -58,6 +60,7 @@ fn reap(rig: &mut Rig) -> Vec<(u64, i32, bool)> {
 /// sees that sees what was written before.
 pub fn signal_arm() {
     let mut rig = rig(Config::new(1).cq_entries(1));
+    #[allow(clippy::arc_with_non_send_sync)] // loom has one thread of the machine
     let data = Arc::new(UnsafeCell::new(0));
     let raiser = {
         let (signals, hands, data) = (rig.signals.clone(), rig.hands, data.clone());

@@ -1,7 +1,6 @@
 //! A ring whose engine is a thread that polls, and sleeps at once when there
 //! is nothing (the idle period is none, in a model).
 
-use crate::place::Place;
 use crate::script::{
     Hands, Rig, Script, Threads, by_threads, nop, push, read, reap, rig, rig_device, rig_on,
 };
@@ -9,6 +8,7 @@ use annulus::config::{Config, Mode};
 use annulus::engine::{Engine, EnterFlags, Remote};
 use annulus::errno::Errno;
 use annulus::hal::{Request, Start, Token};
+use annulus::model::Place;
 use annulus::register::Call;
 use annulus::ring::SqHalf;
 use annulus::sync::UnsafeCell;

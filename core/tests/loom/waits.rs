@@ -1,7 +1,7 @@
 //! Sleeping and waking, and the mailbox, without an engine.
 
-use crate::place::Place;
 use annulus::errno::Errno;
+use annulus::model::Place;
 use annulus::model::{EventCount, Post, wait_until};
 use annulus::register::Call;
 use annulus::sync::{AtomicU32, Ordering};

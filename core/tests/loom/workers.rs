@@ -1,6 +1,6 @@
 //! The worker pool: work, sleep, leaving, growth that fails, and the end.
 
-use crate::place::Place;
+use annulus::model::Place;
 use annulus::model::{EventCount, wait_until};
 use annulus::sync::{AtomicU32, Ordering};
 use annulus::worker::{Class, Load, Pool, Seat, Spawn, SpawnError, Worker};

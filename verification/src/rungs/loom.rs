@@ -10,6 +10,14 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         cmd.env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", target_dir("loom"))
     };
     let mut steps = Vec::new();
+    if wishes.rest.is_empty() {
+        let lints =
+            ["clippy", "-p", "annulus", "--release", "--all-targets", "--", "-D", "warnings"];
+        steps.push(Step::command("lints of what is for loom alone", loom(Cmd::cargo(&lints))));
+        let users = ["test", "-p", "annulus", "--release", "--test", "model"];
+        let users = loom(Cmd::cargo(&users)).show("test result: ok");
+        steps.push(Step::command("what `annulus::model` promises to users' models", users));
+    }
     for (package, name) in [("annulus", ""), ("annulus-baremetal", "bare metal: ")] {
         let build = loom(Cmd::cargo(&args(package)).args(["--no-run"]));
         let mut run = loom(Cmd::cargo(&args(package)));

@@ -1,4 +1,4 @@
-//! What the loom models (`tests/loom`) reach of the crate's inside.
+//! What the crate's own models (`tests/loom`) reach of its inside.
 //!
 //! Only in builds with `--cfg loom`. Thin: every line that could be wrong is
 //! in the code that the models check.

@@ -1,11 +1,11 @@
 //! The place that models run in: memory, sleep, time.
 
-use annulus::engine::Memory;
-use annulus::hal::{Clock, Host, Park, Parked};
-use annulus::sync::AtomicU32;
+use crate::engine::Memory;
+use crate::hal::{Clock, Host, Park, Parked};
+use crate::sync::AtomicU32;
+use core::ptr::NonNull;
 use loom::sync::{Condvar, Mutex};
 use std::alloc::Layout;
-use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,6 +16,10 @@ pub struct Arena {
 }
 
 impl Arena {
+    /// So many bytes, on a multiple of 64.
+    ///
+    /// # Panics
+    /// If there are none to be had.
     pub fn new(bytes: usize) -> Self {
         let layout = Layout::from_size_align(bytes, 64).unwrap();
         // SAFETY: no model asks for nothing.
@@ -23,12 +27,17 @@ impl Arena {
         Self { base: NonNull::new(base).expect("memory"), layout }
     }
 
+    /// Where it starts.
     pub fn base(&self) -> NonNull<u8> {
         self.base
     }
 
-    pub fn memory(&self) -> Memory<'static> {
-        // SAFETY: the arena outlives every thread of its model.
+    /// The memory, for a ring.
+    ///
+    /// # Safety
+    /// Once only, and the arena outlives the ring.
+    pub unsafe fn memory(&self) -> Memory<'static> {
+        // SAFETY: the caller's promise.
         unsafe { Memory::from_raw(self.base, self.layout.size()) }
     }
 }
@@ -64,7 +73,14 @@ pub struct Place {
     now: AtomicU64,
 }
 
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Place {
+    /// A place where deadlines do not pass.
     pub fn new() -> Self {
         Self {
             words: Mutex::new([0; BEDS]),
@@ -97,7 +113,7 @@ impl Park for Place {
     fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
         if self.unordered {
             let mut looks = 0;
-            while word.load(annulus::sync::Ordering::Relaxed) == expected {
+            while word.load(crate::sync::Ordering::Relaxed) == expected {
                 looks += 1;
                 if looks == FAIR {
                     // From here on who has yielded least goes first, and no
@@ -113,7 +129,7 @@ impl Park for Place {
         let mut words = self.words.lock().unwrap();
         // Relaxed, as the contract says: the lock makes it one step with the
         // sleep towards an unpark.
-        if word.load(annulus::sync::Ordering::Relaxed) != expected {
+        if word.load(crate::sync::Ordering::Relaxed) != expected {
             return Parked::Woken;
         }
         if self.hasty && deadline.is_some() {
