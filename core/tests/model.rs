@@ -3,11 +3,14 @@
 #![cfg(loom)]
 
 use annulus::errno::Errno;
+use annulus::model::atomic::AtomicU32;
 use annulus::model::loom::thread;
 use annulus::model::{Builder, File, Model, Ring};
+use annulus::sync::Ordering;
 use annulus::types::Fd;
 use annulus::{opcode, squeue};
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
 fn read(file: &File, to: &mut [u8], off: u64) -> squeue::Entry {
@@ -236,11 +239,34 @@ fn a_wait_for_nothing_is_found() {
 fn numbers_of_no_file_are_refused() {
     Model::new("no file").check(|| {
         let file = File::new(b"");
+        let other = file.try_clone().unwrap();
         let closed = read(&file, &mut [0], 0);
         drop(file);
         let mut ring = Ring::new(1).unwrap();
         push(&mut ring, &[closed]);
         ring.submit_and_wait(1).unwrap();
         assert_eq!(reap(&mut ring), [(0, Errno::EBADF.to_result())]);
+        push(&mut ring, &[write(&other, b"new", 0)]);
+        ring.submit_and_wait(1).unwrap();
+        assert_eq!(reap(&mut ring), [(0, 3)]);
     });
+}
+
+/// A load and a store are tried in both orders, whatever the storing thread has
+/// loaded before: what loom's own atomics do not promise.
+#[test]
+fn a_load_does_not_hide_a_store() {
+    let seen = Seen::default();
+    let add = seen.clone();
+    Model::new("load, then store").check(move || {
+        let word = Arc::new(AtomicU32::new(0));
+        let stored = word.clone();
+        let other = thread::spawn(move || {
+            stored.load(Ordering::Acquire);
+            stored.store(1, Ordering::Release);
+        });
+        add.add(word.load(Ordering::Acquire));
+        other.join().unwrap();
+    });
+    assert_eq!(seen.all(), BTreeSet::from([0, 1]));
 }

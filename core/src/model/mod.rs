@@ -8,6 +8,7 @@
 //!   happened in the one that fails;
 //! * [`Ring`] is a ring with the names of `annulus_linux::IoUring`, so that a
 //!   program chooses between the two by one `use` line;
+//! * [`atomic`] has loom's atomics, with orders that loom leaves out;
 //! * [`File`] is a file of a model. One device carries out what rings start on
 //!   the files of a model: each request at any time, and several in every
 //!   order.
@@ -16,6 +17,7 @@
 //! [`Backend`](crate::hal::Backend) of their own builds a ring with
 //! [`engine::build`](crate::engine::build), in an [`Arena`] and a [`Place`].
 
+pub mod atomic;
 mod check;
 mod device;
 mod file;

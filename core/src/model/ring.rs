@@ -149,7 +149,7 @@ impl Ring {
         world.made.set(number);
         world.living.set(world.living.get() + 1);
         let place = if world.hasty { Place::hasty() } else { Place::new() };
-        // SAFETY: the ring drops its driver, then the arena.
+        // SAFETY: the arena goes with the world, after every thread.
         let memory = unsafe { arena.memory() };
         let device = |hands| Device::new(world.clone(), number, hands);
         let parts = build(config, memory, RingMemory::Inside, place, device);
@@ -304,8 +304,9 @@ impl Drop for Ring {
                 drop(served);
             }
         }
-        // SAFETY: taken once, after everything that lies in it.
-        unsafe { ManuallyDrop::drop(&mut self.arena) };
+        // The device may be about to look whether somebody sleeps here.
+        // SAFETY: taken once, here.
+        self.world.keep(unsafe { ManuallyDrop::take(&mut self.arena) });
         self.world.living.set(self.world.living.get() - 1);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::device::Queue;
 use super::file::Content;
+use super::place::Arena;
 use crate::errno::Errno;
 use core::cell::{Cell, RefCell};
 use core::fmt;
@@ -24,12 +25,16 @@ pub(super) struct World {
     /// What requests fail with, and how many still may.
     pub failing: Cell<Option<(Errno, u32)>>,
     pub files: RefCell<Vec<Content>>,
+    /// The file of each number that is open.
+    pub numbers: RefCell<Vec<Option<usize>>>,
     pub queue: Queue,
     /// Rings made so far, and those that have not been dropped.
     pub made: Cell<u32>,
     pub living: Cell<u32>,
     /// Requests started so far.
     pub started: Cell<u32>,
+    /// Memory of rings that have been dropped.
+    arenas: RefCell<Vec<Arena>>,
     events: RefCell<Vec<String>>,
     threads: RefCell<Vec<ThreadId>>,
 }
@@ -40,10 +45,12 @@ impl World {
             hasty,
             failing: Cell::new(failing),
             files: RefCell::default(),
+            numbers: RefCell::default(),
             queue: Queue::new(),
             made: Cell::new(0),
             living: Cell::new(0),
             started: Cell::new(0),
+            arenas: RefCell::default(),
             events: RefCell::default(),
             threads: RefCell::default(),
         }
@@ -65,6 +72,11 @@ impl World {
     /// Ends the thread's world, if there is one.
     pub fn leave() -> Option<Rc<Self>> {
         WORLD.with(|world| world.borrow_mut().take())
+    }
+
+    /// Keeps a ring's memory until all threads have ended.
+    pub fn keep(&self, arena: Arena) {
+        self.arenas.borrow_mut().push(arena);
     }
 
     /// Adds a line to what is shown if the execution fails.
