@@ -152,6 +152,14 @@ fn a_chain_is_taken_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_chain_that_is_refused_ends_with_its_submission() {
+    let mut rig = rig(Config::new(16).requests(1).submit_all(true));
+    let link = |n| nop(n).flags(LINK);
+    assert_eq!(run(&mut rig, &[link(1), link(2)]), [(1, -12), (2, ECANCELED)]);
+    assert_eq!(run(&mut rig, &[nop(3), nop(4)]), [(3, 0), (4, 0)]);
+}
+
+#[test]
 fn a_drain_waits_for_all_before_and_holds_all_after() {
     let mut rig = ring();
     let drained = read(LATER, 8, 2).flags(Flags::IO_DRAIN);

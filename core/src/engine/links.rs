@@ -320,8 +320,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         holding.held[index as usize].marks.insert(marks);
     }
 
-    /// Ends the chain that was being taken: a batch is at its end.
-    pub(super) fn end_chain(&mut self) {
+    /// Ends the chain that was being taken: a batch is at its end. One that is
+    /// being refused ends only with `all` of what was submitted: what is left of
+    /// it for want of room is refused next time.
+    pub(super) fn end_chain(&mut self, all: bool) {
+        self.holding.refusing &= !all;
         if let Some((head, _)) = self.holding.chain.take() {
             self.begin(head);
         }
@@ -383,7 +386,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Ends all that has not started: the ring is shut down.
     pub(super) fn discard_held(&mut self) {
         self.holding.draining = false;
-        self.end_chain();
+        self.end_chain(true);
         while let Some((index, _)) = self.holding.timers.first(self.holding.held) {
             self.disarm(index);
             self.queue_end(index, Errno::ECANCELED.to_result());

@@ -98,7 +98,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
         }
         if self.engaged {
-            self.end_chain();
+            self.end_chain(batch.end == End::All);
         }
         self.backend.kick();
         if self.engaged {
