@@ -7,6 +7,7 @@ mod kernel;
 #[cfg(test)]
 mod opcodes;
 mod rungs;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ struct Cli {
     /// Multiply every time budget by this, for slow machines
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     budget_scale: f64,
-    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL`, `guest -- SCENARIO`
+    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL`, `simulate -- --seed N`, `guest -- SCENARIO`
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -44,6 +45,8 @@ enum Command {
     /// Run the scripts of register calls in this process
     #[command(hide = true)]
     Calls(calls::Options),
+    /// Run the simulator in this process
+    Simulate(simulate::Options),
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
     let ran = match &cli.command {
         Some(Command::Programs(options)) => Some(kernel::main(options)),
         Some(Command::Calls(options)) => Some(calls::main(options)),
+        Some(Command::Simulate(options)) => Some(simulate::main(options)),
         None => None,
     };
     if let Some(ran) = ran {
@@ -142,7 +146,7 @@ mod tests {
         assert!(chosen(&["fuzz".into()]).is_err_and(|why| why.contains("not built yet")));
         assert!(
             chosen(&["gest".into()])
-                .is_err_and(|why| why.contains("test, loom, miri, kernel, guest"))
+                .is_err_and(|why| why.contains("test, loom, miri, kernel, simulate, guest"))
         );
         assert!(chosen(&[]).is_ok_and(|rungs| rungs.len() == RUNGS.len()));
     }

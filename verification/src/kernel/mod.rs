@@ -13,7 +13,7 @@ mod model;
 mod polls;
 mod program;
 mod registrations;
-mod rng;
+pub mod rng;
 mod run;
 mod show;
 mod shrink;

@@ -12,6 +12,7 @@ mod miri;
 pub mod needs;
 mod programs;
 pub mod run;
+mod simulate;
 mod test;
 
 use std::path::PathBuf;
@@ -128,6 +129,14 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(15), minutes(120)),
         needs: &[Need::IoUring],
         steps: kernel::steps,
+        at_once: 1,
+    },
+    Rung {
+        name: "simulate",
+        shows: "the whole engine under drawn backends, clocks and applications; seeded faults found",
+        budget: (minutes(12), minutes(60)),
+        needs: &[],
+        steps: simulate::steps,
         at_once: 1,
     },
     Rung {

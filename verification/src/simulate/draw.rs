@@ -1,0 +1,211 @@
+//! Actions drawn from a seed.
+
+use annulus::uapi::*;
+
+use super::action::{Action, Fate, Flaw, Odd, Op, Outcome, Range, Register, Setup, Spec};
+use super::device::Device;
+use super::model::Model;
+use super::world::Rings;
+use crate::kernel::rng::Rng;
+
+/// What a run draws, and how often.
+pub struct Drawn {
+    rng: Rng,
+    left: u64,
+    mood: Mood,
+}
+
+/// What is likely in a run: not all in each, so that some go far into a corner.
+#[derive(Clone, Copy, Debug)]
+struct Mood {
+    nops: u64,
+    flaws: u64,
+    chains: u64,
+    drains: u64,
+    skips: u64,
+    fixed: u64,
+    at_once: u64,
+    odd: u64,
+    calls: u64,
+    /// How reluctantly the application takes CQEs.
+    lazy: u64,
+    pushes: u64,
+}
+
+/// The ring of a seed, and its source of actions.
+pub fn begin(seed: u64) -> (Setup, Drawn) {
+    let mut rng = Rng::nth(seed, 0);
+    let sq = 1 << rng.below(5);
+    let setup = Setup {
+        sq,
+        cq: sq << rng.below(3),
+        requests: *rng.pick(&[1, 2, 3, 4, 6, 8, 16]),
+        files: rng.below(5) as u32,
+        buffers: rng.below(5) as u32,
+        submit_all: rng.chance(50),
+        array: rng.chance(70),
+        held: rng.chance(90),
+        polled: rng.chance(25),
+    };
+    let mut often = |most: u64| if rng.chance(40) { 0 } else { rng.below(most + 1) };
+    let mood = Mood {
+        nops: 10 + often(60),
+        flaws: often(10),
+        chains: often(40),
+        drains: often(15),
+        skips: often(20),
+        fixed: often(80),
+        at_once: often(60),
+        odd: often(10),
+        calls: often(8),
+        lazy: often(90),
+        pushes: 35 + often(20),
+    };
+    (setup, Drawn { rng, left: 0, mood })
+}
+
+impl Drawn {
+    /// So many more.
+    pub fn more(&mut self, steps: u64) {
+        self.left = steps;
+    }
+
+    pub fn next(&mut self, model: &Model, device: &Device, rings: Option<Rings>) -> Option<Action> {
+        self.left = self.left.checked_sub(1)?;
+        let unread = rings.map_or(0, |rings| rings.unread());
+        let setup = &model.setup;
+        let ready = model.waiting_entries();
+        let at = self.rng.below(100);
+        let action = if at < self.mood.pushes && ready < setup.sq {
+            Action::Push(self.spec(setup))
+        } else if at < self.mood.pushes + 22 {
+            self.enter(ready, unread)
+        } else if at < self.mood.pushes + 22 + self.mood.calls {
+            Action::Register(self.register(setup))
+        } else if unread != 0 && !self.rng.chance(self.mood.lazy) {
+            Action::Reap(1 + self.rng.below(u64::from(unread)) as u8)
+        } else {
+            self.outside(device, None)
+        };
+        Some(action)
+    }
+
+    fn enter(&mut self, ready: u32, unread: u32) -> Action {
+        let some = self.rng.below(u64::from(ready) + 2) as u8;
+        let count = if self.rng.chance(75) { ready as u8 } else { some };
+        let wait = self.rng.chance(40);
+        let want = if wait { unread as u8 + self.rng.below(4) as u8 } else { 0 };
+        let limit = if self.rng.chance(40) { 1 + self.rng.below(1000) as u32 } else { 0 };
+        Action::Enter { count, want, wait, limit }
+    }
+
+    /// Something that is not the application's doing.
+    pub fn outside(&mut self, device: &Device, deadline: Option<u64>) -> Action {
+        let nth = self.rng.below(256) as u8;
+        let at = self.rng.below(100);
+        if at < self.mood.odd {
+            return Action::Odd(match self.rng.below(3) {
+                0 => Odd::Ended(nth),
+                1 => Odd::Invented(self.rng.next() as u32 & 0x000f_001f),
+                _ => Odd::Again,
+            });
+        }
+        if device.flying == 0 {
+            return match deadline {
+                Some(_) => Action::Tick(1 + self.rng.below(500) as u32),
+                None if at < 30 => Action::Tick(1 + self.rng.below(500) as u32),
+                None => Action::Signal,
+            };
+        }
+        match at {
+            96.. => Action::Tick(1 + self.rng.below(2000) as u32),
+            94.. => Action::Signal,
+            93 if self.rng.chance(20) => Action::Reset,
+            60..=92 => Action::Wake { nth },
+            _ => Action::Complete { nth, outcome: self.outcome() },
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        *self.rng.pick(&[
+            Outcome::Whole,
+            Outcome::Whole,
+            Outcome::Whole,
+            Outcome::Short,
+            Outcome::Error,
+        ])
+    }
+
+    fn register(&mut self, setup: &Setup) -> Register {
+        let count = self.rng.below(u64::from(setup.files.max(setup.buffers)) + 2) as u8;
+        let mask = self.rng.next() as u8 | self.rng.next() as u8;
+        let place = self.rng.below(5) as u8;
+        match self.rng.below(16) {
+            0..4 => Register::Files { count, mask },
+            4..8 => Register::Buffers { count, mask },
+            8..11 => Register::UpdateFile { place, file: self.rng.below(8) as i8 - 2 },
+            11..14 => Register::UpdateBuffer { place, full: self.rng.chance(80) },
+            14 => Register::NoFiles,
+            _ => Register::NoBuffers,
+        }
+    }
+
+    fn fate(&mut self) -> Fate {
+        if self.rng.chance(self.mood.at_once) {
+            return Fate::Now(self.outcome());
+        }
+        match self.rng.below(16) {
+            0 => Fate::Early(self.outcome()),
+            1 | 2 => Fate::Wakes(1 + self.rng.below(3) as u8),
+            3 => Fate::NoRoom(1 + self.rng.below(3) as u8),
+            4 if self.rng.chance(self.mood.flaws) => Fate::Refused,
+            _ => Fate::Later,
+        }
+    }
+
+    /// An entry.
+    fn spec(&mut self, setup: &Setup) -> Spec {
+        let mut spec = Spec::NOP;
+        if self.rng.chance(self.mood.flaws) {
+            spec.flaw =
+                *self.rng.pick(&[Flaw::Priority, Flaw::Personality, Flaw::Flag, Flaw::Opcode]);
+        }
+        if self.rng.chance(self.mood.chains) {
+            let hard = self.rng.chance(25);
+            spec.flags |= if hard { IOSQE_IO_HARDLINK } else { IOSQE_IO_LINK };
+        }
+        if self.rng.chance(self.mood.drains) {
+            spec.flags |= IOSQE_IO_DRAIN;
+        }
+        if self.rng.chance(self.mood.skips) {
+            spec.flags |= IOSQE_CQE_SKIP_SUCCESS;
+        }
+        if self.rng.chance(5) {
+            spec.flags |= IOSQE_ASYNC;
+        }
+        if self.rng.chance(self.mood.nops) {
+            if self.rng.chance(20) {
+                spec.op = Op::Nop(Some(self.rng.below(100) as i16 - 50));
+            }
+            return spec;
+        }
+        spec.op = match self.rng.below(5) {
+            0 => Op::Read,
+            1 => Op::Write,
+            2 => Op::ReadFixed,
+            3 => Op::WriteFixed,
+            _ => Op::Fsync,
+        };
+        spec.fixed = setup.files != 0 && self.rng.chance(self.mood.fixed);
+        let most = if spec.fixed { setup.files + 1 } else { 5 };
+        spec.file = self.rng.below(u64::from(most)) as u8;
+        spec.buffer = self.rng.below(u64::from(setup.buffers) + 1) as u8;
+        spec.len = 1 + self.rng.below(1024) as u16;
+        if self.rng.chance(5) {
+            spec.range = *self.rng.pick(&[Range::OnePast, Range::Before, Range::Elsewhere]);
+        }
+        spec.fate = self.fate();
+        spec.can_end = self.rng.chance(60);
+        spec
+    }
+}

@@ -1,0 +1,154 @@
+//! What is seen: the answers of the engine, and the CQEs.
+
+use annulus::cqueue::Entry as Cqe;
+
+use super::super::action::TAG;
+use super::{Model, NONE, Order, State};
+
+impl Model {
+    /// A CQE.
+    pub fn cqe(&mut self, cqe: &Cqe) {
+        let (user_data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
+        let id = user_data.wrapping_sub(TAG);
+        if id >= u64::from(self.next) {
+            return self.fail(format!("a CQE of nobody: {cqe:?}"));
+        }
+        let id = id as u32;
+        if self.reqs[id as usize].state != State::Ended {
+            self.catch_up(id);
+        }
+        let req = self.reqs[id as usize];
+        if req.state != State::Ended {
+            return self.fail(format!("a CQE of request {id}, which has not ended: {cqe:?}"));
+        }
+        if !req.posts {
+            return self.fail(format!("a CQE of request {id}, which says nothing: {cqe:?}"));
+        }
+        if req.seen {
+            return self.fail(format!("a second CQE of request {id}: {cqe:?}"));
+        }
+        if req.result != result || flags != 0 {
+            let want = req.result;
+            return self.fail(format!("a CQE of request {id}, {want} is right: {cqe:?}"));
+        }
+        match req.order {
+            Order::Any => {}
+            Order::Entry if id < self.last_entry => {
+                let last = self.last_entry;
+                self.fail(format!("the CQE of request {id} comes after that of {last}"));
+            }
+            Order::Entry => self.last_entry = id,
+            Order::Told(told) if told < self.last_told => {
+                self.fail(format!("the CQE of request {id} comes after that of a later one"));
+            }
+            Order::Told(told) => self.last_told = told,
+        }
+        self.req(id).seen = true;
+        self.seen += 1;
+    }
+
+    /// The engine is further than had to be: so are those before `id`, and it.
+    pub fn catch_up(&mut self, id: u32) {
+        let (due, before) = (self.due, self.early);
+        self.come_home();
+        self.early = before + self.due - due;
+        self.settle(false);
+        let head = self.reqs[id as usize].head;
+        for all in [false, true] {
+            let mut at = 0;
+            while let Some(&one) = self.active.get(at).filter(|&&one| one <= id) {
+                if (all || one >= head) && self.have_its_turn(one) {
+                    at = 0;
+                } else {
+                    at += 1;
+                }
+            }
+            let waits = self.reqs[id as usize].state == State::Waiting;
+            if !waits || self.may_start(id) {
+                return;
+            }
+        }
+    }
+
+    /// The engine has come to rest, with or without CQEs that wait for room.
+    pub fn at_rest(&mut self, overflowing: bool, unread: u32) {
+        self.settle(true);
+        let (due, seen) = (self.due, self.seen);
+        if due < seen {
+            return self.fail(format!("{seen} CQEs came, and {due} were due"));
+        }
+        if overflowing && due == seen && !self.may_be_further() {
+            self.fail("CQEs are said to wait for room, and none does");
+        }
+        if overflowing && unread < self.setup.cq {
+            self.fail(format!("CQEs wait for room, and there are only {unread} in the CQ"));
+        }
+        // Turns are taken one after the other: what is behind one that finds no
+        // room has ended when that has.
+        if !overflowing && due - seen > self.early && self.stuck == NONE {
+            let missing = |req: &&super::Req| req.state == State::Ended && req.posts && !req.seen;
+            let first = self.reqs.iter().position(|req| missing(&req)).unwrap_or(0);
+            self.fail(format!("{due} CQEs are due, and {seen} came; that of request {first} not"));
+        }
+    }
+
+    /// Whether the engine may have ended what is not known to have.
+    fn may_be_further(&self) -> bool {
+        self.active.iter().any(|&id| {
+            let req = &self.reqs[id as usize];
+            let vague = req.lazy || self.stuck != NONE;
+            req.state == State::Home || vague && req.state == State::Waiting
+        })
+    }
+
+    /// `enter` has taken so many entries, `before` being the records in use
+    /// when it was called.
+    pub fn entered(&mut self, count: u32, answer: Result<u32, i32>, before: u32) {
+        let want = self.limit - self.batch;
+        let taken = answer.unwrap_or(0);
+        if taken > want {
+            return self.fail(format!("{taken} entries are taken, of {want}"));
+        }
+        let end = self.batch + taken;
+        if end + 1 == self.next && self.refusals(end) != 0 {
+            // It was not held back after all, and is in the SQ still.
+            if self.stuck == end {
+                self.stuck = NONE;
+            }
+            self.untake(end);
+        }
+        if end < self.next {
+            let next = self.next;
+            return self.fail(format!("{end} entries are said to be taken, and it was {next}"));
+        }
+        if end > self.batch {
+            self.take_up_to(end - 1);
+        }
+        if self.next != end {
+            let next = self.next;
+            self.fail(format!("entries up to {next} belong together, taken are those to {end}"));
+        }
+        let early = taken < want && !self.stopped;
+        self.refusing &= taken < want || want == 0;
+        let chain = self.chain_at(end);
+        // One record in reserve, which nothing that may wait can have.
+        if early && !self.no_room && before + taken + chain <= self.setup.requests {
+            self.fail(format!("only {taken} of {want} entries are taken, with {before} in use"));
+        }
+        match answer {
+            Err(-16) if count == 0 || want == 0 => self.fail("EBUSY, and nothing is submitted"),
+            Err(-62 | -4) if want != 0 && count != 0 => self.fail("an error hides what was taken"),
+            Err(-16 | -62 | -4) | Ok(_) => {}
+            Err(other) => self.fail(format!("enter answers {other}")),
+        }
+    }
+
+    /// How many entries the chain at this one has.
+    fn chain_at(&self, id: u32) -> u32 {
+        let mut last = id;
+        while self.links(last) && ((last + 1) as usize) < self.reqs.len() {
+            last += 1;
+        }
+        last - id + 1
+    }
+}

@@ -1,0 +1,73 @@
+//! The place that a simulated ring runs in: a clock that stands still until an
+//! action moves it, and a sleep in which others act.
+
+use std::cell::{Cell, RefCell};
+
+use annulus::hal::{Clock, Host, Park, Parked};
+use annulus::sync::{AtomicU32, Ordering};
+
+use super::action::Action;
+use super::world::World;
+
+thread_local! {
+    static NOW: Cell<u64> = const { Cell::new(0) };
+    static WORLD: RefCell<World> = const { RefCell::new(World::new()) };
+}
+
+/// Nanoseconds since the run began.
+pub fn now() -> u64 {
+    NOW.get()
+}
+
+/// Moves the clock.
+pub fn set_now(now: u64) {
+    NOW.set(now);
+}
+
+/// What everybody but the engine sees and does.
+pub fn with<R>(act: impl FnOnce(&mut World) -> R) -> R {
+    WORLD.with_borrow_mut(act)
+}
+
+/// The host.
+#[derive(Clone, Copy, Debug)]
+pub struct Place;
+
+impl Clock for Place {
+    fn now(&self) -> u64 {
+        now()
+    }
+}
+
+impl Park for Place {
+    fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        let parked = sleep(word, expected, deadline);
+        with(|world| world.woken(parked));
+        parked
+    }
+
+    fn unpark(&self, _: &AtomicU32) {}
+}
+
+impl Host for Place {}
+
+/// Others act until the sleeper has a reason to go on.
+fn sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+    with(World::asleep);
+    loop {
+        if word.load(Ordering::Relaxed) != expected {
+            return Parked::Woken;
+        }
+        if deadline.is_some_and(|deadline| now() >= deadline) {
+            return Parked::TimedOut;
+        }
+        match with(|world| world.meanwhile(deadline)) {
+            Some(Action::Signal) => return Parked::Interrupted,
+            Some(action) => with(|world| world.outside(action)),
+            None => match deadline {
+                Some(deadline) => set_now(deadline),
+                None => return Parked::Interrupted,
+            },
+        }
+    }
+}
