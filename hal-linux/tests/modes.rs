@@ -142,6 +142,34 @@ fn the_seed_policy_asks_more_of_a_polled_ring() {
 }
 
 #[test]
+fn row_sqpoll_policy_seed_asks_for_a_privilege() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    // Capabilities are a thread's own: this one's end with it.
+    let with = |left: CapabilitySet, policy: Policy| {
+        let thread = std::thread::spawn(move || {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective = left & sets.permitted;
+            let has = sets.effective == left;
+            set_capabilities(None, sets).unwrap();
+            (has, Ring::builder().setup_sqpoll(100).policy(policy).build(4).err())
+        });
+        thread.join().unwrap()
+    };
+    for left in [CapabilitySet::SYS_NICE, CapabilitySet::SYS_ADMIN] {
+        match with(left, Policy::Seed) {
+            (true, error) => assert!(error.is_none(), "{left:?}: {error:?}"),
+            (false, error) => assert!(matches!(error, Some(Error::NotPermitted))),
+        }
+    }
+    for left in [CapabilitySet::empty(), CapabilitySet::SYS_RAWIO] {
+        let (_, error) = with(left, Policy::Seed);
+        let error = error.expect("a ring without a privilege");
+        assert_eq!(error.errno(), libc::EPERM, "{error}");
+        assert!(with(left, Policy::Current).1.is_none());
+    }
+}
+
+#[test]
 fn waits_end_with_the_time_or_a_signal() {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: a handler that does nothing, installed with SA_RESTART.

@@ -80,8 +80,8 @@ pub enum Error {
     Nvme(#[from] annulus::nvme::Error),
     /// `EPERM`, under policy *seed*.
     #[error(
-        "under Policy::Seed submission polling needs CAP_SYS_ADMIN; \
-         run with it, or use Policy::Current"
+        "under Policy::Seed submission polling needs root or CAP_SYS_NICE; \
+         run with it (setcap cap_sys_nice+ep PROGRAM), or use Policy::Current"
     )]
     NotPermitted,
     /// `EINVAL`.

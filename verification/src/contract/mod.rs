@@ -53,6 +53,7 @@ const KINDS: &[Kind] = &[
         rung: "guest",
         looks: |name| format!("\"{name}\""),
     },
+    Kind { prefix: "verification/src/calls/", rung: "kernel", looks: function },
     Kind { prefix: "verification/src/kernel/", rung: "kernel", looks: |name| format!("fn {name}") },
 ];
 

@@ -62,6 +62,16 @@ rows! {
             "hal-linux/src/host::a_signal_interrupts_both_ways_of_sleeping",
             "core/tests/loom/inline::inline_wait",
             "core/tests/loom/inline::inline_two";
+        "a least time (`min_wait_usec`), points in time (ABS_TIMER), and timeouts that end a wait":
+            "core/tests/waits::row_enter_ends_at_its_deadline_or_its_least_time",
+            "core/tests/waits::row_enter_is_content_with_less_at_its_least_time",
+            "core/tests/waits::row_enter_takes_the_next_completion_after_its_least_time",
+            "core/tests/waits::a_timeout_ends_every_wait",
+            "examples/tests/waits::a_wait_ends_at_its_least_time_if_anything_has_come",
+            "examples/tests/waits::as_many_as_were_asked_for_end_a_wait_at_once",
+            "examples/tests/waits::a_time_can_be_a_point_in_time",
+            "examples/tests/waits::a_timeout_that_ends_ends_a_wait",
+            "examples/tests/waits::arguments_are_looked_at_by_who_waits";
         "flags that mean nothing are refused":
             "hal-linux/tests/modes::enter_checks_its_flags",
             "hal-linux/tests/modes::choices_that_do_not_go_together";
@@ -192,6 +202,8 @@ rows! {
         "policy *seed*: unregistered files answer `-EBADF`":
             "core/tests/driven::row_sqpoll_policy_seed_takes_registered_files_only",
             "hal-linux/tests/modes::the_seed_policy_asks_more_of_a_polled_ring";
+        "policy *seed*: an unprivileged caller is answered `-EPERM`":
+            "hal-linux/tests/modes::row_sqpoll_policy_seed_asks_for_a_privilege";
     }
     "IOPOLL" {
         "completions are found by polling only":
@@ -366,9 +378,24 @@ rows! {
             "hal-linux/tests/queued::what_is_queued_in_a_batch_can_be_cancelled_by_it",
             "hal-linux/tests/queued::cancelled_or_carried_out_whoever_is_faster",
             "verification/src/kernel/held/generate::cancel";
+        "a call that cancels (`IORING_REGISTER_SYNC_CANCEL`) waits for what is under way":
+            "core/tests/calls::a_call_ends_what_has_not_begun",
+            "core/tests/calls::a_call_that_cancels_looks_at_its_arguments",
+            "core/tests/calls::an_inline_call_drives_the_engine_until_what_is_under_way_has_ended",
+            "core/tests/calls::a_call_from_outside_waits_without_the_engine",
+            "hal-linux/tests/calls::a_cancellation_waits_for_what_a_worker_is_at",
+            "hal-linux/tests/calls::a_cancellation_ends_who_waits_for_a_file",
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
         "a ring that ends, ends all of it; without memory for it, it is refused":
             "core/tests/held::shutting_down_ends_all_that_waits",
             "core/tests/held::without_memory_for_them_they_are_refused";
+    }
+    "register calls" {
+        "by number and with Linux's structures, or typed; arguments are checked as there":
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
+            "core/src/register/numbers::counts_and_addresses_are_checked_as_in_the_kernel",
+            "core/src/register/numbers::a_probe_has_as_many_rows_as_there_is_room_for",
+            "core/src/register/mod::the_table_of_numbers_has_every_call";
     }
     "byte order" {
         "results are the same on big-endian (the rung runs s390x)":
