@@ -5,6 +5,7 @@
 //! drained ones, timeouts. Engine-private plain memory.
 
 use crate::files::NONE;
+use crate::hal::OtherClock;
 use crate::provided::Picked;
 use crate::sqe::Sqe;
 
@@ -66,6 +67,8 @@ pub(crate) struct Held {
     pub keys: [u64; 2],
     /// Nanoseconds of a timeout.
     pub span: u64,
+    /// When it ends by another clock than the heap's.
+    pub other: Option<(OtherClock, u64)>,
     /// The result that is success, of a request that moves bytes.
     pub whole: Option<u32>,
     pub marks: Marks,
@@ -96,6 +99,7 @@ impl Held {
             sqe,
             keys: [0; 2],
             span: 0,
+            other: None,
             whole: None,
             marks: Marks::empty(),
             step: Step::Start,

@@ -129,7 +129,10 @@ bitflags! {
     pub struct TimeoutFlags: u32 {
         /// A point in time, on the ring's clock (`CLOCK_MONOTONIC` in Linux).
         const ABS = uapi::IORING_TIMEOUT_ABS;
-        /// By the wall clock. A span only: a point in time of it is `-EINVAL`.
+        /// By the clock that runs on while the machine is suspended.
+        const BOOTTIME = uapi::IORING_TIMEOUT_BOOTTIME;
+        /// By the wall clock. It makes a difference to a point in time only; that it has been set is seen within a
+        /// second.
         const REALTIME = uapi::IORING_TIMEOUT_REALTIME;
         /// Of an update: the time of a [`LinkTimeout`](crate::opcode::LinkTimeout).
         const LINK_TIMEOUT_UPDATE = uapi::IORING_LINK_TIMEOUT_UPDATE;

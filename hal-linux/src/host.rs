@@ -4,7 +4,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use annulus::hal::{Clock, Host, Park, Parked};
+use annulus::hal::{Clock, Host, OtherClock, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
@@ -60,9 +60,21 @@ impl LinuxHost {
 
 impl Clock for LinuxHost {
     fn now(&self) -> u64 {
-        let now = clock_gettime(ClockId::Monotonic);
-        now.tv_sec as u64 * NANOS + now.tv_nsec as u64
+        nanos(clock_gettime(ClockId::Monotonic))
     }
+
+    fn time(&self, clock: OtherClock) -> Option<u64> {
+        let id = match clock {
+            OtherClock::Wall => ClockId::Realtime,
+            OtherClock::Boot => ClockId::Boottime,
+        };
+        Some(nanos(clock_gettime(id)))
+    }
+}
+
+/// Nanoseconds; 0 for a time before the clock's beginning.
+fn nanos(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).map_or(0, |seconds| seconds * NANOS + time.tv_nsec as u64)
 }
 
 impl Park for LinuxHost {

@@ -123,19 +123,16 @@ fn prepare_rare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
 #[cold]
 fn timeout(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
     use uapi::{IORING_TIMEOUT_ABS as ABS, IORING_TIMEOUT_MULTISHOT as MULTISHOT};
-    let known = ABS
-        | MULTISHOT
-        | uapi::IORING_TIMEOUT_ETIME_SUCCESS
-        // A span is the same by the wall clock; a point in time of it, and the
-        // clock that runs on in suspend, are not built.
-        | uapi::IORING_TIMEOUT_REALTIME;
+    let known =
+        ABS | MULTISHOT | uapi::IORING_TIMEOUT_ETIME_SUCCESS | uapi::IORING_TIMEOUT_CLOCK_MASK;
     let flags = sqe.op_flags;
-    let wall = flags & uapi::IORING_TIMEOUT_REALTIME != 0;
+    let clocks = flags & uapi::IORING_TIMEOUT_CLOCK_MASK;
     let wrong = sqe.buf_index != 0
         || sqe.len != 1
         || sqe.splice_fd_in != 0
         || flags & !known != 0
-        || flags & ABS != 0 && (flags & MULTISHOT != 0 || wall)
+        || clocks == uapi::IORING_TIMEOUT_CLOCK_MASK
+        || flags & ABS != 0 && flags & MULTISHOT != 0
         || kind == Kind::LinkTimeout && sqe.off as u32 != 0;
     if wrong { Err(Errno::EINVAL) } else { Ok(()) }
 }

@@ -3,13 +3,17 @@
 //! The clock is read only while a timeout is armed: when one is, and in each
 //! round of progress after that. A driver that sleeps is woken in time
 //! ([`Engine::deadline`]).
+//!
+//! Other clocks than the host's own may be set, or run on in suspend. A timeout
+//! by one of them never ends before its time there, and is looked at again every
+//! second ([`LOOK`]): so long it may take until a change of that clock is seen.
 
 use super::Engine;
 use crate::cqe::Cqe;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::files::NONE;
-use crate::hal::{Backend, Cancel, Host};
+use crate::hal::{Backend, Cancel, Host, OtherClock};
 use crate::held::{Marks, Order};
 use crate::request::CANCELLED;
 use crate::sqe::Sqe;
@@ -19,6 +23,19 @@ use crate::uapi::{
     IORING_TIMEOUT_ETIME_SUCCESS, IORING_TIMEOUT_MULTISHOT, IORING_TIMEOUT_UPDATE,
     IORING_TIMEOUT_UPDATE_MASK,
 };
+
+/// The longest time between two looks at another clock.
+const LOOK: u64 = 1_000_000_000;
+
+/// The clock that a timeout with these flags ends by, if it is not the host's
+/// own. A span is the same by the wall clock.
+fn other_clock(flags: u32, absolute: bool) -> Option<OtherClock> {
+    match flags & uapi::IORING_TIMEOUT_CLOCK_MASK {
+        uapi::IORING_TIMEOUT_BOOTTIME => Some(OtherClock::Boot),
+        uapi::IORING_TIMEOUT_REALTIME if absolute => Some(OtherClock::Wall),
+        _ => None,
+    }
+}
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Reads the time of a timeout.
@@ -36,10 +53,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// # Safety
     /// The SQE's time is valid.
     pub(super) unsafe fn prepare_timeout(&mut self, index: u32, sqe: &Sqe) -> Result<(), Errno> {
+        let flag = |flag| sqe.op_flags & flag != 0;
+        if let Some(clock) = other_clock(sqe.op_flags, flag(IORING_TIMEOUT_ABS)) {
+            self.shared.host.time(clock).ok_or(Errno::EINVAL)?;
+        }
         // SAFETY: the caller's promise.
         let span = unsafe { self.fetch_time(sqe.addr)? };
         let held = &mut self.holding.held[index as usize];
-        let flag = |flag| sqe.op_flags & flag != 0;
         held.span = span;
         held.marks.set(Marks::ABSOLUTE, flag(IORING_TIMEOUT_ABS));
         held.marks.set(Marks::TIME_IS_SUCCESS, flag(IORING_TIMEOUT_ETIME_SUCCESS));
@@ -95,15 +115,39 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     fn arm_time(&mut self, index: u32, span: u64, absolute: bool) {
-        let deadline = match absolute {
-            true => span,
-            false => self.shared.host.now().saturating_add(span),
+        let host = &self.shared.host;
+        let flags = self.holding.held[index as usize].sqe.op_flags;
+        let other = other_clock(flags, absolute).and_then(|clock| {
+            let time = if absolute { span } else { host.time(clock)?.saturating_add(span) };
+            Some((clock, time))
+        });
+        self.holding.held[index as usize].other = other;
+        let deadline = match other {
+            Some(other) => self.next_look(other),
+            None if absolute => span,
+            None => host.now().saturating_add(span),
         };
         let holding = &mut self.holding;
         holding.stamp = holding.stamp.wrapping_add(1);
         holding.held[index as usize].stamp = holding.stamp;
         holding.timers.push(holding.held, index, deadline);
         self.engaged = true;
+    }
+
+    /// When to look at another clock for this time of it, by the host's own.
+    fn next_look(&self, (clock, time): (OtherClock, u64)) -> u64 {
+        let host = &self.shared.host;
+        let left = time.saturating_sub(host.time(clock).unwrap_or(u64::MAX));
+        host.now().saturating_add(left.min(LOOK))
+    }
+
+    /// Whether a timeout's time is over, as of `now`.
+    fn is_over(&self, index: u32, now: u64) -> bool {
+        let held = &self.holding.held[index as usize];
+        match held.other {
+            Some((clock, time)) => self.shared.host.time(clock).is_none_or(|now| now >= time),
+            None => held.keys[Order::Time as usize] <= now,
+        }
     }
 
     /// Starts the time of a guard: what it guards is under way.
@@ -133,12 +177,21 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let mut any = false;
         while deadline <= now {
             let Some((index, _)) = self.holding.timers.first(self.holding.held) else { break };
-            if self.guards(index) {
-                self.fire_guard(index);
+            if let Some(other) = self.holding.held[index as usize].other
+                && !self.is_over(index, now)
+            {
+                let look = self.next_look(other).max(now + 1);
+                let holding = &mut self.holding;
+                holding.timers.remove(holding.held, index);
+                holding.timers.push(holding.held, index, look);
             } else {
-                self.fire(index);
+                if self.guards(index) {
+                    self.fire_guard(index);
+                } else {
+                    self.fire(index);
+                }
+                any = true;
             }
-            any = true;
             let Some(next) = self.first_time() else { break };
             // One that fires again and at once is not waited for here.
             deadline = next.max(deadline + 1);
@@ -247,7 +300,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             let record = &self.pool.records[index as usize];
             let held = &holding.held[index as usize];
             self.guards(index) == guards
-                && held.keys[Order::Time as usize] > now
+                && !self.is_over(index, now)
                 && matches(record.user_data, held.sqe.opcode)
         });
         let place = |index: u32| {
@@ -268,10 +321,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let Some(found) = self.timeout(guards, |user_data, _| user_data == sqe.addr) else {
             return Errno::ENOENT.to_result();
         };
-        let absolute = update && sqe.op_flags & uapi::IORING_TIMEOUT_ABS != 0;
-        let wall = self.holding.held[found as usize].sqe.op_flags & uapi::IORING_TIMEOUT_REALTIME;
-        if absolute && wall != 0 {
-            // A point in time of the wall clock, which is not built.
+        // The clock is the old one, of which a point in time may need more.
+        let absolute = update && sqe.op_flags & IORING_TIMEOUT_ABS != 0;
+        let flags = self.holding.held[found as usize].sqe.op_flags;
+        if let Some(clock) = other_clock(flags, absolute)
+            && self.shared.host.time(clock).is_none()
+        {
             return Errno::EINVAL.to_result();
         }
         self.disarm(found);
@@ -284,7 +339,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 self.arm_time(found, old, true);
                 return 0;
             }
-            self.arm_time(found, span, sqe.op_flags & uapi::IORING_TIMEOUT_ABS != 0);
+            self.arm_time(found, span, absolute);
         } else {
             self.queue_end(found, Errno::ECANCELED.to_result());
         }

@@ -17,6 +17,23 @@ pub trait Clock {
     /// The engine reads it only around waits and idle periods, never per
     /// operation (DESIGN invariant 6).
     fn now(&self) -> u64;
+
+    /// Nanoseconds of another clock, if there is one here. Timeouts by a clock
+    /// that there is not are refused (`-EINVAL`).
+    fn time(&self, clock: OtherClock) -> Option<u64> {
+        let _ = clock;
+        None
+    }
+}
+
+/// Clocks besides the monotonic one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherClock {
+    /// The wall clock, since 1970; it may be set (`CLOCK_REALTIME`).
+    Wall,
+    /// As the monotonic one, but runs on while the machine is suspended
+    /// (`CLOCK_BOOTTIME`).
+    Boot,
 }
 
 /// Why [`Park::park`] came back.
@@ -85,6 +102,10 @@ impl<H: Host> Park for Driver<'_, H> {
 impl<H: Clock> Clock for &H {
     fn now(&self) -> u64 {
         (**self).now()
+    }
+
+    fn time(&self, clock: OtherClock) -> Option<u64> {
+        (**self).time(clock)
     }
 }
 

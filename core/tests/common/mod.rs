@@ -5,7 +5,7 @@
 use annulus::config::Config;
 use annulus::engine::{Completer, Memory, Parts, RingMemory, build};
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Clock, Host, Park, Parked, Request, Start, Target, Token};
+use annulus::hal::{Backend, Clock, Host, OtherClock, Park, Parked, Request, Start, Target, Token};
 use annulus::squeue::Entry;
 use annulus::sync::{AtomicU32, Ordering};
 use annulus::uapi::*;
@@ -20,6 +20,9 @@ pub struct TestHost {
     lock: Mutex<()>,
     changed: Condvar,
     pub bells: AtomicU64,
+    /// What the wall clock and the one that runs on in suspend are ahead of
+    /// `now`; 0: there is none.
+    pub ahead: [AtomicU64; 2],
 }
 
 impl TestHost {
@@ -29,6 +32,7 @@ impl TestHost {
             lock: Mutex::new(()),
             changed: Condvar::new(),
             bells: AtomicU64::new(0),
+            ahead: [AtomicU64::new(0), AtomicU64::new(0)],
         })
     }
 }
@@ -40,6 +44,11 @@ pub struct Place(pub Arc<TestHost>);
 impl Clock for Place {
     fn now(&self) -> u64 {
         self.0.start.elapsed().as_nanos() as u64
+    }
+
+    fn time(&self, clock: OtherClock) -> Option<u64> {
+        let ahead = self.0.ahead[clock as usize].load(Ordering::Relaxed);
+        (ahead != 0).then(|| self.now() + ahead)
     }
 }
 

@@ -65,9 +65,11 @@ pub fn kernel_entry(entry: &squeue::Entry) -> io_uring::squeue::Entry {
 
 impl Ring for io_uring::IoUring {
     fn push(&mut self, entries: &[squeue::Entry]) {
+        // Published at once: a thread that polls may take them as they come.
+        let mut queue = self.submission();
         for entry in entries {
             // SAFETY: the memory is the test's, and lasts.
-            unsafe { self.submission().push(&kernel_entry(entry)) }.unwrap();
+            unsafe { queue.push(&kernel_entry(entry)) }.unwrap();
         }
     }
 
@@ -100,9 +102,10 @@ impl Ring for io_uring::IoUring {
 
 impl Ring for annulus_linux::Ring {
     fn push(&mut self, entries: &[squeue::Entry]) {
+        let mut queue = self.submission();
         for entry in entries {
             // SAFETY: the memory is the test's, and lasts.
-            unsafe { self.submission().push(entry) }.unwrap();
+            unsafe { queue.push(entry) }.unwrap();
         }
     }
 

@@ -1,0 +1,151 @@
+//! Timeouts by other clocks than the monotonic one, which jump here. DESIGN row
+//! *links, drain, timeouts, cancel*.
+#![cfg(not(loom))]
+
+mod common;
+
+use annulus::config::Config;
+use annulus::engine::EnterFlags;
+use annulus::errno::Errno;
+use annulus::hal::{Clock, OtherClock};
+use annulus::opcode::{LinkTimeout, Timeout, TimeoutUpdate};
+use annulus::squeue::{Entry, Flags};
+use annulus::types::{TimeoutFlags, Timespec};
+use common::*;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const HOUR: u64 = 3600 * 1_000_000_000;
+const ETIME: i32 = -62;
+const ABS: TimeoutFlags = TimeoutFlags::ABS;
+const WALL: TimeoutFlags = TimeoutFlags::REALTIME;
+const BOOT: TimeoutFlags = TimeoutFlags::BOOTTIME;
+
+fn ring() -> Rig {
+    let rig = rig(Config::new(16).submit_all(true));
+    for clock in [OtherClock::Wall, OtherClock::Boot] {
+        set(&rig, clock, 10 * HOUR);
+    }
+    rig
+}
+
+/// Sets a clock, to be so far ahead.
+fn set(rig: &Rig, clock: OtherClock, ahead: u64) {
+    rig.host.ahead[clock as usize].store(ahead, Ordering::Relaxed);
+}
+
+/// The time of a clock, and some more.
+fn after(rig: &Rig, clock: OtherClock, nanos: u64) -> Timespec {
+    let time = Place(rig.host.clone()).time(clock).unwrap() + nanos;
+    Timespec::from(Duration::from_nanos(time))
+}
+
+fn timeout(time: &Timespec, flags: TimeoutFlags) -> Entry {
+    Timeout::new(time).flags(flags).build().user_data(1)
+}
+
+fn run(rig: &mut Rig, entries: &[Entry]) -> Vec<(u64, i32)> {
+    rig.push(entries);
+    let count = entries.len() as u32;
+    assert_eq!(rig.parts.engine.enter(count, 0, EnterFlags::empty(), None), Ok(count));
+    rig.reap()
+}
+
+/// What comes within so many milliseconds.
+fn within(rig: &mut Rig, ms: u64) -> Vec<(u64, i32)> {
+    let deadline = Place(rig.host.clone()).now() + ms * 1_000_000;
+    let waited = rig.parts.engine.enter(0, 1, EnterFlags::GETEVENTS, Some(deadline));
+    let seen = rig.reap();
+    assert_eq!(waited.err(), seen.is_empty().then_some(Errno::ETIME));
+    seen
+}
+
+#[test]
+fn a_point_in_time_of_another_clock_comes() {
+    for (flags, clock) in [(WALL, OtherClock::Wall), (BOOT, OtherClock::Boot)] {
+        let mut rig = ring();
+        let time = after(&rig, clock, 30_000_000);
+        let began = Instant::now();
+        run(&mut rig, &[timeout(&time, ABS | flags)]);
+        assert_eq!(within(&mut rig, 30_000), [(1, ETIME)]);
+        assert!(began.elapsed() >= Duration::from_millis(20));
+        // One that has passed.
+        assert_eq!(run(&mut rig, &[timeout(&time, ABS | flags)]), [(1, ETIME)]);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_forward_is_noticed() {
+    for (flags, clock) in [(WALL, OtherClock::Wall), (BOOT, OtherClock::Boot)] {
+        let mut rig = ring();
+        let time = after(&rig, clock, HOUR);
+        run(&mut rig, &[timeout(&time, ABS | flags)]);
+        assert_eq!(within(&mut rig, 10), []);
+        set(&rig, clock, 12 * HOUR);
+        assert_eq!(within(&mut rig, 30_000), [(1, ETIME)]);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_ends_nothing_too_early() {
+    let mut rig = ring();
+    let time = after(&rig, OtherClock::Wall, 30_000_000);
+    run(&mut rig, &[timeout(&time, ABS | WALL)]);
+    set(&rig, OtherClock::Wall, 9 * HOUR);
+    assert_eq!(within(&mut rig, 100), []);
+    // It is still found, and has a place of its own among others.
+    let soon = Timespec::new().nsec(1_000_000);
+    let other = Timeout::new(&soon).build().user_data(2);
+    run(&mut rig, &[other]);
+    assert_eq!(within(&mut rig, 30_000), [(2, ETIME)]);
+    let update = TimeoutUpdate::new(1, &after(&rig, OtherClock::Wall, 1_000_000))
+        .flags(ABS)
+        .build()
+        .user_data(3);
+    let mut seen = run(&mut rig, &[update]);
+    while seen.len() < 2 {
+        seen.extend(within(&mut rig, 30_000));
+    }
+    assert_eq!(seen, [(3, 0), (1, ETIME)]);
+}
+
+#[test]
+fn a_span_runs_on_in_suspend_by_one_clock_only() {
+    let mut rig = ring();
+    let hour = Timespec::from(Duration::from_nanos(HOUR));
+    run(&mut rig, &[timeout(&hour, WALL), timeout(&hour, BOOT).user_data(2)]);
+    for clock in [OtherClock::Wall, OtherClock::Boot] {
+        set(&rig, clock, 12 * HOUR);
+    }
+    assert_eq!(within(&mut rig, 30_000), [(2, ETIME)]);
+    assert_eq!(within(&mut rig, 0), []);
+}
+
+#[test]
+fn guards_have_clocks_too() {
+    let mut rig = ring();
+    let time = after(&rig, OtherClock::Wall, HOUR);
+    let guard = LinkTimeout::new(&time).flags(ABS | WALL).build().user_data(2);
+    let hour = Timespec::from(Duration::from_nanos(HOUR));
+    let guarded = Timeout::new(&hour).build().user_data(1).flags(Flags::IO_LINK);
+    run(&mut rig, &[guarded, guard]);
+    assert_eq!(within(&mut rig, 10), []);
+    set(&rig, OtherClock::Wall, 12 * HOUR);
+    assert_eq!(within(&mut rig, 30_000), [(2, ETIME), (1, Errno::ECANCELED.to_result())]);
+}
+
+#[test]
+fn a_clock_that_there_is_not_is_refused() {
+    let mut rig = ring();
+    let time = Timespec::new().sec(3600);
+    run(&mut rig, &[timeout(&time, WALL)]);
+    for clock in [OtherClock::Wall, OtherClock::Boot] {
+        set(&rig, clock, 0);
+    }
+    let einval = Errno::EINVAL.to_result();
+    for flags in [ABS | WALL, ABS | BOOT, BOOT] {
+        assert_eq!(run(&mut rig, &[timeout(&time, flags).user_data(5)]), [(5, einval)]);
+    }
+    let update = TimeoutUpdate::new(1, &time).flags(ABS).build().user_data(6);
+    assert_eq!(run(&mut rig, &[update]), [(6, einval)]);
+}
