@@ -46,7 +46,8 @@ enum Command {
     #[command(hide = true)]
     Calls(calls::Options),
     /// Run the simulator in this process
-    Simulate(simulate::Options),
+    #[command(hide = true)]
+    Seeds(simulate::Options),
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
     let ran = match &cli.command {
         Some(Command::Programs(options)) => Some(kernel::main(options)),
         Some(Command::Calls(options)) => Some(calls::main(options)),
-        Some(Command::Simulate(options)) => Some(simulate::main(options)),
+        Some(Command::Seeds(options)) => Some(simulate::main(options)),
         None => None,
     };
     if let Some(ran) = ran {
@@ -139,6 +140,9 @@ mod tests {
         let cli = Cli::parse_from(["verify", "kernel", "--", "--seed", "4"]);
         assert_eq!((cli.rungs.len(), cli.rest.len()), (1, 2));
         assert!(Cli::parse_from(["verify", "programs", "--count", "3"]).command.is_some());
+        for rung in RUNGS {
+            assert!(Cli::parse_from(["verify", rung.name]).command.is_none(), "{}", rung.name);
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn jobs() -> u64 {
 }
 
 fn start(exe: &Path, args: &[String]) -> Result<Child, String> {
-    let cmd = Cmd::new(exe, &["simulate"]).args(args);
+    let cmd = Cmd::new(exe, &["seeds"]).args(args);
     cmd.start().map_err(|e| format!("{}: {e}", cmd.line()))
 }
 
