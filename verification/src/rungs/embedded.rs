@@ -117,7 +117,7 @@ fn page() -> Found {
 }
 
 /// The lines in a page's blocks of a language, empty ones left out.
-fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+pub(super) fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
     let mut inside = None;
     let mut found = Vec::new();
     for line in page.lines() {

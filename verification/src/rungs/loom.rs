@@ -1,7 +1,7 @@
 //! The rung `loom`.
 
 use super::exec::Cmd;
-use super::{Step, Wishes, target_dir};
+use super::{Step, Wishes, kvlog, target_dir};
 
 pub fn steps(wishes: &Wishes) -> Vec<Step> {
     let args = |package| ["test", "-p", package, "--release", "--test", "loom"];
@@ -17,6 +17,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         let users = ["test", "-p", "annulus", "--release", "--test", "model"];
         let users = loom(Cmd::cargo(&users)).show("test result: ok");
         steps.push(Step::command("what `annulus::model` promises to users' models", users));
+        steps.extend(kvlog::loom_steps());
     }
     for (package, name) in [("annulus", ""), ("annulus-baremetal", "bare metal: ")] {
         let build = loom(Cmd::cargo(&args(package)).args(["--no-run"]));

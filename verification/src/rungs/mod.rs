@@ -7,6 +7,7 @@ mod fault_programs;
 mod fixtures;
 mod guest;
 mod kernel;
+mod kvlog;
 mod loom;
 mod miri;
 pub mod needs;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exec::Cmd;
 use super::{Found, Step, Wishes, root, target_dir};
-use super::{embedded, fixtures};
+use super::{embedded, fixtures, kvlog};
 
 /// Places without an operating system.
 pub const TARGETS: &[&str] = &[
@@ -62,6 +62,7 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
     }
     steps.push(Step::check("no alloc: core links without an allocator", fixtures::no_alloc));
     steps.extend(embedded::steps());
+    steps.extend(kvlog::steps());
     steps.push(Step::check("length of files", |_| Ok(long_files())));
     steps
 }
