@@ -32,7 +32,7 @@ struct Cli {
     /// Multiply every time budget by this, for slow machines
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     budget_scale: f64,
-    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL`, `simulate -- --seed N`, `guest -- SCENARIO`
+    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL` (or kvlog), `simulate -- --seed N`, `guest -- SCENARIO`
     #[arg(last = true)]
     rest: Vec<String>,
 }

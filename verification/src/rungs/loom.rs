@@ -9,6 +9,9 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         let flags = format!("{} --cfg loom", std::env::var("RUSTFLAGS").unwrap_or_default());
         cmd.env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", target_dir("loom"))
     };
+    if wishes.rest == ["kvlog"] {
+        return kvlog::loom_steps();
+    }
     let mut steps = Vec::new();
     if wishes.rest.is_empty() {
         let lints =
