@@ -18,13 +18,17 @@ use annulus::hal::Backend;
 use annulus::nvme::{Controller, NvmeBackend, Options, QueueOptions, Tracker};
 use annulus::register::Call;
 use annulus::ring::lane;
-use annulus::types::{Fixed, Iovec};
+use annulus::squeue::{Entry, Flags};
+use annulus::types::{BufRingEntry, Fd, Fixed, Iovec};
 use annulus::{config::Config, opcode};
 use std::hint::black_box;
+use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU16, Ordering};
 use support::nvme::Ready;
 use support::{
-    Ends, Polled, Ring, memory, nop, nop_round, null_ring, push_nops, reap, ring, submit,
+    Ends, Polled, Ring, memory, nop, nop_round, null_ring, providing_ring, push_nops, reap, ring,
+    submit,
 };
 
 /// Rounds of the shorter run.
@@ -111,6 +115,30 @@ const WORKLOADS: &[Workload] = &[
         run: nvme_reads::<BATCH>,
     },
     Workload { name: "nvme-1", what: "the same, batch 1", ops: 1, run: nvme_reads::<1> },
+    Workload {
+        name: "plain-32",
+        what: "READ of 4 KiB to a plain buffer, null backend, batch 32",
+        ops: BATCH,
+        run: |rounds| null_reads::<BATCH>(rounds, false),
+    },
+    Workload {
+        name: "provided-32",
+        what: "the same, to a buffer of a provided ring",
+        ops: BATCH,
+        run: |rounds| null_reads::<BATCH>(rounds, true),
+    },
+    Workload {
+        name: "file-plain-32",
+        what: "READ of 4 KiB of a file to a plain buffer, annulus_linux::Ring, batch 32",
+        ops: BATCH,
+        run: |rounds| file_reads::<BATCH>(rounds, false),
+    },
+    Workload {
+        name: "file-provided-32",
+        what: "the same, to a buffer of a provided ring",
+        ops: BATCH,
+        run: |rounds| file_reads::<BATCH>(rounds, true),
+    },
 ];
 
 fn nops<const BATCH: usize>(rounds: u32) {
@@ -211,6 +239,113 @@ fn reads<const BATCH: usize>(rounds: u32, mut ring: Ring<impl Backend>) {
         // The engine's end is not counted.
         (ring, buffer)
     });
+}
+
+/// Memory for reads, and a ring of it. The application's filling of that is not
+/// counted.
+struct Buffers {
+    memory: Vec<u8>,
+    base: *mut BufRingEntry,
+    tail: u16,
+}
+
+/// Places of the ring, which fill its page.
+const PLACES: u16 = 256;
+const GROUP: u16 = 1;
+
+impl Buffers {
+    fn new() -> Self {
+        #[repr(align(4096))]
+        struct Page([BufRingEntry; PLACES as usize]);
+        let page = Box::leak(Box::new(Page([const { BufRingEntry::new() }; PLACES as usize])));
+        Self { memory: vec![0; BATCH * 4096], base: page.0.as_mut_ptr(), tail: 0 }
+    }
+
+    fn at(&mut self, index: usize) -> *mut u8 {
+        self.memory[index * 4096..].as_mut_ptr()
+    }
+
+    /// Provides them all.
+    fn provide(&mut self) {
+        for index in 0..BATCH {
+            let addr = self.at(index).expose_provenance() as u64;
+            // SAFETY: one of the page's, which the ring does not look at yet.
+            let entry = unsafe { &mut *self.base.add(usize::from(self.tail % PLACES)) };
+            entry.set_addr(addr);
+            entry.set_len(4096);
+            entry.set_bid(index as u16);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        // SAFETY: the page's word, which only this writes.
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.base).cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn entry(&mut self, fd: i32, index: usize, provided: bool) -> Entry {
+        let at = if provided { std::ptr::null_mut() } else { self.at(index) };
+        let read = opcode::Read::new(Fd(fd), at, 4096).offset(index as u64 * 4096);
+        match provided {
+            true => read.buf_group(GROUP).build().flags(Flags::BUFFER_SELECT),
+            false => read.build(),
+        }
+    }
+}
+
+fn null_reads<const BATCH: usize>(rounds: u32, provided: bool) {
+    let mut ring = providing_ring(64);
+    let mut buffers = Buffers::new();
+    let (base, entries, group) = (buffers.base, PLACES.into(), GROUP);
+    // SAFETY: the page is leaked; the buffers outlive the last read.
+    let answer = unsafe { ring.engine.call(Call::RegisterBufRing { base, entries, group }) };
+    assert_eq!(answer, Ok(0));
+    for _ in 0..rounds {
+        buffers.provide();
+        measured(|| {
+            let mut queue = ring.sq.queue();
+            for index in 0..BATCH {
+                let entry = buffers.entry(0, index, provided).user_data(index as u64);
+                // SAFETY: the buffer is there until the end.
+                unsafe { queue.push(&entry) }.expect("the batch fits");
+            }
+            drop(queue);
+            submit::<BATCH>(&mut ring);
+            black_box(reap::<BATCH>(&mut ring, 4096));
+        });
+        if !provided {
+            buffers.tail = buffers.tail.wrapping_sub(BATCH as u16);
+        }
+    }
+}
+
+fn file_reads<const BATCH: usize>(rounds: u32, provided: bool) {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(BATCH as u64 * 4096).expect("room");
+    let mut ring = annulus_linux::Ring::new(64).expect("a small ring");
+    let mut buffers = Buffers::new();
+    let base = buffers.base.expose_provenance() as u64;
+    // SAFETY: the page is leaked; the buffers outlive the last read.
+    unsafe { ring.submitter().register_buf_ring_with_flags(base, PLACES, GROUP, 0) }
+        .expect("a ring of buffers");
+    for _ in 0..rounds {
+        buffers.provide();
+        measured(|| {
+            let mut queue = ring.submission();
+            for index in 0..BATCH {
+                let entry = buffers.entry(file.as_raw_fd(), index, provided);
+                // SAFETY: the buffer is there until the end.
+                unsafe { queue.push(&entry) }.expect("the batch fits");
+            }
+            drop(queue);
+            assert!(ring.submit_and_wait(BATCH).expect("reads are taken") == BATCH);
+            let mut queue = ring.completion();
+            for _ in 0..BATCH {
+                assert!(queue.next().expect("waited for it").result() == 4096);
+            }
+        });
+        if !provided {
+            buffers.tail = buffers.tail.wrapping_sub(BATCH as u16);
+        }
+    }
 }
 
 /// The whole path of a read but the device's own part, which is done between

@@ -169,6 +169,12 @@ pub fn null_ring(entries: u32, ends: Ends) -> NullRing {
     ring(Config::new(entries), |completer| Null { completer, ends })
 }
 
+/// As [`null_ring`], with room for one ring of provided buffers.
+pub fn providing_ring(entries: u32) -> NullRing {
+    let config = Config::new(entries).provided(0, 1);
+    ring(config, |completer| Null { completer, ends: Ends::AtOnce })
+}
+
 /// A ring over a backend, with room for a registered file and buffer.
 pub fn ring<B: Backend>(
     config: Config,

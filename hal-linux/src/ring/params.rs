@@ -52,7 +52,7 @@ impl Parameters {
 
     /// Whether completions are found by polling only: never, over files.
     pub fn is_setup_iopoll(&self) -> bool {
-        false
+        self.flags & uapi::IORING_SETUP_IOPOLL != 0
     }
 
     /// Whether application threads and a helper take turns to drive the ring.

@@ -203,7 +203,8 @@ rows! {
             "core/tests/driven::row_sqpoll_policy_seed_takes_registered_files_only",
             "hal-linux/tests/modes::the_seed_policy_asks_more_of_a_polled_ring";
         "policy *seed*: an unprivileged caller is answered `-EPERM`":
-            "hal-linux/tests/modes::row_sqpoll_policy_seed_asks_for_a_privilege";
+            "hal-linux/tests/modes::row_sqpoll_policy_seed_asks_for_a_privilege",
+            "hal-linux/tests/privilege::row_sqpoll_asks_for_privileges_under_policy_seed";
     }
     "IOPOLL" {
         "completions are found by polling only":
@@ -371,6 +372,17 @@ rows! {
             "core/src/held::the_first_is_on_top_whatever_comes_and_goes",
             "verification/src/kernel/held/generate::timeout",
             "verification/src/kernel/held/generate::timeout_remove";
+        "by the wall clock and the one that runs on in suspend; a clock that is set is noticed":
+            "core/tests/clocks::a_point_in_time_of_another_clock_comes",
+            "core/tests/clocks::a_clock_that_is_set_forward_is_noticed",
+            "core/tests/clocks::a_clock_that_is_set_back_ends_nothing_too_early",
+            "core/tests/clocks::a_span_runs_on_in_suspend_by_one_clock_only",
+            "core/tests/clocks::guards_have_clocks_too",
+            "core/tests/clocks::a_clock_that_there_is_not_is_refused",
+            "examples/tests/clocks::spans_and_points_in_time_end",
+            "examples/tests/clocks::one_clock_and_no_repeated_point_in_time",
+            "examples/tests/clocks::guards_end_by_each_clock",
+            "examples/tests/clocks::an_update_keeps_the_clock";
         "LINK_TIMEOUT":
             "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it";
         "ASYNC_CANCEL by user_data, file, operation, any, all; 0, `-ENOENT`, `-EALREADY`":
