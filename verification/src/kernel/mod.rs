@@ -2,6 +2,7 @@
 //! io_uring and on Annulus over files.
 
 mod annulus;
+mod apart;
 mod check;
 mod compare;
 mod draw;
@@ -19,6 +20,7 @@ mod show;
 mod shrink;
 mod tally;
 mod target;
+mod threads;
 mod uring;
 mod watchdog;
 mod world;

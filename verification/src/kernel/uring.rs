@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use linux_raw_sys::io_uring as uapi;
 
+use super::apart::Apart;
 use super::program::{Mode, Setup};
 use super::target::{Cqe, RawBuf, RawSqe, Sizes, Target};
 
@@ -53,6 +54,7 @@ pub struct Kernel {
     sqes: Option<Map>,
     array: bool,
     fd: i32,
+    _apart: Option<Apart>,
 }
 
 fn call(number: libc::c_long, args: [usize; 6]) -> i32 {
@@ -123,12 +125,18 @@ impl Target for Kernel {
             | on(setup.mode == Mode::SqPoll, uapi::IORING_SETUP_SQPOLL);
         params.cq_entries = setup.cq_entries.unwrap_or(0);
         params.sq_thread_idle = IDLE_MS;
+        let apart = (setup.mode == Mode::SqPoll).then(Apart::new).flatten();
+        if let Some(apart) = &apart {
+            params.flags |= uapi::IORING_SETUP_SQ_AFF;
+            params.sq_thread_cpu = apart.other;
+        }
         let args = [setup.entries as usize, &raw mut params as usize, 0, 0, 0, 0];
         let fd = call(libc::SYS_io_uring_setup, args);
         if fd < 0 {
             return Err(-fd);
         }
-        let mut ring = Self { params, rings: None, sqes: None, array: setup.array, fd };
+        let mut ring =
+            Self { params, rings: None, sqes: None, array: setup.array, fd, _apart: apart };
         let cqes = params.cq_off.cqes as usize + params.cq_entries as usize * size_of::<Cqe>();
         let array = params.sq_off.array as usize + params.sq_entries as usize * size_of::<u32>();
         let errno = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);

@@ -28,14 +28,17 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         drains: if rng.chance(25) { 12 } else { 0 },
         skips: 0,
         timed: rng.chance(50),
+        alone: false,
         rng,
     };
     // Whoever has skipped a CQE may not drain any more.
     draw.skips = if draw.drains == 0 || draw.rng.chance(15) { 18 } else { 0 };
-    let submit_all = draw.rng.chance(60);
+    let mode = wish.mode.unwrap_or(mode);
+    let submit_all = draw.rng.chance(if mode == Mode::SqPoll { 85 } else { 60 });
+    draw.alone = mode == Mode::SqPoll && !submit_all;
     let count = draw.rng.range(1, 5);
     let rounds = (0..count).map(|n| draw.round(n == 0)).collect();
-    Program { mode: wish.mode.unwrap_or(mode), submit_all, rounds }
+    Program { mode, submit_all, rounds }
 }
 
 struct Draw {
@@ -60,6 +63,10 @@ struct Draw {
     /// Timeouts may be guarded, and no update has a time that ends: which of a
     /// guard and a timeout that end together is first is open.
     timed: bool,
+    /// Nobody looks for others or counts them: a polling thread that has ended a
+    /// batch at an SQE that fails goes on by itself, and how far a chain has come
+    /// until then is open.
+    alone: bool,
 }
 
 impl Draw {
@@ -93,7 +100,7 @@ impl Draw {
             let timeout = before.is_some_and(|sqe| matches!(sqe.what, What::Timeout { .. }));
             // Also where there is nothing to guard; a timeout only if it may be.
             let stray = u32::from(self.timed || !timeout);
-            let mut what = self.what(guards + stray, workers);
+            let mut what = self.what(guards + stray, workers || self.alone);
             if self.drains != 0 && in_chain && what.waits_in_worker() {
                 what = What::Nop(0);
             }

@@ -58,10 +58,13 @@ impl Bench<'_> {
         Ok((compare(program, &ours, &theirs), ours, theirs))
     }
 
-    /// The difference, if it is there every time; whether it was there once.
-    fn steady(&mut self, program: &Program) -> io::Result<(Option<Difference>, Trace, bool)> {
+    /// The difference, if it is there every time, and the one that was there once.
+    fn steady(
+        &mut self,
+        program: &Program,
+    ) -> io::Result<(Option<Difference>, Trace, Option<Difference>)> {
         let (mut found, _, theirs) = self.both(program)?;
-        let once = found.is_some();
+        let once = found.clone();
         for again in 0..AGAIN {
             if found.is_none() {
                 break;
@@ -71,7 +74,7 @@ impl Bench<'_> {
             found = self.both(program)?.0;
         }
         self.slowly = 1;
-        let unsteady = once && found.is_none();
+        let unsteady = once.filter(|_| found.is_none());
         Ok((found, theirs, unsteady))
     }
 
@@ -123,7 +126,12 @@ pub fn main(options: &Options, dir: &Path) -> io::Result<ExitCode> {
         let program = generate::program(&wish, index);
         dog.watch(index, &program);
         let (found, theirs, unsteady) = bench.steady(&program)?;
-        tally.unsteady += u64::from(unsteady);
+        if let Some(once) = unsteady {
+            tally.unsteady += 1;
+            if options.keep_going {
+                println!("program {index} differed once: {}", once.what);
+            }
+        }
         if options.program.is_some() {
             println!("{program}");
             bench.print(&program)?;

@@ -13,6 +13,7 @@ use annulus::uapi::{
 
 use super::super::program::{Mode, Setup};
 use super::super::target::{Cqe, Target};
+use super::super::threads;
 use super::program::{Act, File, Program, Round, Sqe, What};
 use super::world::{Arena, World};
 
@@ -24,11 +25,10 @@ const LAST: u64 = 1;
 const NOTHING_LEFT: u64 = 2;
 /// How often everything is cancelled in the end: a chain may begin anew.
 const CANCELS: usize = 16;
-/// As long as nothing comes a round goes on for, by what is in it.
-const PIPES: Duration = Duration::from_micros(500);
-const WORKERS: Duration = Duration::from_millis(8);
-const POLLED: Duration = Duration::from_millis(5);
+/// As long as nothing comes a round goes on for, where times end.
 const TIMES: Duration = Duration::from_micros(2500);
+/// Between looks at the other threads.
+const LOOK: Duration = Duration::from_micros(150);
 
 /// What a round did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,8 +54,10 @@ struct Run<'a, T> {
     ring: T,
     world: World<'a>,
     mode: Mode,
-    /// How long a round goes on though nothing comes.
+    /// How long a round goes on though nothing comes and nobody works.
     quiet: Duration,
+    /// Everything ends where it is submitted.
+    ordered: bool,
     slowly: u32,
     /// Completions of each round, and how long to wait for them.
     told: Option<(&'a Trace, Duration)>,
@@ -87,11 +89,16 @@ pub fn run<T: Target>(
     };
     let ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
     let mode = program.mode;
-    let mut run =
-        Run { ring, world, mode, quiet: Duration::ZERO, slowly, told, trace: Trace::default() };
-    if mode == Mode::SqPoll {
-        run.quiet = POLLED;
-    }
+    let mut run = Run {
+        ring,
+        world,
+        mode,
+        quiet: Duration::ZERO,
+        ordered: mode != Mode::SqPoll,
+        slowly,
+        told,
+        trace: Trace::default(),
+    };
     for round in &program.rounds {
         run.round(round)?;
     }
@@ -102,13 +109,10 @@ pub fn run<T: Target>(
 impl<T: Target> Run<'_, T> {
     fn round(&mut self, round: &Round) -> io::Result<()> {
         // What waits may end by time, or by a worker, in any later round.
-        for (is, least) in
-            [(round.has_times(), TIMES), (round.has_workers(), WORKERS), (round.has_pipes(), PIPES)]
-        {
-            if is {
-                self.quiet = self.quiet.max(least);
-            }
+        if round.has_times() {
+            self.quiet = TIMES;
         }
+        self.ordered &= !round.has_times() && !round.has_workers() && !round.has_pipes();
         for &act in &round.pipes {
             self.world.act(act)?;
             // What waited has to be gone on with before it is looked for.
@@ -119,7 +123,7 @@ impl<T: Target> Run<'_, T> {
         if !unsafe { self.ring.push_all(&raw) } {
             return Err(io::Error::other("more SQEs than the ring has room for"));
         }
-        let seen = Seen { ordered: self.quiet.is_zero(), ..Seen::default() };
+        let seen = Seen { ordered: self.ordered, ..Seen::default() };
         self.settle(seen, Some(round.leave))
     }
 
@@ -140,14 +144,19 @@ impl<T: Target> Run<'_, T> {
             let left = told.and_then(|(want, patience)| {
                 (seen.cqes.len() < want).then(|| patience.saturating_sub(start.elapsed()))
             });
-            let wait = left.unwrap_or(Duration::ZERO).max(self.quiet * self.slowly);
-            let wait = Some(wait.as_nanos() as u64).filter(|&ns| ns != 0);
-            let answer = self.ring.enter(0, wait.is_some().into(), IORING_ENTER_GETEVENTS, wait);
-            if answer < 0 && answer != -libc::ETIME {
-                return Err(io::Error::from_raw_os_error(-answer));
-            }
-            if self.ring.ready() == 0 && !some {
-                break;
+            // What is on its way to a timer has to get there first.
+            let rest = !some && threads::asleep()?;
+            let quiet = match rest {
+                true => self.quiet * self.slowly,
+                false => LOOK,
+            };
+            self.look(left.unwrap_or(Duration::ZERO).max(quiet))?;
+            if rest && self.ring.ready() == 0 && threads::asleep()? {
+                // What they have left to this thread.
+                self.look(Duration::ZERO)?;
+                if self.ring.ready() == 0 {
+                    break;
+                }
             }
         }
         if self.ring.pending() == 0 {
@@ -155,6 +164,16 @@ impl<T: Target> Run<'_, T> {
         }
         self.trace.rounds.push(seen);
         Ok(())
+    }
+
+    /// Has the ring do what there is to do, for so long unless something comes.
+    fn look(&mut self, time: Duration) -> io::Result<()> {
+        let wait = Some(time.as_nanos() as u64).filter(|&ns| ns != 0);
+        let answer = self.ring.enter(0, wait.is_some().into(), IORING_ENTER_GETEVENTS, wait);
+        match answer < 0 && answer != -libc::ETIME {
+            true => Err(io::Error::from_raw_os_error(-answer)),
+            false => Ok(()),
+        }
     }
 
     fn submit(&mut self, leave: u32) -> io::Result<i32> {
@@ -184,7 +203,7 @@ impl<T: Target> Run<'_, T> {
         for _ in 0..self.ring.pending() {
             self.settle(Seen::default(), Some(0))?;
         }
-        self.quiet = self.quiet.max(PIPES);
+        self.ordered = false;
         for pipe in 0..2 {
             // Whatever was in it.
             self.world.act(Act::Empty(pipe))?;
@@ -211,7 +230,6 @@ impl<T: Target> Run<'_, T> {
                     let what = What::Nop(0);
                     let flags = uapi::IOSQE_IO_DRAIN;
                     let sqe = Sqe { what, flags, user_data: NOTHING_LEFT, spoil: None };
-                    self.quiet = self.quiet.max(WORKERS);
                     self.round(&Round { sqes: vec![sqe], ..Round::default() })?;
                     break;
                 }
