@@ -81,6 +81,9 @@ pub(crate) struct Held {
     pub stamp: u32,
     /// How often a multishot timeout fires still; 0: for ever.
     pub repeats: u32,
+    /// Which wait for readiness it is, counted over all; 0: none. Also of
+    /// requests that are not held.
+    pub waits: u32,
     /// Whom a link timeout guards, once it is armed.
     pub guarded: u32,
     /// The most bytes of a read that picks its buffer; 0: the buffer's.
@@ -107,6 +110,7 @@ impl Held {
             places: [NONE; 2],
             stamp: 0,
             repeats: 0,
+            waits: 0,
             guarded: NONE,
             wanted: 0,
             picked: None,

@@ -12,7 +12,7 @@ use crate::errno::Errno;
 use crate::hal::{Backend, Host, Target};
 use crate::op::MAX_RW;
 use crate::provided::{MAX_RING, Picked};
-use crate::request::HELD;
+use crate::request::{CANCELLED, HELD};
 use crate::sqe::Sqe;
 use crate::types::{BufRingEntry, Iovec};
 use crate::uapi::{
@@ -154,9 +154,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     /// [`unselect`](Self::unselect) for a request that waits for readiness.
     pub(super) fn lend(&mut self, index: u32) {
-        let held = self.holding.held.get(index as usize);
-        if held.is_some_and(|held| self.provided.takes_back(held.sqe.buf_index)) {
-            self.unselect(index);
+        if self.selects(index) {
+            let group = self.holding.held[index as usize].sqe.buf_index;
+            if self.provided.takes_back(group) {
+                self.unselect(index);
+            }
         }
     }
 
@@ -180,10 +182,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// there is none, what it ends with, as in Linux even if somebody else has
     /// what it was woken for.
     pub(super) fn select_again(&mut self, index: u32) -> Result<(), Errno> {
-        let held = self.holding.held.get(index as usize);
-        let waited = held
-            .is_some_and(|held| held.sqe.flags & IOSQE_BUFFER_SELECT != 0 && held.picked.is_none());
-        if !waited || !self.pool.records[index as usize].what.has(HELD) {
+        let waited = self.selects(index) && self.holding.held[index as usize].picked.is_none();
+        // One that has been cancelled reads nothing any more.
+        if !waited || self.pool.records[index as usize].what.has(CANCELLED) {
             return Ok(());
         }
         let token = self.shared.slots.token(index);
@@ -194,6 +195,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let sqe = &self.holding.held[index as usize].sqe;
         self.backend.rebuffer(token, sqe.addr, sqe.len);
         Ok(())
+    }
+
+    /// Whether a request that is under way is a read that picks its buffer.
+    fn selects(&self, index: u32) -> bool {
+        self.pool.records[index as usize].what.has(HELD)
+            && self.holding.held[index as usize].sqe.flags & IOSQE_BUFFER_SELECT != 0
     }
 
     /// Whether there may be provided buffers.

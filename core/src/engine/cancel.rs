@@ -185,8 +185,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         };
         let mut ended = 0;
         let mut running = false;
+        let mut newest = None;
         for index in 0..self.pool.records.len() as u32 {
             if !self.shared.slots.peek(index as usize).0 || !self.matches(wanted, index) {
+                continue;
+            }
+            let waits = self.holding.held.get(index as usize).map_or(0, |held| held.waits);
+            if !all && waits != 0 {
+                // As in Linux, of those that wait for readiness the newest, and
+                // only if there is no other.
+                let age = self.polls.wrapping_sub(waits);
+                newest = newest.min(Some((age, index))).or(Some((age, index)));
                 continue;
             }
             match self.end_request(index) {
@@ -195,6 +204,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             if ended != 0 && !all {
                 return found();
+            }
+        }
+        if let Some((_, index)) = newest {
+            match self.end_request(index) {
+                Cancel::Ended => return found(),
+                Cancel::Running => running = true,
             }
         }
         // As in Linux, a timeout has no file, not even the one asked for.

@@ -166,8 +166,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                             }
                         }
                         Start::Waiting => {
+                            self.waits(index);
                             self.lend(index);
-                            slots.acted_on(index);
+                            self.shared.slots.acted_on(index);
                         }
                         Start::Pending | Start::NoRoom => slots.acted_on(index),
                     }

@@ -101,8 +101,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// The newest wait from now on. The number lies where a request that is
     /// pending has no outcome yet.
     fn number(&mut self, index: u32) {
-        self.polls = self.polls.wrapping_add(1);
+        self.waits(index);
         self.pool.outcomes[index as usize].cflags = self.polls;
+    }
+
+    /// A request waits for readiness from now on, the newest that does.
+    pub(super) fn waits(&mut self, index: u32) {
+        self.polls = self.polls.wrapping_add(1);
+        if let Some(held) = self.holding.held.get_mut(index as usize) {
+            // 0 is none.
+            held.waits = self.polls.max(1);
+        }
     }
 
     /// Ends or changes a wait; `index` is the record of who asks for it.

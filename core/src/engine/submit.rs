@@ -206,6 +206,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if let Some(held) = self.holding.held.get_mut(index as usize) {
             // For a cancellation that asks for it.
             held.sqe.fd = sqe.fd;
+            held.waits = 0;
         }
         self.issue_prepared(index, kind, sqe)
     }
@@ -307,6 +308,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Start::Waiting => {
                 self.pending += 1;
                 self.shared.slots.run().started(index);
+                self.waits(index);
                 self.lend(index);
                 Issue::Taken
             }

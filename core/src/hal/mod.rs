@@ -205,9 +205,9 @@ pub enum Start {
     Refused(i32),
     /// As [`Pending`](Start::Pending), but it waits for readiness, and has no
     /// use for the request's memory before
-    /// [`Completer::ready`](crate::engine::Completer::ready): the engine may
-    /// give it other memory then ([`Backend::rebuffer`]). Only for a request with
-    /// `IOSQE_BUFFER_SELECT`, whose buffer others can have meanwhile.
+    /// [`Completer::ready`](crate::engine::Completer::ready): to a request with
+    /// `IOSQE_BUFFER_SELECT`, whose buffer others can have meanwhile, the engine
+    /// may give other memory then ([`Backend::rebuffer`]).
     Waiting,
     /// Nothing happened for want of room. The SQE stays in the ring and is
     /// tried again after a completion; so only answer this while another
@@ -442,7 +442,7 @@ pub trait Backend {
         Start::Pending
     }
 
-    /// A request that has answered [`Start::Waiting`] is about to be
+    /// A request with `IOSQE_BUFFER_SELECT` that has answered [`Start::Waiting`] is about to be
     /// [resumed](Backend::resume), with this memory.
     fn rebuffer(&mut self, token: Token, addr: u64, len: u32) {
         let _ = (token, addr, len);

@@ -57,8 +57,6 @@ pub struct Job {
     pub off: i64,
     /// `RWF_*` of the request.
     pub flags: i32,
-    /// While it waits it has no memory of its own.
-    pub lends: bool,
     /// Whether a short result is continued.
     pub continues: bool,
     /// The file, if it takes turns with others of it.
@@ -86,7 +84,6 @@ impl Job {
             hold: Hold::Registered,
             off: 0,
             flags: 0,
-            lends: false,
             continues: false,
             inode: None,
             total: 0,

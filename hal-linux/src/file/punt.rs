@@ -1,7 +1,6 @@
 //! What follows a try that would have blocked: a worker, or a poll.
 
 use annulus::hal::{Request, Start, Target, Token};
-use annulus::uapi;
 use annulus::worker::Class;
 
 use super::held::HeldFile;
@@ -93,20 +92,9 @@ impl FileBackend {
             return Start::Pending;
         }
         match self.arm(token) {
-            Start::Pending if self.lends(token, request.flags) => Start::Waiting,
+            Start::Pending if self.waits[token.index()] == Wait::Armed => Start::Waiting,
             start => start,
         }
-    }
-
-    /// Whether a request that is armed has no use for its memory, and notes it.
-    fn lends(&mut self, token: Token, flags: u8) -> bool {
-        let index = token.index();
-        let lends = self.waits[index] == Wait::Armed && flags & uapi::IOSQE_BUFFER_SELECT != 0;
-        if lends {
-            // SAFETY: armed, so the engine's.
-            unsafe { self.workers.shared.job(index) }.lends = true;
-        }
-        lends
     }
 
     /// New memory for a read that waited without.
@@ -141,7 +129,7 @@ impl FileBackend {
         } else if !job.set_iovecs(request.addr as usize, request.len as usize, &shared.blocks)? {
             return Ok(false);
         }
-        (job.token, job.hold, job.lends) = (token, Hold::Registered, false);
+        (job.token, job.hold) = (token, Hold::Registered);
         job.op = if write { Op::Write } else { Op::Read };
         job.flags = flags(request) & !NOWAIT;
         (job.continues, job.inode) = (false, None);
@@ -268,8 +256,7 @@ impl FileBackend {
         if result == -libc::EAGAIN {
             // Somebody else was faster. It waits on.
             match poller.rearm(job.fd, job.op, token) {
-                Ok(()) if job.lends => return Start::Waiting,
-                Ok(()) => return Start::Pending,
+                Ok(()) => return Start::Waiting,
                 Err(_) => return self.end_wait(index, -libc::ENOMEM),
             }
         }

@@ -200,6 +200,12 @@ impl Target for Annulus {
         nothing(self.ring.submitter().unregister_buffers())
     }
 
+    unsafe fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32 {
+        let submitter = self.ring.submitter();
+        // SAFETY: the caller's promise.
+        nothing(unsafe { submitter.register_buf_ring_with_flags(base, entries, group, 0) })
+    }
+
     fn dump(&mut self) -> String {
         self.ring.dump().to_string()
     }

@@ -136,6 +136,11 @@ pub trait Target: Sized {
     unsafe fn buffers_update(&mut self, offset: u32, buffers: &[RawBuf]) -> i32;
     /// `IORING_UNREGISTER_BUFFERS`.
     fn buffers_end(&mut self) -> i32;
+    /// `IORING_REGISTER_PBUF_RING`.
+    ///
+    /// # Safety
+    /// The ring and its buffers stay until this ring has gone.
+    unsafe fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32;
 
     /// What it is doing, for a report of something that hangs.
     fn dump(&mut self) -> String;

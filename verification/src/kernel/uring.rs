@@ -290,6 +290,14 @@ impl Target for Kernel {
         self.register(uapi::io_uring_register_op::IORING_UNREGISTER_BUFFERS, 0, 0)
     }
 
+    unsafe fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32 {
+        // SAFETY: plain numbers.
+        let mut arg: uapi::io_uring_buf_reg = unsafe { std::mem::zeroed() };
+        (arg.ring_addr, arg.ring_entries, arg.bgid) = (base, entries.into(), group);
+        let opcode = uapi::io_uring_register_op::IORING_REGISTER_PBUF_RING;
+        self.register(opcode, &raw const arg as usize, 1)
+    }
+
     fn dump(&mut self) -> String {
         format!(
             "SQ {} pending, CQ {} ready, flags {:#x}, dropped {}, overflow {}",

@@ -41,7 +41,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     for (mode, count, deep, jobs) in HELD {
         let count = if wishes.deep { deep } else { count };
         steps.push(Step::check(
-            format!("{count} {mode} programs of chains, times and cancellation, seed {SEED}"),
+            format!("{count} {mode} programs of chains and races, seed {SEED}"),
             move |left| {
                 let seed = SEED.to_string();
                 let args = ["--held", "--seed", &seed, "--mode", mode].map(String::from);

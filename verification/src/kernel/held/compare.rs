@@ -54,10 +54,17 @@ pub fn compare(program: &Program, ours: &Trace, theirs: &Trace) -> Option<Differ
             let kind = format!("op {op}: {} against {}", sort(&more), sort(&less));
             return Some(Difference { what, kind });
         }
+        if a.there != b.there {
+            let what = format!("part {n}: in the CQ {:?} against {:?}", a.there, b.there);
+            return Some(Difference { what, kind: "CQ".into() });
+        }
         if b.ordered && a.cqes != b.cqes {
             let what = format!("part {n}: order {} against {}", list(&a.cqes), list(&b.cqes));
             return Some(Difference { what, kind: "order".into() });
         }
+    }
+    if ours.memory != theirs.memory {
+        return Some(Difference { what: "what was read".into(), kind: "memory".into() });
     }
     if ours.written != theirs.written {
         return Some(Difference { what: "what was written".into(), kind: "written".into() });
@@ -94,7 +101,9 @@ pub fn show(trace: &Trace) -> String {
     let mut text = String::new();
     for (n, seen) in trace.rounds.iter().enumerate() {
         let order = if seen.ordered { " in order" } else { "" };
-        let _ = writeln!(text, "  part {n}: {}, then{order} {}", seen.answer, list(&seen.cqes));
+        let there = seen.there.map_or(String::new(), |there| format!(", in the CQ {there:?}"));
+        let came = list(&seen.cqes);
+        let _ = writeln!(text, "  part {n}: {}, then{order} {came}{there}", seen.answer);
     }
     text
 }

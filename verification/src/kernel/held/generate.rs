@@ -5,7 +5,8 @@ use annulus::uapi;
 use super::super::generate::Wish;
 use super::super::program::Mode;
 use super::super::rng::Rng;
-use super::program::{Act, File, Program, Round, Spoil, Sqe, Time, What};
+use super::buffers::EACH;
+use super::program::{Act, EVENT, File, NOBODY, Program, RING, Round, Spoil, Sqe, Time, What};
 
 /// The user data of the first SQE.
 const FIRST: u64 = 100;
@@ -20,7 +21,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
     };
     let mut draw = Draw {
         made: Vec::new(),
-        full: [false; 2],
+        full: [false; 3],
         times: rng.chance(45),
         counts: rng.chance(60),
         wall: rng.chance(30),
@@ -29,8 +30,13 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         skips: 0,
         timed: rng.chance(50),
         alone: false,
+        twins: rng.chance(30),
+        series: rng.chance(50),
+        buffers: rng.chance(45),
+        few: rng.chance(20),
         rng,
     };
+    let (tight, registered) = (draw.rng.chance(25), draw.rng.chance(25));
     // Whoever has skipped a CQE may not drain any more.
     draw.skips = if draw.drains == 0 || draw.rng.chance(15) { 18 } else { 0 };
     let mode = wish.mode.unwrap_or(mode);
@@ -38,7 +44,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
     draw.alone = mode == Mode::SqPoll && !submit_all;
     let count = draw.rng.range(1, 5);
     let rounds = (0..count).map(|n| draw.round(n == 0)).collect();
-    Program { mode, submit_all, rounds }
+    Program { mode, submit_all, few: draw.few, tight, registered, rounds }
 }
 
 struct Draw {
@@ -46,7 +52,7 @@ struct Draw {
     /// What has been drawn, for those who look for it.
     made: Vec<Sqe>,
     /// Which pipes have something in them.
-    full: [bool; 2],
+    full: [bool; 3],
     /// Times that come to their end.
     times: bool,
     /// The wall clock; no update gives a point in time then.
@@ -67,12 +73,22 @@ struct Draw {
     /// batch at an SQE that fails goes on by itself, and how far a chain has come
     /// until then is open.
     alone: bool,
+    /// Several have one user data. Linux has a LINK_TIMEOUT that ends look for
+    /// what it guards by that, so none does.
+    twins: bool,
+    /// Timeouts that fire more than once; an update would make them go on for
+    /// ever, so none has a time that ends.
+    series: bool,
+    /// Provided buffers.
+    buffers: bool,
+    /// The ring is small.
+    few: bool,
 }
 
 impl Draw {
     fn round(&mut self, first: bool) -> Round {
         let mut pipes = Vec::new();
-        for pipe in 0..2 {
+        for pipe in 0..=EVENT {
             if !self.rng.chance(if first { 15 } else { 25 }) {
                 continue;
             }
@@ -80,12 +96,15 @@ impl Draw {
             pipes.push(if *full { Act::Empty(pipe) } else { Act::Feed(pipe) });
             *full = !*full;
         }
+        if self.buffers && self.rng.chance(20) {
+            pipes.push(Act::Fill(self.rng.range(1, 4) as u8));
+        }
         // Whoever looks for others finds them or not, and what is counted has
         // come or not, as workers are quick: they are not in the same round.
         // Linux has workers start whatever follows a drain.
         let workers = self.drains != 0 || self.workers && self.rng.chance(50);
         let mut short = 3;
-        let count = self.rng.range(1, 12);
+        let count = self.rng.range(1, if self.few { 8 } else { 12 });
         let mut sqes: Vec<Sqe> = Vec::new();
         for n in 0..count {
             let before = sqes.last().filter(|sqe| sqe.flags & LINKED != 0);
@@ -105,7 +124,7 @@ impl Draw {
                 what = What::Nop(0);
             }
             if let What::LinkTimeout { time, .. } = &mut what
-                && before.is_some_and(|sqe| sqe.what.time().is_some_and(Time::ends))
+                && (self.twins || before.is_some_and(|sqe| sqe.what.time().is_some_and(Time::ends)))
             {
                 // Which of the two is first is open.
                 *time = Time::Hour;
@@ -135,10 +154,17 @@ impl Draw {
             }
             let spoil = self.rng.chance(3).then(|| *self.rng.pick(&Spoil::ALL));
             let user_data = match self.made.last() {
-                Some(_) if self.rng.chance(4) => self.target(|_| true),
+                Some(_) if self.twins && self.rng.chance(12) => self.target(|_| true),
                 _ => FIRST + self.made.len() as u64 + n,
             };
-            sqes.push(Sqe { what, flags, user_data, spoil });
+            let reads = matches!(what, What::Read { .. } | What::Readv { .. });
+            let selects = self.buffers && !workers && !self.alone && reads && self.rng.chance(40);
+            let select = selects.then(|| *self.rng.pick(&[0, 0, 0, 1, RING, RING, NOBODY]));
+            if let (What::Readv { len, .. }, Some(_)) = (&mut what, select) {
+                // Of one buffer, and an eventfd refuses half a count.
+                *len = 8;
+            }
+            sqes.push(Sqe { what, flags, user_data, select, spoil });
         }
         let leave = if self.rng.chance(8) { self.rng.range(1, count) } else { 0 };
         for end in [count, count - leave] {
@@ -146,7 +172,8 @@ impl Draw {
         }
         let leave = leave as u32;
         self.made.extend(sqes.iter().cloned());
-        Round { pipes, sqes, leave }
+        let unread = self.rng.chance(if self.few { 45 } else { 3 });
+        Round { pipes, sqes, leave, unread }
     }
 
     /// Linux has a worker start a chain within which a batch ends, and it would
@@ -165,8 +192,24 @@ impl Draw {
 
     fn what(&mut self, guards: u32, workers: bool) -> What {
         let lookers = if workers { 0 } else { 1 };
-        let weights =
-            [20, 6, 10, 4, 6, 12, 8, 12, guards, 7 * lookers, 7 * lookers, 2 * lookers, 2];
+        let provide = if self.buffers { 6 * lookers } else { 0 };
+        let weights = [
+            20,
+            6,
+            10,
+            4,
+            6,
+            12,
+            8,
+            12,
+            guards,
+            7 * lookers,
+            7 * lookers,
+            2 * lookers,
+            2,
+            provide,
+            provide / 4,
+        ];
         match self.rng.weighted(&weights) {
             0 => What::Nop(0),
             1 => What::Nop(*self.rng.pick(&[-5, -125, -62, 7])),
@@ -192,9 +235,19 @@ impl Draw {
             9 => self.timeout_remove(),
             10 => self.cancel(),
             11 => What::PollRemove { target: self.target(|w| matches!(w, What::Poll { .. })) },
+            13 => {
+                let group = *self.rng.pick(&[0, 0, 0, 1, RING]);
+                let first = self.rng.below(EACH.into()) as u16;
+                let count = self.rng.range(1, 4).min(u64::from(EACH - first)) as u16;
+                What::Provide { group, first, count }
+            }
+            14 => {
+                let group = *self.rng.pick(&[0, 0, 1, RING, NOBODY]);
+                What::Withdraw { group, count: self.rng.range(1, 5) as u16 }
+            }
             _ => match self.rng.chance(50) {
                 true => What::Read { file: File::None, off: 0, len: 8 },
-                false => What::Write { file: self.pipe() },
+                false => What::Write { file: File::Pipe(self.rng.below(2) as u8) },
             },
         }
     }
@@ -206,7 +259,7 @@ impl Draw {
     }
 
     fn pipe(&mut self) -> File {
-        File::Pipe(self.rng.below(2) as u8)
+        File::Pipe(*self.rng.pick(&[0, 0, 0, 1, 1, 1, EVENT, EVENT]))
     }
 
     fn flags(&mut self, of: &[(u32, u64)]) -> u32 {
@@ -240,7 +293,7 @@ impl Draw {
         let time = self.time();
         let mut flags = self.flags(&[(uapi::IORING_TIMEOUT_ETIME_SUCCESS, 15)]);
         let mut count = 0;
-        if self.rng.chance(15) {
+        if self.series && self.rng.chance(30) {
             flags |= uapi::IORING_TIMEOUT_MULTISHOT;
             count = self.rng.below(4) as u32;
             if count == 0 && time.ends() {
@@ -260,7 +313,8 @@ impl Draw {
     fn timeout_remove(&mut self) -> What {
         let guard = |what: &What| matches!(what, What::LinkTimeout { .. });
         let plain = |what: &What| matches!(what, What::Timeout { .. });
-        let time = if self.timed { Time::Hour } else { self.short_time() };
+        let hour = self.timed || self.series;
+        let time = if hour { Time::Hour } else { self.short_time() };
         let (target, flags) = match self.rng.weighted(&[40, 35, 20, 5]) {
             0 => (self.target(plain), 0),
             1 => (self.target(plain), uapi::IORING_TIMEOUT_UPDATE),

@@ -7,9 +7,11 @@
 //! lies in the hands of workers; a difference that is not there again counts as
 //! unsteady.
 
+mod buffers;
 mod compare;
 mod generate;
 mod program;
+mod race;
 mod run;
 mod shrink;
 mod world;
@@ -26,7 +28,7 @@ use serde_json::json;
 use super::annulus::Annulus;
 use super::compare::result;
 use super::generate::Wish;
-use super::target::Target as _;
+use super::target::{Cqe, Target as _};
 use super::uring::Kernel;
 use super::{DIFFERENT, Options, Tally, watchdog};
 use compare::{Difference, compare};
@@ -34,6 +36,8 @@ use program::Program;
 use run::{Trace, run};
 use world::Arena;
 
+/// One program of so many is one of races.
+const RACES: u64 = 10;
 /// How often a difference must be there again.
 const AGAIN: usize = 3;
 
@@ -123,6 +127,20 @@ pub fn main(options: &Options, dir: &Path) -> io::Result<ExitCode> {
     let mut kinds = BTreeSet::new();
     let dog = watchdog::start(4 * patience + Duration::from_secs(20));
     for index in indices {
+        if index % RACES == RACES - 1 {
+            let program = race::Program::nth(options.seed, index, options.mode);
+            dog.watch(index, &program);
+            match program.compare(patience)? {
+                Ok(came) => count_races(&mut tally, program.mode().name(), &came),
+                Err(what) if options.keep_going => println!("program {index}: {what}"),
+                Err(what) => {
+                    println!("{program}\n{what}");
+                    println!("{}", json!({ "program": index, "what": what }));
+                    return Ok(ExitCode::from(DIFFERENT));
+                }
+            }
+            continue;
+        }
         let program = generate::program(&wish, index);
         dog.watch(index, &program);
         let (found, theirs, unsteady) = bench.steady(&program)?;
@@ -155,6 +173,17 @@ pub fn main(options: &Options, dir: &Path) -> io::Result<ExitCode> {
     }
     println!("{}", tally.to_json());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a program of races reached.
+fn count_races(tally: &mut Tally, mode: &str, came: &[(u8, Cqe)]) {
+    *tally.modes.entry(mode.into()).or_default() += 1;
+    *tally.modes.entry(format!("of these {mode}, races")).or_default() += 1;
+    for (op, cqe) in came {
+        let name = uapi::opcode_name(*op).unwrap_or("?");
+        let outcome = if cqe.res < 0 { result(cqe.res) } else { "ok".into() };
+        *tally.table.entry(name.into()).or_default().entry(outcome).or_default() += 1;
+    }
 }
 
 /// What a program reached.

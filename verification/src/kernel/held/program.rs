@@ -16,9 +16,22 @@ pub struct Program {
     pub mode: Mode,
     /// `IORING_SETUP_SUBMIT_ALL`.
     pub submit_all: bool,
+    /// Few entries: SQ and CQ have [`FEW`].
+    pub few: bool,
+    /// Annulus has no more requests than there are SQEs.
+    pub tight: bool,
+    /// The files are registered, and named so.
+    pub registered: bool,
     /// What is done, one after the other.
     pub rounds: Vec<Round>,
 }
+
+/// Entries of a small ring.
+pub const FEW: u32 = 16;
+/// The group of buffers that a ring holds.
+pub const RING: u16 = 2;
+/// A group that is never filled.
+pub const NOBODY: u16 = 3;
 
 /// SQEs that are pushed at once, and what is done before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +42,8 @@ pub struct Round {
     pub sqes: Vec<Sqe>,
     /// Of all SQEs in the queue, so many are not submitted.
     pub leave: u32,
+    /// What comes is left in the CQ.
+    pub unread: bool,
 }
 
 /// What happens to a pipe.
@@ -38,6 +53,8 @@ pub enum Act {
     Feed(u8),
     /// What is in it is taken out.
     Empty(u8),
+    /// The ring of buffers gets so many more.
+    Fill(u8),
 }
 
 /// How long a timeout is.
@@ -66,6 +83,9 @@ impl Time {
     }
 }
 
+/// Which of the pipes is an eventfd.
+pub const EVENT: u8 = 2;
+
 /// A file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
@@ -73,7 +93,7 @@ pub enum File {
     Source,
     /// The writing end of a pipe: that never has to wait.
     Sink,
-    /// The reading end of a pipe.
+    /// The reading end of a pipe; [`EVENT`] is an eventfd that counts down.
     Pipe(u8),
     /// No file has this number.
     None,
@@ -96,6 +116,16 @@ pub enum What {
         file: File,
         off: u64,
         len: u32,
+    },
+    /// Buffers, numbered from `first` on.
+    Provide {
+        group: u16,
+        first: u16,
+        count: u16,
+    },
+    Withdraw {
+        group: u16,
+        count: u16,
     },
     /// Its user data.
     Write {
@@ -142,11 +172,13 @@ pub enum Spoil {
     OpFlags,
     SqeFlag,
     Opcode,
+    Select,
+    FixedFile,
 }
 
 impl Spoil {
     /// Every one.
-    pub const ALL: [Spoil; 9] = [
+    pub const ALL: [Spoil; 11] = [
         Spoil::Ioprio,
         Spoil::Personality,
         Spoil::SpliceFd,
@@ -156,6 +188,8 @@ impl Spoil {
         Spoil::OpFlags,
         Spoil::SqeFlag,
         Spoil::Opcode,
+        Spoil::Select,
+        Spoil::FixedFile,
     ];
 }
 
@@ -168,6 +202,8 @@ pub struct Sqe {
     pub flags: u8,
     /// As in the entry.
     pub user_data: u64,
+    /// The group that it picks its buffer from.
+    pub select: Option<u16>,
     /// What is wrong with it.
     pub spoil: Option<Spoil>,
 }
@@ -179,6 +215,8 @@ impl What {
             What::Nop(_) => uapi::IORING_OP_NOP,
             What::Read { .. } => uapi::IORING_OP_READ,
             What::Readv { .. } => uapi::IORING_OP_READV,
+            What::Provide { .. } => uapi::IORING_OP_PROVIDE_BUFFERS,
+            What::Withdraw { .. } => uapi::IORING_OP_REMOVE_BUFFERS,
             What::Write { .. } => uapi::IORING_OP_WRITE,
             What::Poll { .. } => uapi::IORING_OP_POLL_ADD,
             What::PollRemove { .. } => uapi::IORING_OP_POLL_REMOVE,
@@ -227,6 +265,23 @@ impl What {
             }
             What::PollRemove { .. } | What::Cancel { .. } => true,
             _ => false,
+        }
+    }
+}
+
+impl Program {
+    /// All SQEs.
+    pub fn sqes(&self) -> impl Iterator<Item = &Sqe> {
+        self.rounds.iter().flat_map(|round| &round.sqes)
+    }
+}
+
+impl Sqe {
+    /// The group of buffers that it is about.
+    pub fn group(&self) -> Option<u16> {
+        match self.what {
+            What::Provide { group, .. } | What::Withdraw { group, .. } => Some(group),
+            _ => self.select,
         }
     }
 }
@@ -304,6 +359,12 @@ impl fmt::Display for Sqe {
             What::Readv { file, off, len } => {
                 write!(f, "READV {file:?} twice {len} at {}", off as i64)?;
             }
+            What::Provide { group, first, count } => {
+                write!(f, "PROVIDE_BUFFERS {count} from {first} to group {group}")?;
+            }
+            What::Withdraw { group, count } => {
+                write!(f, "REMOVE_BUFFERS {count} of group {group}")?;
+            }
             What::Write { file } => write!(f, "WRITE {file:?}")?,
             What::Poll { file } => write!(f, "POLL_ADD {file:?}")?,
             What::PollRemove { target } => write!(f, "POLL_REMOVE {target}")?,
@@ -334,6 +395,9 @@ impl fmt::Display for Sqe {
             }
         }
         bits(f, self.flags.into(), &SQE_FLAGS)?;
+        if let Some(group) = self.select {
+            write!(f, " into group {group}")?;
+        }
         match self.spoil {
             Some(spoil) => write!(f, " (bad {spoil:?})"),
             None => Ok(()),
@@ -344,7 +408,14 @@ impl fmt::Display for Sqe {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = if self.submit_all { ", SUBMIT_ALL" } else { "" };
-        writeln!(f, "ring: {}{all}", self.mode.name())?;
+        write!(f, "ring: {}{all}", self.mode.name())?;
+        for (yes, what) in
+            [(self.few, "few entries"), (self.tight, "few requests"), (self.registered, "files")]
+        {
+            f.write_str(if yes { ", " } else { "" })?;
+            f.write_str(if yes { what } else { "" })?;
+        }
+        writeln!(f)?;
         for (i, round) in self.rounds.iter().enumerate() {
             writeln!(f, "round {i}")?;
             for act in &round.pipes {
@@ -355,6 +426,9 @@ impl fmt::Display for Program {
             }
             if round.leave != 0 {
                 writeln!(f, "        without the last {}", round.leave)?;
+            }
+            if round.unread {
+                writeln!(f, "        what comes is left in the CQ")?;
             }
         }
         Ok(())

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use annulus::uapi::{
     self, IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ENTER_GETEVENTS,
-    IORING_ENTER_SQ_WAKEUP, IORING_SQ_NEED_WAKEUP,
+    IORING_ENTER_SQ_WAKEUP, IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP,
 };
 
 use super::super::program::{Mode, Setup};
 use super::super::target::{Cqe, Target};
 use super::super::threads;
-use super::program::{Act, File, Program, Round, Sqe, What};
+use super::program::{Act, EVENT, FEW, File, Program, RING, Round, Sqe, What};
 use super::world::{Arena, World};
 
 /// SQ entries.
@@ -39,6 +39,10 @@ pub struct Seen {
     pub cqes: Vec<Cqe>,
     /// Whether they must be in this order.
     pub ordered: bool,
+    /// Nothing is taken out of the CQ.
+    pub unread: bool,
+    /// Then, how many there are, and whether more wait for room.
+    pub there: Option<(usize, bool)>,
 }
 
 /// What a run did.
@@ -48,6 +52,19 @@ pub struct Trace {
     pub rounds: Vec<Seen>,
     /// Whose writes were done.
     pub written: Vec<u64>,
+    /// What was read into buffers that were provided.
+    pub memory: u64,
+}
+
+impl Seen {
+    /// How many have come.
+    fn count(&self) -> usize {
+        self.there.map_or(self.cqes.len(), |(count, _)| count)
+    }
+}
+
+fn good(answer: i32) -> io::Result<()> {
+    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(()) }
 }
 
 struct Run<'a, T> {
@@ -76,18 +93,26 @@ pub fn run<T: Target>(
     dir: &Path,
     arena: &mut Arena,
 ) -> io::Result<Trace> {
-    let world = World::new(dir, arena)?;
+    let mut world = World::new(dir, arena, program.registered)?;
     let setup = Setup {
         mode: program.mode,
-        entries: ENTRIES,
-        cq_entries: None,
+        entries: if program.few { FEW } else { ENTRIES },
+        cq_entries: program.few.then_some(FEW),
         array: true,
         submit_all: program.submit_all,
         clamp: false,
-        pool: None,
+        pool: program.tight.then_some(program.sqes().count() as u32 + 2),
         uapi_layout: false,
     };
-    let ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
+    let mut ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
+    if program.registered {
+        good(ring.files(&world.files()))?;
+    }
+    if program.sqes().any(|sqe| sqe.group() == Some(RING)) {
+        let (base, entries) = world.buffers().ring();
+        // SAFETY: the arena lasts as long as the process.
+        good(unsafe { ring.buf_ring(base, entries, RING) })?;
+    }
     let mode = program.mode;
     let mut run = Run {
         ring,
@@ -118,12 +143,19 @@ impl<T: Target> Run<'_, T> {
             // What waited has to be gone on with before it is looked for.
             self.settle(Seen::default(), None)?;
         }
+        let least = self.ring.sizes().sq.saturating_sub(round.sqes.len() as u32);
+        // Batches may have ended at SQEs that fail.
+        for _ in least..self.ring.pending() {
+            if self.ring.pending() > least {
+                self.settle(Seen::default(), Some(0))?;
+            }
+        }
         let raw: Vec<_> = round.sqes.iter().map(|sqe| self.world.raw(sqe)).collect();
         // SAFETY: the arena lasts as long as the process.
         if !unsafe { self.ring.push_all(&raw) } {
             return Err(io::Error::other("more SQEs than the ring has room for"));
         }
-        let seen = Seen { ordered: self.ordered, ..Seen::default() };
+        let seen = Seen { ordered: self.ordered, unread: round.unread, ..Seen::default() };
         self.settle(seen, Some(round.leave))
     }
 
@@ -133,16 +165,21 @@ impl<T: Target> Run<'_, T> {
         if let Some(leave) = leave {
             seen.answer = self.submit(leave)?;
         }
-        let told = self.told.map(|(trace, patience)| {
-            (trace.rounds.get(at).map_or(0, |seen| seen.cqes.len()), patience)
-        });
+        let told = self
+            .told
+            .map(|(trace, patience)| (trace.rounds.get(at).map_or(0, Seen::count), patience));
         let start = Instant::now();
+        let mut had = usize::MAX;
         loop {
-            let had = seen.cqes.len();
-            self.ring.reap(usize::MAX, &mut seen.cqes);
-            let some = seen.cqes.len() > had;
+            let have = if seen.unread {
+                self.ring.ready()
+            } else {
+                self.ring.reap(usize::MAX, &mut seen.cqes);
+                seen.cqes.len()
+            };
+            let some = have != std::mem::replace(&mut had, have);
             let left = told.and_then(|(want, patience)| {
-                (seen.cqes.len() < want).then(|| patience.saturating_sub(start.elapsed()))
+                (have < want).then(|| patience.saturating_sub(start.elapsed()))
             });
             // What is on its way to a timer has to get there first.
             let rest = !some && threads::asleep()?;
@@ -150,14 +187,25 @@ impl<T: Target> Run<'_, T> {
                 true => self.quiet * self.slowly,
                 false => LOOK,
             };
-            self.look(left.unwrap_or(Duration::ZERO).max(quiet))?;
-            if rest && self.ring.ready() == 0 && threads::asleep()? {
+            if seen.unread {
+                // The ring would not wait if its CQ is full.
+                sleep(quiet);
+                self.look(Duration::ZERO)?;
+            } else {
+                self.look(left.unwrap_or(Duration::ZERO).max(quiet))?;
+            }
+            let known = if seen.unread { have } else { 0 };
+            if rest && self.ring.ready() == known && threads::asleep()? {
                 // What they have left to this thread.
                 self.look(Duration::ZERO)?;
-                if self.ring.ready() == 0 {
+                if self.ring.ready() == known && left.is_none_or(|left| left.is_zero()) {
                     break;
                 }
             }
+        }
+        if seen.unread {
+            let more = self.ring.sq_flags() & IORING_SQ_CQ_OVERFLOW != 0;
+            seen.there = Some((self.ring.ready(), more));
         }
         if self.ring.pending() == 0 {
             self.world.scribble();
@@ -204,7 +252,7 @@ impl<T: Target> Run<'_, T> {
             self.settle(Seen::default(), Some(0))?;
         }
         self.ordered = false;
-        for pipe in 0..2 {
+        for pipe in 0..=EVENT {
             // Whatever was in it.
             self.world.act(Act::Empty(pipe))?;
             self.world.act(Act::Feed(pipe))?;
@@ -214,7 +262,7 @@ impl<T: Target> Run<'_, T> {
         let what = What::Cancel { target: 0, file: File::None, op: uapi::IORING_OP_NOP, flags };
         for _ in 0..CANCELS {
             let at = self.trace.rounds.len();
-            let sqe = Sqe { what, flags: 0, user_data: LAST, spoil: None };
+            let sqe = Sqe { what, flags: 0, user_data: LAST, select: None, spoil: None };
             self.round(&Round { sqes: vec![sqe], ..Round::default() })?;
             let last = |seen: &Seen| {
                 let own = seen.cqes.iter().find(|cqe| cqe.user_data == LAST);
@@ -229,7 +277,8 @@ impl<T: Target> Run<'_, T> {
                     // Comes when everything else has ended, and not before.
                     let what = What::Nop(0);
                     let flags = uapi::IOSQE_IO_DRAIN;
-                    let sqe = Sqe { what, flags, user_data: NOTHING_LEFT, spoil: None };
+                    let sqe =
+                        Sqe { what, flags, user_data: NOTHING_LEFT, select: None, spoil: None };
                     self.round(&Round { sqes: vec![sqe], ..Round::default() })?;
                     break;
                 }
@@ -239,6 +288,7 @@ impl<T: Target> Run<'_, T> {
             }
         }
         self.trace.written = self.world.written()?;
+        self.trace.memory = self.world.buffers().checksum();
         Ok(())
     }
 }

@@ -3,19 +3,22 @@
 use std::ffi::c_int;
 use std::fs::File as Regular;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::path::Path;
 use std::time::Duration;
 
 use annulus::uapi::{self, IORING_ASYNC_CANCEL_OP, IORING_TIMEOUT_ABS, IORING_TIMEOUT_UPDATE_MASK};
 
 use super::super::target::RawSqe;
-use super::program::{Act, File, Spoil, Sqe, Time, What};
+use super::buffers::Buffers;
+use super::program::{Act, EVENT, File, Spoil, Sqe, Time, What};
 
 /// Bytes of the file that is read.
 const SOURCE: usize = 1024;
 /// What a pipe gets.
 const FILL: usize = 4000;
+/// What an eventfd gets: one for each request, and more.
+const COUNT: u64 = 64;
 /// The most SQEs of a program.
 const MOST: usize = 256;
 /// Bytes of memory for the data of an SQE.
@@ -32,6 +35,7 @@ pub struct Arena {
     points: Box<[Points]>,
     data: Box<[u8]>,
     used: usize,
+    buffers: Buffers,
 }
 
 #[repr(C)]
@@ -47,9 +51,13 @@ impl Arena {
     /// Memory for one program after the other.
     pub fn new() -> Self {
         let data = vec![0; MOST * DATA].into();
-        Self { points: vec![BAD; MOST].into(), data, used: 0 }
+        Self { points: vec![BAD; MOST].into(), data, used: 0, buffers: Buffers::new() }
     }
 }
+
+/// The files that can be registered, by their places.
+const FILES: [File; 5] =
+    [File::Source, File::Sink, File::Pipe(0), File::Pipe(1), File::Pipe(EVENT)];
 
 /// The surroundings of one run.
 pub struct World<'a> {
@@ -57,6 +65,9 @@ pub struct World<'a> {
     source: Regular,
     sink: (io::PipeReader, io::PipeWriter),
     pipes: [(io::PipeReader, io::PipeWriter); 2],
+    event: Regular,
+    /// The files are named by their places.
+    registered: bool,
 }
 
 impl<'a> World<'a> {
@@ -64,15 +75,33 @@ impl<'a> World<'a> {
     ///
     /// # Errors
     /// Of the file system, or too few descriptors.
-    pub fn new(dir: &Path, arena: &'a mut Arena) -> io::Result<Self> {
+    pub fn new(dir: &Path, arena: &'a mut Arena, registered: bool) -> io::Result<Self> {
         arena.used = 0;
+        arena.buffers.reset();
         let mut source = tempfile::tempfile_in(dir)?;
         source.write_all(&[7; SOURCE])?;
         // Read once, so that no read has anything to note in the file.
         source.rewind()?;
         source.read_exact(&mut [0; SOURCE])?;
         let pipes = [io::pipe()?, io::pipe()?];
-        Ok(Self { arena, source, sink: io::pipe()?, pipes })
+        // SAFETY: no memory is passed.
+        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_SEMAPHORE) };
+        if event < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: new, and ours.
+        let event = unsafe { Regular::from_raw_fd(event) };
+        Ok(Self { arena, source, sink: io::pipe()?, pipes, event, registered })
+    }
+
+    /// The files that are registered, by their places.
+    pub fn files(&self) -> [i32; FILES.len()] {
+        FILES.map(|file| self.number(file))
+    }
+
+    /// The ring of buffers.
+    pub fn buffers(&mut self) -> &mut Buffers {
+        &mut self.arena.buffers
     }
 
     /// Feeds or empties a pipe.
@@ -81,6 +110,17 @@ impl<'a> World<'a> {
     /// Of the pipe.
     pub fn act(&mut self, act: Act) -> io::Result<()> {
         match act {
+            Act::Fill(count) => {
+                self.arena.buffers.fill(count.into());
+                Ok(())
+            }
+            Act::Feed(EVENT) => self.event.write_all(&COUNT.to_ne_bytes()),
+            Act::Empty(EVENT) => {
+                while ready(&self.event)? {
+                    self.event.read_exact(&mut [0; 8])?;
+                }
+                Ok(())
+            }
             Act::Feed(pipe) => self.pipes[usize::from(pipe)].1.write_all(&[9; FILL]),
             Act::Empty(pipe) => {
                 let reader = &mut self.pipes[usize::from(pipe)].0;
@@ -90,8 +130,17 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What a file is called in an SQE.
     fn fd(&self, file: File) -> i32 {
+        match FILES.iter().position(|other| *other == file) {
+            Some(place) if self.registered => place as i32,
+            _ => self.number(file),
+        }
+    }
+
+    fn number(&self, file: File) -> i32 {
         match file {
+            File::Pipe(EVENT) => self.event.as_raw_fd(),
             File::Source => self.source.as_raw_fd(),
             File::Sink => self.sink.1.as_raw_fd(),
             File::Pipe(pipe) => self.pipes[usize::from(pipe)].0.as_raw_fd(),
@@ -157,6 +206,11 @@ impl<'a> World<'a> {
                 points.buffers = [[data, len.into()], [data + half, len.into()]];
                 (raw.off, raw.addr, raw.len) = (off, (&raw const points.buffers) as u64, 2);
             }
+            What::Provide { group, first, count } => {
+                (raw.addr, raw.len) = self.arena.buffers.memory(group, first);
+                (raw.off, raw.fd, raw.buf_index) = (first.into(), count.into(), group);
+            }
+            What::Withdraw { group, count } => (raw.fd, raw.buf_index) = (count.into(), group),
             What::Write { .. } => {
                 self.arena.data[at * DATA..][..8].copy_from_slice(&sqe.user_data.to_ne_bytes());
                 (raw.off, raw.addr, raw.len) = (u64::MAX, data, 8);
@@ -189,8 +243,21 @@ impl<'a> World<'a> {
             | What::Readv { file, .. }
             | What::Write { file, .. }
             | What::Poll { file }
-            | What::Cancel { file, .. } => raw.fd = self.fd(file),
+            | What::Cancel { file, .. } => {
+                raw.fd = self.fd(file);
+                if self.registered {
+                    raw.flags |= uapi::IOSQE_FIXED_FILE;
+                }
+            }
             _ => {}
+        }
+        if let Some(group) = sqe.select {
+            raw.flags |= uapi::IOSQE_BUFFER_SELECT;
+            raw.buf_index = group;
+            match sqe.what {
+                What::Readv { .. } => raw.len = 1,
+                _ => raw.addr = 0,
+            }
         }
         match sqe.spoil {
             None => {}
@@ -209,6 +276,8 @@ impl<'a> World<'a> {
             Some(Spoil::OpFlags) => raw.op_flags |= 1 << 30,
             Some(Spoil::SqeFlag) => raw.flags |= 1 << 7,
             Some(Spoil::Opcode) => raw.opcode = 0xee,
+            Some(Spoil::Select) => raw.flags |= uapi::IOSQE_BUFFER_SELECT,
+            Some(Spoil::FixedFile) => raw.flags ^= uapi::IOSQE_FIXED_FILE,
         }
         raw
     }
@@ -233,6 +302,16 @@ impl<'a> World<'a> {
         let mut all: Vec<u64> = words.collect();
         all.sort_unstable();
         Ok(all)
+    }
+}
+
+/// Whether something can be read.
+fn ready(file: &Regular) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry.
+    match unsafe { libc::poll(&raw mut entry, 1, 0) } {
+        0.. => Ok(entry.revents & libc::POLLIN != 0),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
