@@ -12,7 +12,7 @@ const PROGRAMS: (u64, u64) = (12_000, 200_000);
 /// ring, and how many at once: they wait more than they work, but for the
 /// kernel's polling threads.
 const HELD: [(&str, u64, u64, u64); 3] =
-    [("inline", 5_000, 40_000, 16), ("sqpoll", 3_000, 20_000, 4), ("served", 2_000, 20_000, 16)];
+    [("inline", 700, 40_000, 8), ("sqpoll", 400, 20_000, 4), ("served", 400, 20_000, 8)];
 /// Programs that the kernel runs twice.
 const SELF: u64 = 300;
 /// Of a hundred operations, how many must move data.

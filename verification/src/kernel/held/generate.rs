@@ -153,6 +153,9 @@ impl Draw {
                 flags |= uapi::IOSQE_ASYNC;
             }
             let spoil = self.rng.chance(3).then(|| *self.rng.pick(&Spoil::ALL));
+            // In Linux it is refused before its other flags are looked at.
+            let skips = flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0;
+            let spoil = spoil.filter(|&spoil| !skips || spoil != Spoil::Select);
             let user_data = match self.made.last() {
                 Some(_) if self.twins && self.rng.chance(12) => self.target(|_| true),
                 _ => FIRST + self.made.len() as u64 + n,
@@ -160,6 +163,9 @@ impl Draw {
             let reads = matches!(what, What::Read { .. } | What::Readv { .. });
             let selects = self.buffers && !workers && !self.alone && reads && self.rng.chance(40);
             let select = selects.then(|| *self.rng.pick(&[0, 0, 0, 1, RING, RING, NOBODY]));
+            // A read that fails at once is said to have used its buffer or not,
+            // by what it reads from.
+            let select = select.filter(|&group| spoil.is_none() || group != RING);
             if let (What::Readv { len, .. }, Some(_)) = (&mut what, select) {
                 // Of one buffer, and an eventfd refuses half a count.
                 *len = 8;
