@@ -60,7 +60,7 @@ mod wake;
 pub mod worker;
 
 pub use slot::Stale;
-pub use stats::Stats;
+pub use stats::{DeviceStats, Stats};
 
 /// Submission queue names as in the `io-uring` crate.
 pub mod squeue {

@@ -4,7 +4,7 @@ use crate::config::Mode;
 use crate::engine::Engine;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host};
-use crate::sync::spin_loop;
+use crate::sync::{rest, spin_loop};
 use crate::uapi::IORING_SQ_NEED_WAKEUP;
 
 /// Idle rounds between two looks at the clock. A model has better to do.
@@ -25,7 +25,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             _ => 0,
         };
         let mut idle_since: Option<u64> = None;
-        let mut round = 0;
+        let (mut round, mut looks) = (0, 0);
         while !self.shared.stopping() {
             if self.turn(true) {
                 idle_since = None;
@@ -34,7 +34,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             // Idle periods may be longer than the counter.
             round = u32::wrapping_add(round, 1);
-            if !round.wrapping_sub(1).is_multiple_of(ROUNDS) || self.busy_polling() {
+            if self.busy_polling() {
+                rest(&mut looks);
+                continue;
+            }
+            if !round.wrapping_sub(1).is_multiple_of(ROUNDS) {
                 spin_loop();
                 continue;
             }

@@ -29,6 +29,28 @@ pub struct Stats {
     pub handovers: u64,
     /// Requests that a worker went on with after the one before them.
     pub merged: u64,
+    /// What a ring on a device has counted there; zeros on files.
+    pub device: DeviceStats,
+}
+
+/// Counters of a ring's part of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceStats {
+    /// Doorbell registers written.
+    pub doorbells: u32,
+    /// Requests whose data went through a bounce buffer.
+    pub bounced: u32,
+    /// Requests that had to wait for a place or for a bounce buffer.
+    pub waited: u32,
+    /// Commands that the device ended with an error.
+    pub failed: u32,
+    /// Commands that were aborted because they were late.
+    pub aborts: u32,
+    /// Resets that this ring asked for.
+    pub resets: u32,
+    /// Completions of no command in flight; without effect.
+    pub stale: u32,
 }
 
 impl<B: Backend, H: Host> Engine<'_, B, H> {

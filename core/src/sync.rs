@@ -85,6 +85,23 @@ mod imp {
     }
 }
 
+/// Looks at something that is only found by looking between two pauses. A model
+/// has better to do.
+const LOOKS: u32 = if cfg!(loom) { 1 } else { 32 };
+
+/// Between two looks at what a device has done, of which `looks` counts.
+///
+/// A look takes as long as a pause by itself. A pause for each would be for the
+/// good of the other half of a core only, and where a processor is emulated it
+/// gives up its turn, and a lock that the device waits for.
+#[inline]
+pub(crate) fn rest(looks: &mut u32) {
+    *looks = looks.wrapping_add(1);
+    if looks.is_multiple_of(LOOKS) {
+        spin_loop();
+    }
+}
+
 /// For one word in memory that the application lays out, where no model's
 /// twin would fit: the tail of a ring of provided buffers.
 pub(crate) use core::sync::atomic::AtomicU16;

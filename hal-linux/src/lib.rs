@@ -55,7 +55,7 @@ pub mod vfio;
 pub use annulus::config::Policy;
 pub use annulus::probe::Probe;
 pub use annulus::ring::Layout;
-pub use annulus::{Stats, cqueue, opcode, squeue, types};
+pub use annulus::{DeviceStats, Stats, cqueue, opcode, squeue, types};
 pub use guard::ForkedChild;
 pub use host::LinuxHost;
 pub use ring::{Builder, Error, Parameters, Ring, SharedRing, Submitter};

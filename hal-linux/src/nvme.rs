@@ -148,7 +148,11 @@ impl Nvme {
         let device = VfioDevice::open(address)?;
         // One a queue pair, and the admin queue's.
         let wanted = u32::from(options.pairs) + 1;
-        let eventfds = device.enable_msix(wanted.min(device.vectors()))?;
+        let eventfds = match wanted.min(device.vectors()) {
+            // Its rings poll.
+            0 => Vec::new(),
+            some => device.enable_msix(some)?,
+        };
         let free = (1..eventfds.len() as u16).rev().collect();
         let controller = Controller::new(device, options)
             .map_err(|source| Error::Controller { address, source })?;

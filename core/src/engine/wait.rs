@@ -4,7 +4,7 @@ use super::Engine;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Clock, Host, Parked};
-use crate::sync::spin_loop;
+use crate::sync::rest;
 use crate::types::SubmitArgs;
 
 /// How long a wait for completions lasts, on the host's clock.
@@ -106,6 +106,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn wait(&mut self, want: u32, until: Until) -> Result<(), Errno> {
         let want = want.min(self.cq.entries());
         self.progress();
+        let mut looks = 0;
         let mut waiting = Waiting::new(want, until, self.cq.total(), self.ended_timeouts());
         loop {
             if waiting.is_over(self.cq.unread(), self.ended_timeouts()) {
@@ -113,7 +114,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             // What is there may be what somebody else waits for.
             self.publish();
-            let why = self.pause(waiting.time());
+            let why = self.pause(&mut looks, waiting.time());
             self.progress();
             let errno = match why {
                 Parked::Woken => continue,
@@ -131,10 +132,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Sleeps, or spins once if something is only found by polling.
-    fn pause(&mut self, deadline: Option<u64>) -> Parked {
+    fn pause(&mut self, looks: &mut u32, deadline: Option<u64>) -> Parked {
         if self.backend.polling() {
             let over = deadline.is_some_and(|deadline| self.shared.host.now() >= deadline);
-            spin_loop();
+            rest(looks);
             return if over { Parked::TimedOut } else { Parked::Woken };
         }
         let key = self.shared.engine_wait.prepare();

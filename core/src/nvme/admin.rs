@@ -86,7 +86,7 @@ impl Admin {
         let [sq, cq, data] = alloc_all(platform, [PAGE; 3]).map_err(Error::Memory)?;
         Ok(Self {
             sq: Submissions::new(sq, ENTRIES, Doorbell::new(0, false, stride, None)),
-            cq: Reaped::new(cq, ENTRIES, Doorbell::new(0, true, stride, None)),
+            cq: Reaped::new(cq, ENTRIES, ENTRIES - 1, Doorbell::new(0, true, stride, None)),
             data,
             number: 0,
             answer: None,

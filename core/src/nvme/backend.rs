@@ -181,8 +181,11 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             .with_admin(|_, admin| admin.ids.take(most))
             .ok_or(Error::NoQueue { pairs })?;
         let platform = controller.platform();
-        let entries_bytes = |bytes: usize| entries as usize * bytes;
-        let lens = [entries_bytes(64), entries_bytes(16), trackers.len() * list_pages * PAGE];
+        // Twice as many, if it may be, so that completions need not be given back
+        // after each batch.
+        let answers = (2 * entries).min(1 << limits.queue_entries.ilog2());
+        let answer_bytes = answers as usize * 16;
+        let lens = [entries as usize * 64, answer_bytes, trackers.len() * list_pages * PAGE];
         let memory = alloc_all(platform, lens).and_then(|own| {
             match Copies::new(platform, options.bounce_buffers, options.bounce_bytes, vectors) {
                 Ok(copies) => Ok((own, copies)),
@@ -205,7 +208,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         let pair = Pair {
             qid,
             sq: Submissions::new(sq, entries, controller.doorbell(qid, false)),
-            cq: Reaped::new(cq, entries, controller.doorbell(qid, true)),
+            cq: Reaped::new(cq, answers, entries - 1, controller.doorbell(qid, true)),
         };
         let seen = controller.state();
         for (index, tracker) in (0..).zip(trackers.iter_mut()) {

@@ -219,6 +219,10 @@ pub(super) struct Reaped {
     /// The phase tag of an entry that is new.
     phase: u32,
     pub doorbell: Doorbell,
+    /// Entries taken and not given back.
+    kept: u32,
+    /// As many can be kept while the device has room for all commands.
+    spare: u32,
 }
 
 /// The phase tag in dword 3.
@@ -227,10 +231,12 @@ const PHASE: u32 = 1 << 16;
 const STOPPED: u32 = u32::MAX;
 
 impl Reaped {
-    /// `entries` in zeroed memory of their own.
-    pub fn new(memory: Coherent, entries: u32, doorbell: Doorbell) -> Self {
+    /// `entries` in zeroed memory of their own, for `most` commands at once.
+    pub fn new(memory: Coherent, entries: u32, most: u32, doorbell: Doorbell) -> Self {
         assert!(entries as usize * COMPLETION_BYTES <= memory.len && entries >= 2);
-        Self { memory, entries, head: 0, phase: PHASE, doorbell }
+        // One place stays empty, so that full and empty differ.
+        let spare = (entries - 1).saturating_sub(most);
+        Self { memory, entries, head: 0, phase: PHASE, doorbell, kept: 0, spare }
     }
 
     pub fn device(&self) -> u64 {
@@ -270,6 +276,7 @@ impl Reaped {
     pub fn took(&mut self, answers: &Answers) -> (u32, bool) {
         let taken = self.entries - self.head - answers.left();
         self.head += taken;
+        self.kept += taken;
         let wraps = self.head == self.entries;
         if wraps {
             (self.head, self.phase) = (0, self.phase ^ PHASE);
@@ -302,15 +309,30 @@ impl Reaped {
         Some(Completion { dword0, dword3 })
     }
 
-    /// Gives the taken entries back to the device.
+    /// Gives the taken entries back to the device, if it might lack them
+    /// otherwise: the register is worth more than one batch. Answers whether it
+    /// was written.
+    #[inline(always)]
+    pub fn release_some(&mut self, registers: &impl Mmio) -> bool {
+        self.kept > self.spare && self.release(registers)
+    }
+
+    /// Gives the taken entries back to the device. Answers whether the register
+    /// was written.
     #[inline(always)]
     pub fn release(&mut self, registers: &impl Mmio) -> bool {
+        self.kept = 0;
         self.doorbell.ring(registers, self.head)
+    }
+
+    /// Whether entries are kept from the device.
+    pub fn keeps(&self) -> bool {
+        self.kept != 0
     }
 
     /// As after its creation. The device does not use it.
     pub fn reset(&mut self, doorbell: Doorbell) {
-        (self.head, self.phase, self.doorbell) = (0, PHASE, doorbell);
+        (self.head, self.phase, self.kept, self.doorbell) = (0, PHASE, 0, doorbell);
         for word in 0..self.entries as usize * (COMPLETION_BYTES / 8) {
             // SAFETY: inside the memory (`new`).
             unsafe { self.memory.ptr.cast::<u64>().add(word).write_volatile(0) };

@@ -15,8 +15,14 @@ const RESET_LOOK_NS: u64 = 1_000_000;
 const MOST_TRIES: u8 = 3;
 
 impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
-    /// When this ring's requests must be looked after next.
+    /// When this ring's requests must be looked after next. The ring is about to
+    /// sleep: the device gets back what it lacks, for it may tell of new
+    /// completions by what has been taken of the old.
     pub(super) fn next_look(&mut self) -> Option<u64> {
+        if self.pair.cq.keeps() && self.live() {
+            let rung = self.pair.cq.release(self.controller.platform());
+            self.stats.doorbells += u32::from(rung);
+        }
         if self.in_flight == 0 && self.waiting.is_empty() {
             self.pace.rest();
             return None;

@@ -10,6 +10,7 @@ use super::{Controller, Error, Platform};
 use crate::block::Medium;
 use crate::errno::Errno;
 use crate::hal::{Alike, Backend, Piece, Request, Run, Start, Target, Token};
+use crate::stats::{DeviceStats, Stats};
 
 /// Polls in vain after which an adaptive ring sleeps.
 const SPINS: u32 = 256;
@@ -115,7 +116,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         } else {
             self.idle = 0;
             if self.live() {
-                let rung = self.pair.cq.release(self.controller.platform());
+                let rung = self.pair.cq.release_some(self.controller.platform());
                 self.stats.doorbells += u32::from(rung);
             }
         }
@@ -279,6 +280,19 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     fn deadline(&mut self) -> Option<u64> {
         self.next_look()
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        let own = &self.stats;
+        stats.device = DeviceStats {
+            doorbells: own.doorbells,
+            bounced: own.bounced,
+            waited: own.waited,
+            failed: own.failed,
+            aborts: own.aborts,
+            resets: own.resets,
+            stale: own.stale,
+        };
     }
 
     /// What waits ends in the next poll, which comes at once.

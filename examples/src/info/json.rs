@@ -1,6 +1,7 @@
 //! The facts for programs.
 
 use annulus_linux::nvme::{ControllerError, Health, NamespaceInfo, RecentError, SglAlignment};
+use annulus_linux::vfio::Interface;
 use serde_json::{Value, json};
 
 use super::{Facts, celsius, data_bytes, version, warnings};
@@ -20,6 +21,10 @@ pub fn object(facts: &Facts) -> String {
             "pci_link": facts.function.link_speed(),
             "numa_node": facts.function.numa_node(),
             "iommu_group": facts.function.group(),
+            "opened_by": match facts.interface {
+                Interface::Cdev => "iommufd",
+                _ => "group",
+            },
         },
         "limits": {
             "max_transfer": it.max_transfer,

@@ -6,7 +6,7 @@ mod text;
 use annulus_linux::nvme::{
     ControllerError, ControllerInfo, Health, Limits, NamespaceInfo, Options, RecentError,
 };
-use annulus_linux::vfio::{Mapped, PciAddress};
+use annulus_linux::vfio::{Interface, Mapped, PciAddress};
 
 use crate::cli::InfoArgs;
 use crate::device;
@@ -22,6 +22,7 @@ struct Facts {
     limits: Limits,
     vectors: u32,
     mapped: Mapped,
+    interface: Interface,
     namespaces: Vec<(u32, Result<NamespaceInfo, ControllerError>)>,
     health: Result<Health, ControllerError>,
     newest_error: Result<Option<RecentError>, ControllerError>,
@@ -44,6 +45,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         limits: *controller.limits(),
         vectors: controller.platform().vectors(),
         mapped: controller.platform().mapped(),
+        interface: controller.platform().interface(),
         namespaces: ids.into_iter().map(|id| (id, controller.namespace(id))).collect(),
         health: controller.health(),
         newest_error: controller.error_log(),

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write};
 
 use annulus_linux::nvme::{ControllerError, Health, NamespaceInfo, RecentError, SglAlignment};
+use annulus_linux::vfio::Interface;
 
 use super::{Facts, celsius, data_bytes, version, warnings};
 use crate::human::{count, size};
@@ -43,7 +44,14 @@ fn controller(facts: &Facts) -> Section {
         section.row("NUMA node", node);
     }
     let group = pci.group().unwrap_or_else(|| "?".into());
-    section.row("IOMMU group", format!("{group} (/dev/vfio/{group})"));
+    section.row("IOMMU group", &group);
+    section.row(
+        "opened by",
+        match facts.interface {
+            Interface::Cdev => "its own file and iommufd (/dev/iommu)".into(),
+            _ => format!("its group and a type 1 container (/dev/vfio/{group})"),
+        },
+    );
     section
 }
 

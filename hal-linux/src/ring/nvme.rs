@@ -60,7 +60,9 @@ impl Builder {
     /// Files are namespaces: `types::Fd(1)` is namespace 1, and so is what is
     /// registered by that number. Without [`setup_iopoll`](Self::setup_iopoll)
     /// and [`interrupts`](Self::interrupts) it is polled while it is busy, and
-    /// waits for an interrupt otherwise, so that an idle ring uses no CPU.
+    /// waits for an interrupt otherwise, so that an idle ring uses no CPU. If no
+    /// interrupt is left for it, or the device has none, it is polled for as long
+    /// as it has requests.
     ///
     /// # Errors
     /// What is wrong, and what to do about it.
@@ -68,15 +70,19 @@ impl Builder {
         let plan = self.plan(entries, MOST_REQUESTS)?;
         let (vector, completions) = match self.completions {
             Some(Finding::Polled) => (None, Completions::Polled),
-            finding => {
+            Some(Finding::Interrupts) => {
                 let vector = nvme.vector()?;
                 let number = vector.number();
-                let how = match finding {
-                    Some(_) => Completions::Interrupt(number),
-                    None => Completions::Adaptive(number),
-                };
-                (Some(vector), how)
+                (Some(vector), Completions::Interrupt(number))
             }
+            None => match nvme.vector() {
+                Ok(vector) => {
+                    let number = vector.number();
+                    (Some(vector), Completions::Adaptive(number))
+                }
+                Err(Error::NoVector { .. }) => (None, Completions::Polled),
+                Err(error) => return Err(error),
+            },
         };
         let requests = plan.requests;
         let mut options = QueueOptions {

@@ -125,6 +125,12 @@ impl VfioDevice {
         self.pci.address
     }
 
+    /// By which of the kernel's interfaces it was opened; never
+    /// [`Interface::Auto`].
+    pub fn interface(&self) -> Interface {
+        self.pool.interface()
+    }
+
     /// Base class, subclass and programming interface, as sysfs says: NVMe
     /// controllers have `0x010802`.
     ///

@@ -31,6 +31,7 @@ use annulus::hal::device::{Coherent, PAGE};
 use self::arena::{Arena, HUGE, Memory};
 use self::shared::Shared;
 use super::Error;
+use super::device::Interface;
 use super::iommu::Iommu;
 use super::iova::Space;
 
@@ -86,6 +87,14 @@ impl Pool {
             pinned: 0,
         };
         Ok(Self { iommu, huge, state: Mutex::new(state) })
+    }
+
+    /// By which interface it maps.
+    pub fn interface(&self) -> Interface {
+        match self.iommu {
+            Iommu::Type1 { .. } => Interface::Group,
+            Iommu::Iommufd { .. } => Interface::Cdev,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
