@@ -335,6 +335,12 @@ faults! {
     TimeoutsCounted: Held,
     /// A cancellation that has ended something says that it has found nothing.
     CancelSaysNoEntry: Held,
+    /// A second eventfd takes the place of the first.
+    SecondEventfdTaken: Call,
+    /// The eventfd is rung though the application has switched that off.
+    EventfdAlwaysRings: Call,
+    /// An eventfd for late CQEs is rung for all.
+    EarlyEventfdRings: Call,
     /// A cancellation by a call does not wait for what is under way.
     SyncCancelDoesNotWait: Call,
     /// What a LINK_TIMEOUT guards ends, and the LINK_TIMEOUT does not.

@@ -147,3 +147,81 @@ fn a_call_from_outside_waits_without_the_engine() {
         remote.stop();
     }
 }
+
+/// How often the eventfd has been rung since the last look.
+fn rung(rig: &Rig) -> u64 {
+    rig.host.rung.swap(0, std::sync::atomic::Ordering::Relaxed)
+}
+
+fn bound(rig: &Rig) -> u64 {
+    rig.host.eventfd.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+#[test]
+fn an_eventfd_is_registered_once() {
+    let mut rig = ring();
+    assert_eq!(call(&mut rig, Call::UnregisterEventfd), Err(Errno::ENXIO));
+    let register = |fd, only_late| Call::RegisterEventfd { fd, only_late };
+    assert_eq!(call(&mut rig, register(-1, false)), Err(Errno::EBADF));
+    assert_eq!(call(&mut rig, register(7, false)), Ok(0));
+    assert_eq!(call(&mut rig, register(8, true)), Err(Errno::EBUSY));
+    assert_eq!(bound(&rig), 7);
+    assert_eq!(call(&mut rig, Call::UnregisterEventfd), Ok(0));
+    assert_eq!(bound(&rig), 0);
+    assert_eq!(call(&mut rig, register(8, true)), Ok(0));
+    rig.parts.engine.shutdown();
+    assert_eq!(bound(&rig), 0, "given back with the ring");
+}
+
+#[test]
+fn every_cqe_is_followed_by_a_signal() {
+    for only_late in [false, true] {
+        let mut rig = ring();
+        rig.push(&[nop(1)]);
+        enter(&mut rig, 1);
+        call(&mut rig, Call::RegisterEventfd { fd: 7, only_late }).unwrap();
+        assert_eq!(rung(&rig), 0, "what came before is nobody's business");
+        for _ in 0..3 {
+            rig.push(&[nop(1), read(AT_ONCE, 8, 2), nop(3)]);
+            enter(&mut rig, 3);
+            assert_eq!(rung(&rig), u64::from(!only_late));
+            rig.push(&[read(LATER, 8, 4)]);
+            enter(&mut rig, 1);
+            assert_eq!(rung(&rig), 0);
+            rig.complete_first(8);
+            assert_eq!(rung(&rig), 1, "there is something to fetch");
+            rig.push(&[nop(1)]);
+            enter(&mut rig, 1);
+            assert_eq!(rung(&rig), 1, "and it has been posted");
+            rig.parts.cq.queue().disable_eventfd(true);
+            rig.push(&[nop(1), read(LATER, 8, 4)]);
+            enter(&mut rig, 2);
+            rig.complete_first(8);
+            enter(&mut rig, 0);
+            assert_eq!(rung(&rig), 0, "switched off");
+            rig.parts.cq.queue().disable_eventfd(false);
+            rig.reap();
+        }
+        call(&mut rig, Call::UnregisterEventfd).unwrap();
+        rig.push(&[nop(1)]);
+        enter(&mut rig, 1);
+        assert_eq!(rung(&rig), 0);
+    }
+}
+
+#[test]
+fn a_late_cqe_is_signalled_though_it_came_home_while_sqes_were_taken() {
+    // The pool runs dry, so completions are collected in the middle of a batch.
+    let mut rig = rig(Config::new(4).requests(1).cq_entries(16).submit_all(true));
+    call(&mut rig, Call::RegisterEventfd { fd: 7, only_late: true }).unwrap();
+    rig.push(&[read(LATER, 8, 1)]);
+    enter(&mut rig, 1);
+    rig.complete_first(8);
+    rung(&rig);
+    rig.push(&[nop(2), nop(3)]);
+    enter(&mut rig, 2);
+    assert_eq!(rung(&rig), 1);
+    rig.push(&[nop(2), nop(3)]);
+    enter(&mut rig, 2);
+    assert_eq!(rung(&rig), 0);
+}

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use annulus::hal::{Clock, Host, OtherClock, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering};
@@ -19,7 +20,51 @@ const NANOS: u64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub struct LinuxHost {
     eventfd: Option<Own>,
+    /// Registered by the application, and rung by whoever has something for it.
+    registered: Mutex<Option<Counter>>,
     interrupt: Option<Interrupt>,
+}
+
+/// An eventfd of the application's.
+#[derive(Debug)]
+struct Counter {
+    fd: Own,
+    /// A write waits while the counter is full.
+    blocks: bool,
+}
+
+impl Counter {
+    /// A reference to number `fd`.
+    fn open(fd: RawFd) -> Result<Self, annulus::errno::Errno> {
+        use annulus::errno::Errno as Answer;
+        use rustix::fs::{OFlags, fcntl_getfl};
+        if fd < 0 {
+            return Err(Answer::EBADF);
+        }
+        // SAFETY: not kept, and a number that is no file is an error.
+        let given = unsafe { BorrowedFd::borrow_raw(fd) };
+        let flags = fcntl_getfl(given).map_err(|_| Answer::EBADF)?;
+        let fd = given.try_clone_to_owned().map_err(|e| {
+            e.raw_os_error().and_then(|raw| Answer::from_result(-raw)).unwrap_or(Answer::EMFILE)
+        })?;
+        // Nothing else says of a descriptor that it counts.
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        if !std::fs::read_link(link).is_ok_and(|is| is.as_os_str() == "anon_inode:[eventfd]") {
+            return Err(Answer::EINVAL);
+        }
+        Ok(Self { fd: fd.into(), blocks: !flags.contains(OFlags::NONBLOCK) })
+    }
+
+    fn ring(&self) {
+        if self.blocks {
+            // One that is full is readable: whoever waits for it is told.
+            let mut list = [PollFd::new(&self.fd, PollFlags::OUT)];
+            if !matches!(poll(&mut list, Some(&Timespec::default())), Ok(1)) {
+                return;
+            }
+        }
+        ring(&self.fd);
+    }
 }
 
 /// What the driver of a ring sleeps on if its device has interrupts: a futex
@@ -36,7 +81,7 @@ impl LinuxHost {
     /// A place that rings `eventfd`, if there is one, whenever CQEs were
     /// posted.
     pub fn new(eventfd: Option<OwnedFd>) -> Self {
-        Self { eventfd: eventfd.map(Own::from), interrupt: None }
+        Self { eventfd: eventfd.map(Own::from), ..Self::default() }
     }
 
     /// As [`new`](Self::new), for a device whose interrupts count in
@@ -49,7 +94,13 @@ impl LinuxHost {
     pub fn with_interrupt(eventfd: Option<OwnedFd>, interrupt: OwnedFd) -> io::Result<Self> {
         let wake = self::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let interrupt = Interrupt { device: interrupt.into(), wake: wake.into() };
-        Ok(Self { eventfd: eventfd.map(Own::from), interrupt: Some(interrupt) })
+        let eventfd = eventfd.map(Own::from);
+        Ok(Self { eventfd, interrupt: Some(interrupt), ..Self::default() })
+    }
+
+    fn registered(&self) -> MutexGuard<'_, Option<Counter>> {
+        // Whoever panicked with it had not changed it.
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The eventfd that is rung.
@@ -107,6 +158,22 @@ impl Host for LinuxHost {
     fn cqes_posted(&self) {
         if let Some(eventfd) = &self.eventfd {
             ring(eventfd);
+        }
+    }
+
+    fn bind_eventfd(&self, fd: i32) -> Result<(), annulus::errno::Errno> {
+        let counter = Counter::open(fd)?;
+        *self.registered() = Some(counter);
+        Ok(())
+    }
+
+    fn unbind_eventfd(&self) {
+        *self.registered() = None;
+    }
+
+    fn ring_eventfd(&self) {
+        if let Some(counter) = &*self.registered() {
+            counter.ring();
         }
     }
 

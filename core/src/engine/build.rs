@@ -206,6 +206,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         stopped: AtomicU32::new(0),
         timeouts: AtomicU32::new(0),
         mode: config.mode,
+        bell: AtomicU32::new(0),
     })[0];
     let pool = Pool::new(
         memory.carve(slots, Record::empty),
@@ -249,6 +250,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             holding,
             provided,
             engaged: false,
+            bell: Default::default(),
             files,
             buffers,
             backend: backend(Completer::new(shared)),

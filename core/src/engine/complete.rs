@@ -124,6 +124,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if !self.shared.slots.any_returned() {
             return false;
         }
+        let before = self.cq.total();
         let slots = &self.shared.slots;
         let mut list = slots.take();
         if fault::on(Fault::TaskrunHiddenLate) {
@@ -178,6 +179,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if resumed {
             self.backend.kick();
         }
+        // None of them has come of taking SQEs, though that may be going on.
+        self.posted_early(before.wrapping_sub(self.cq.total()));
         true
     }
 
@@ -250,6 +253,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(crate) fn publish(&mut self) {
         if self.cq.commit() {
             self.shared.host.cqes_posted();
+            if self.bell.on {
+                self.ring_bell();
+            }
         }
         if self.config.mode != Mode::Inline {
             if self.shared.timeouts.load(Ordering::Relaxed) != self.ended_timeouts() {

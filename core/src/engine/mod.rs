@@ -4,6 +4,7 @@
 //! of CQEs. Whatever another thread has to say reaches it by a lane of
 //! `Shared`; who drives it is chosen at set-up ([`crate::config::Mode`]).
 
+mod bell;
 mod buffers;
 mod build;
 mod cancel;
@@ -63,6 +64,8 @@ pub(crate) struct Shared<'m, H> {
     /// Timeouts that have ended, unless the engine's owner is who waits.
     pub timeouts: AtomicU32,
     pub mode: Mode,
+    /// 1: the host has an eventfd to be rung.
+    pub bell: AtomicU32,
 }
 
 impl<H: Host> Shared<'_, H> {
@@ -163,8 +166,11 @@ pub struct Engine<'m, B: Backend, H: Host> {
     holding: links::Holding<'m>,
     /// Provided buffers.
     provided: Provided<'m>,
-    /// Held requests wait for something that [`settle`](Self::settle) sees.
+    /// Held requests wait for something that [`settle`](Self::settle) sees, or
+    /// something else needs a look at every batch.
     engaged: bool,
+    /// The application's eventfd.
+    bell: bell::Bell,
     files: Table<'m, B::File>,
     buffers: Table<'m, BufferEntry<B::Buffer>>,
     backend: B,
@@ -177,7 +183,7 @@ pub struct Engine<'m, B: Backend, H: Host> {
     /// The SQ holds entries that cannot be taken before a completion.
     starved: bool,
     down: bool,
-    /// Driven inline, not down, and not engaged: [`enter`](Self::enter) has a
+    /// Driven inline, not down, not engaged, and without an eventfd: [`enter`](Self::enter) has a
     /// short way.
     short: bool,
     stats: Stats,
@@ -333,9 +339,15 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         self.engaged && self.settle() || polled || did
     }
 
+    /// Looks whether SQEs have to be taken the long way, and each batch has an
+    /// end to be looked after.
+    fn note_engaged(&mut self) {
+        self.engaged = self.holding.engaged() || self.bell.only_late;
+    }
+
     /// Whether [`quiet`](Self::quiet) may look at the flags only.
     fn may_be_short(&self) -> bool {
-        self.config.mode == Mode::Inline && !self.down && !self.engaged
+        self.config.mode == Mode::Inline && !self.down && !self.engaged && !self.bell.on
     }
 
     /// Whether [`enter`](Self::enter) may look at nothing but the SQ, for a
@@ -423,6 +435,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         self.close_files();
         self.close_buffers();
+        let _ = self.unregister_eventfd();
         // Release: pairs with the Acquire load in `Remote::stopped`: who sees
         // it sees the last CQEs too.
         let order = fault::order(Fault::StoppedRelaxed, Ordering::Release);

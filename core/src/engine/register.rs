@@ -125,6 +125,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Call::RegisterBufRing { .. } | Call::UnregisterBufRing(_) | Call::BufRingHead(_) => {
                 Err(Errno::EINVAL)
             }
+            Call::RegisterEventfd { fd, only_late } => self.register_eventfd(fd, only_late),
+            Call::UnregisterEventfd => self.unregister_eventfd(),
             Call::Cancel { what, timeout } => self.cancel_call(what, timeout),
             Call::Refused { errno, .. } => Err(errno),
             Call::Stats(stats) => {

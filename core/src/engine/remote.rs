@@ -66,6 +66,8 @@ impl<'m, H: Host> Completer<'m, H> {
         let first = self.shared.slots.post(token, notice)?;
         if first && self.shared.mode == Mode::Inline {
             self.shared.show_taskrun();
+            // Nobody posts CQEs while the application is elsewhere.
+            self.shared.ring_eventfd();
         }
         if !fault::on(Fault::ReturnNoWake) {
             self.shared.wake_engine();
@@ -85,6 +87,7 @@ impl<'m, H: Host> Completer<'m, H> {
     pub fn call_in(&self) {
         if self.shared.mode == Mode::Inline {
             self.shared.show_taskrun();
+            self.shared.ring_eventfd();
         }
     }
 

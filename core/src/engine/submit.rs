@@ -102,8 +102,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         self.backend.kick();
         if self.engaged {
+            let began = self.holding.batch_began;
             self.end_batch();
             self.settle();
+            self.posted_early(self.cq.total().wrapping_sub(began));
         }
         batch
     }

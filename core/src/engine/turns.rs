@@ -235,7 +235,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         while self.collect() | self.count_out() | self.run_queued() | self.release_deferred() {
             any = true;
         }
-        self.engaged = self.holding.engaged();
+        self.note_engaged();
         self.short = self.may_be_short();
         any
     }

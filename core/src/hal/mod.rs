@@ -72,6 +72,23 @@ pub trait Host: Park + Clock {
     #[inline]
     fn cqes_posted(&self) {}
 
+    /// Takes a reference to the counter `fd`, for
+    /// [`ring_eventfd`](Host::ring_eventfd); the engine has none so far.
+    ///
+    /// # Errors
+    /// `EBADF` if there is no such file, `EINVAL` if it is no counter, or if
+    /// there are none in this place.
+    fn bind_eventfd(&self, fd: i32) -> Result<(), Errno> {
+        let _ = fd;
+        Err(Errno::EINVAL)
+    }
+
+    /// Gives that reference back.
+    fn unbind_eventfd(&self) {}
+
+    /// Adds to the counter, for as long as there is one. From any thread.
+    fn ring_eventfd(&self) {}
+
     /// [`park`](Park::park) of whoever drives an engine. A place whose devices
     /// tell of completions in a way of their own (an interrupt's eventfd)
     /// waits for those as well.
@@ -123,6 +140,18 @@ impl<H: Host> Host for &H {
     #[inline]
     fn cqes_posted(&self) {
         (**self).cqes_posted();
+    }
+
+    fn bind_eventfd(&self, fd: i32) -> Result<(), Errno> {
+        (**self).bind_eventfd(fd)
+    }
+
+    fn unbind_eventfd(&self) {
+        (**self).unbind_eventfd();
+    }
+
+    fn ring_eventfd(&self) {
+        (**self).ring_eventfd();
     }
 
     fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {

@@ -83,6 +83,22 @@ pub enum Call<'a> {
     /// `IORING_REGISTER_PBUF_STATUS`: how many buffers the engine has taken
     /// from a ring, modulo 2^16. Errors as above.
     BufRingHead(u16),
+    /// `IORING_REGISTER_EVENTFD`, and `IORING_REGISTER_EVENTFD_ASYNC`: every CQE
+    /// is followed by a signal to this counter, `only_late` for those that did
+    /// not come of taking SQEs. An application that drives its ring inline is
+    /// signalled also when there is something to fetch. None while
+    /// `IORING_CQ_EVENTFD_DISABLED` is set
+    /// ([`disable_eventfd`](crate::ring::CompletionQueue::disable_eventfd)).
+    /// `EBUSY` if there is one; `EBADF` and `EINVAL` of
+    /// [`Host::bind_eventfd`](crate::hal::Host::bind_eventfd).
+    RegisterEventfd {
+        /// Its number.
+        fd: i32,
+        /// Not for CQEs of requests that end when their SQE is taken.
+        only_late: bool,
+    },
+    /// `IORING_UNREGISTER_EVENTFD`: `ENXIO` if there is none.
+    UnregisterEventfd,
     /// `IORING_REGISTER_SYNC_CANCEL`: ends what matches, if it has not begun, as
     /// ASYNC_CANCEL does; what has begun is waited for, `timeout` at most, and
     /// unless all that match are meant. Answers how many if all are, else 0.
@@ -120,6 +136,9 @@ impl Call<'_> {
         (uapi::IORING_REGISTER_FILES, "RegisterFiles"),
         (uapi::IORING_UNREGISTER_FILES, "UnregisterFiles"),
         (uapi::IORING_REGISTER_FILES_UPDATE, "UpdateFiles"),
+        (uapi::IORING_REGISTER_EVENTFD, "RegisterEventfd"),
+        (uapi::IORING_REGISTER_EVENTFD_ASYNC, "RegisterEventfd"),
+        (uapi::IORING_UNREGISTER_EVENTFD, "UnregisterEventfd"),
         (uapi::IORING_REGISTER_PROBE, "Probe"),
         (uapi::IORING_REGISTER_FILES2, "RegisterFilesSparse"),
         (uapi::IORING_REGISTER_BUFFERS2, "RegisterBuffersSparse"),
@@ -149,6 +168,9 @@ impl Call<'_> {
             Call::RegisterBufRing { .. } => uapi::IORING_REGISTER_PBUF_RING,
             Call::UnregisterBufRing(_) => uapi::IORING_UNREGISTER_PBUF_RING,
             Call::BufRingHead(_) => uapi::IORING_REGISTER_PBUF_STATUS,
+            Call::RegisterEventfd { only_late: false, .. } => uapi::IORING_REGISTER_EVENTFD,
+            Call::RegisterEventfd { only_late: true, .. } => uapi::IORING_REGISTER_EVENTFD_ASYNC,
+            Call::UnregisterEventfd => uapi::IORING_UNREGISTER_EVENTFD,
             Call::Cancel { .. } => uapi::IORING_REGISTER_SYNC_CANCEL,
             Call::Refused { .. } | Call::Stats(_) | Call::Dump(_) => return None,
         })
@@ -180,6 +202,9 @@ mod tests {
             Call::RegisterBufRing { base: core::ptr::null_mut(), entries: 1, group: 0 },
             Call::UnregisterBufRing(0),
             Call::BufRingHead(0),
+            Call::RegisterEventfd { fd: 0, only_late: false },
+            Call::RegisterEventfd { fd: 0, only_late: true },
+            Call::UnregisterEventfd,
             Call::Cancel { what: CancelBuilder::any(), timeout: None },
             Call::Refused { opcode: 0, errno: Errno::EINVAL },
             Call::Stats(&mut stats),

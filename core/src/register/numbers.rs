@@ -146,6 +146,14 @@ unsafe fn decode<'a>(opcode: u32, arg: *mut c_void, nr: u32) -> Result<Meant<'a>
                 let group = u16::try_from(status.buf_group).map_err(|_| Errno::ENOENT)?;
                 return Ok(Meant::BufRingHead(group));
             }
+            uapi::IORING_REGISTER_EVENTFD | uapi::IORING_REGISTER_EVENTFD_ASYNC => {
+                if nr != 1 {
+                    return Err(Errno::EINVAL);
+                }
+                let only_late = opcode == uapi::IORING_REGISTER_EVENTFD_ASYNC;
+                Call::RegisterEventfd { fd: read(arg)?, only_late }
+            }
+            uapi::IORING_UNREGISTER_EVENTFD => none().map(|()| Call::UnregisterEventfd)?,
             uapi::IORING_REGISTER_SYNC_CANCEL => {
                 count(1)?;
                 cancel(&read(arg)?)?
@@ -284,7 +292,9 @@ mod tests {
         for opcode in [IORING_REGISTER_FILES, IORING_REGISTER_BUFFERS] {
             assert_eq!(decoded(opcode, null_mut(), 1), efault);
         }
-        for opcode in [IORING_UNREGISTER_FILES, IORING_UNREGISTER_BUFFERS] {
+        for opcode in
+            [IORING_UNREGISTER_FILES, IORING_UNREGISTER_BUFFERS, IORING_UNREGISTER_EVENTFD]
+        {
             assert_eq!(decoded(opcode, null_mut(), 0), Ok(opcode));
             assert_eq!(decoded(opcode, null_mut(), 1), einval);
             assert_eq!(meant(opcode, &mut 0, 0), einval);

@@ -243,6 +243,18 @@ impl CompletionQueue<'_, '_> {
         self.half.ring.cqes.len()
     }
 
+    /// Whether a registered eventfd is not to be rung
+    /// (`IORING_CQ_EVENTFD_DISABLED`), for as long as the application looks
+    /// here by itself.
+    pub fn disable_eventfd(&self, yes: bool) {
+        let bit = crate::uapi::IORING_CQ_EVENTFD_DISABLED;
+        // Relaxed: a wish; a signal that is on its way may still come.
+        match yes {
+            true => self.half.ring.cq_flags.fetch_or(bit, Ordering::Relaxed),
+            false => self.half.ring.cq_flags.fetch_and(!bit, Ordering::Relaxed),
+        };
+    }
+
     /// The uapi's counter of lost CQEs: always 0, for no CQE is ever lost.
     pub fn overflow(&self) -> u32 {
         // Relaxed: a statistic.

@@ -23,6 +23,9 @@ pub struct TestHost {
     /// What the wall clock and the one that runs on in suspend are ahead of
     /// `now`; 0: there is none.
     pub ahead: [AtomicU64; 2],
+    /// The registered eventfd, 0 for none, and how often it was rung.
+    pub eventfd: AtomicU64,
+    pub rung: AtomicU64,
 }
 
 impl TestHost {
@@ -33,6 +36,8 @@ impl TestHost {
             changed: Condvar::new(),
             bells: AtomicU64::new(0),
             ahead: [AtomicU64::new(0), AtomicU64::new(0)],
+            eventfd: AtomicU64::new(0),
+            rung: AtomicU64::new(0),
         })
     }
 }
@@ -83,6 +88,21 @@ impl Park for Place {
 impl Host for Place {
     fn cqes_posted(&self) {
         self.0.bells.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn bind_eventfd(&self, fd: i32) -> Result<(), Errno> {
+        let fd = u64::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.0.eventfd.store(fd, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn unbind_eventfd(&self) {
+        assert_ne!(self.0.eventfd.swap(0, Ordering::Relaxed), 0);
+    }
+
+    fn ring_eventfd(&self) {
+        assert_ne!(self.0.eventfd.load(Ordering::Relaxed), 0);
+        self.0.rung.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -285,6 +285,36 @@ impl<B: RingBackend> Submitter<'_, B> {
         self.call(Call::MaxWorkers(max)).map(drop)
     }
 
+    /// Has every completion followed by a signal to the eventfd `eventfd`
+    /// (`IORING_REGISTER_EVENTFD`). A ring that its owner drives also signals
+    /// when there is something to fetch: after each look at the eventfd, look
+    /// at [`Ring::completion`]. It stays the ring's until it is unregistered,
+    /// whatever becomes of the number.
+    ///
+    /// # Errors
+    /// `EBUSY` if there is one already, `EBADF` for a number that is no file,
+    /// `EINVAL` for a file that is no eventfd (or if `/proc` does not say so).
+    pub fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
+        self.call(Call::RegisterEventfd { fd: eventfd, only_late: false }).map(drop)
+    }
+
+    /// As [`register_eventfd`](Self::register_eventfd), but not for completions
+    /// that come of submitting itself (`IORING_REGISTER_EVENTFD_ASYNC`).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_eventfd_async(&self, eventfd: RawFd) -> io::Result<()> {
+        self.call(Call::RegisterEventfd { fd: eventfd, only_late: true }).map(drop)
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// `ENXIO` if there is none.
+    pub fn unregister_eventfd(&self) -> io::Result<()> {
+        self.call(Call::UnregisterEventfd).map(drop)
+    }
+
     /// Ends what matches, if it has not begun, and waits for what has
     /// (`IORING_REGISTER_SYNC_CANCEL`); not longer than `timeout`, and not if
     /// all that match are meant. The completion of what was ended is there when

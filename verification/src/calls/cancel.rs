@@ -7,19 +7,15 @@ use annulus::uapi::*;
 use annulus_linux::squeue::{Entry, Flags};
 use annulus_linux::{opcode, types};
 
-use super::Seen;
 use super::ring::{Ring, Wish};
-
-type Run = fn(&mut dyn Ring) -> Seen;
+use super::{Row, Seen};
 
 /// The scripts of this file.
-pub const SCRIPTS: &[(&str, Wish, Run)] = &[
-    ("cancel: arguments", PLAIN, arguments),
-    ("cancel: by every key", PLAIN, keys),
-    ("cancel: what is under way", PLAIN, under_way),
+pub const SCRIPTS: &[Row] = &[
+    ("cancel: arguments", Wish::PLAIN, arguments),
+    ("cancel: by every key", Wish::PLAIN, keys),
+    ("cancel: what is under way", Wish::PLAIN, under_way),
 ];
-
-const PLAIN: Wish = Wish { cq_entries: None };
 
 fn cancel(addr: u64, fd: i32, flags: u32) -> io_uring_sync_cancel_reg {
     let timeout = __kernel_timespec { tv_sec: -1, tv_nsec: -1 };

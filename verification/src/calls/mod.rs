@@ -2,6 +2,7 @@
 //! Annulus answer the same and bring the same completions.
 
 mod cancel;
+mod eventfd;
 mod ring;
 
 use std::io;
@@ -16,16 +17,12 @@ use ring::{Kernel, Ours, Ring, Wish};
 /// What a script has seen, line by line.
 type Seen = Vec<String>;
 
-/// What is done with a ring.
-struct Script {
-    name: &'static str,
-    wish: Wish,
-    run: fn(&mut dyn Ring) -> Seen,
-}
+/// A script: its name, the ring that it is for, and what it does with it.
+type Row = (&'static str, Wish, fn(&mut dyn Ring) -> Seen);
 
 /// Every script there is.
-fn scripts() -> impl Iterator<Item = Script> {
-    cancel::SCRIPTS.iter().map(|&(name, wish, run)| Script { name, wish, run })
+fn scripts() -> impl Iterator<Item = Row> {
+    [cancel::SCRIPTS, eventfd::SCRIPTS].concat().into_iter()
 }
 
 /// Command line of the scripts.
@@ -58,7 +55,7 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
 /// The differences between the kernel and Annulus, inline and served.
 fn compare() -> io::Result<Vec<String>> {
     let mut differences = Vec::new();
-    for Script { name, wish, run } in scripts() {
+    for (name, wish, run) in scripts() {
         let theirs = run(&mut Kernel::new(wish)?);
         for served in [false, true] {
             let ours = run(&mut Ours::new(wish, served)?);

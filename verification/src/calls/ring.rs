@@ -3,7 +3,9 @@
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use annulus::uapi;
 use annulus_linux::squeue::Entry;
 
 use super::Seen;
@@ -13,6 +15,11 @@ use super::Seen;
 pub struct Wish {
     /// Entries of the CQ, or as many as there are.
     pub cq_entries: Option<u32>,
+}
+
+impl Wish {
+    /// Nothing but a ring.
+    pub const PLAIN: Self = Self { cq_entries: None };
 }
 
 /// One of the two.
@@ -26,6 +33,9 @@ pub trait Ring {
     /// Submits entries, and waits for so many completions: what the call
     /// answers.
     fn submit(&mut self, entries: &[Entry], wait: usize) -> io::Result<usize>;
+
+    /// Sets or clears `IORING_CQ_EVENTFD_DISABLED`.
+    fn disable_eventfd(&mut self, yes: bool);
 
     /// The completions that are there, as (user_data, res, flags).
     fn reap(&mut self) -> Vec<(u64, i32, u32)>;
@@ -95,8 +105,31 @@ impl Ring for Kernel {
         self.0.submit_and_wait(wait)
     }
 
+    fn disable_eventfd(&mut self, yes: bool) {
+        let value = if yes { uapi::IORING_CQ_EVENTFD_DISABLED } else { 0 };
+        // Relaxed: the kernel looks within its own calls.
+        cq_flags(&self.0).store(value, Ordering::Relaxed);
+    }
+
     fn reap(&mut self) -> Vec<(u64, i32, u32)> {
         self.0.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
+    }
+}
+
+/// The ring's own word of `IORING_CQ_*` flags, in a mapping that lasts.
+fn cq_flags(ring: &io_uring::IoUring) -> &'static AtomicU32 {
+    let params = ring.params();
+    const { assert!(size_of::<io_uring::Parameters>() == size_of::<uapi::io_uring_params>()) };
+    // SAFETY: the one is the other.
+    let params: uapi::io_uring_params = unsafe { std::mem::transmute_copy(params) };
+    let offset = params.cq_off.flags as usize;
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping of the ring, up to behind the word.
+    unsafe {
+        let null = std::ptr::null_mut();
+        let at = libc::mmap(null, offset + 4, access, flags, ring.as_raw_fd(), 0);
+        assert_ne!(at, libc::MAP_FAILED);
+        &*at.byte_add(offset).cast::<AtomicU32>()
     }
 }
 
@@ -131,6 +164,10 @@ impl Ring for Ours {
             unsafe { self.0.submission().push(entry) }.map_err(io::Error::other)?;
         }
         self.0.submit_and_wait(wait)
+    }
+
+    fn disable_eventfd(&mut self, yes: bool) {
+        self.0.completion().disable_eventfd(yes);
     }
 
     fn reap(&mut self) -> Vec<(u64, i32, u32)> {
