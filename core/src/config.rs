@@ -60,6 +60,7 @@ pub struct Config {
     pub(crate) provided: u32,
     pub(crate) groups: u32,
     pub(crate) mode: Mode,
+    pub(crate) disabled: bool,
 }
 
 /// A configuration, or the memory for it, that cannot work.
@@ -128,6 +129,7 @@ impl Config {
             provided: 0,
             groups: 0,
             mode: Mode::Inline,
+            disabled: false,
         }
     }
 
@@ -208,6 +210,13 @@ impl Config {
         self
     }
 
+    /// Whether the ring starts disabled (`IORING_SETUP_R_DISABLED`): it takes
+    /// calls, restrictions among them, and no SQEs until it is enabled.
+    pub const fn disabled(mut self, yes: bool) -> Self {
+        self.disabled = yes;
+        self
+    }
+
     /// Looks whether the numbers make a ring.
     ///
     /// # Errors
@@ -259,6 +268,9 @@ impl Config {
         }
         if self.submit_all {
             flags |= uapi::IORING_SETUP_SUBMIT_ALL;
+        }
+        if self.disabled {
+            flags |= uapi::IORING_SETUP_R_DISABLED;
         }
         if matches!(self.mode, Mode::SqPoll { .. }) {
             flags |= uapi::IORING_SETUP_SQPOLL;

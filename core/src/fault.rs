@@ -335,6 +335,8 @@ faults! {
     TimeoutsCounted: Held,
     /// A cancellation that has ended something says that it has found nothing.
     CancelSaysNoEntry: Held,
+    /// A restricted ring takes SQEs without the flags that it demands.
+    RequiredFlagsForgotten: Call,
     /// A second eventfd takes the place of the first.
     SecondEventfdTaken: Call,
     /// The eventfd is rung though the application has switched that off.

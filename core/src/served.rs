@@ -208,6 +208,9 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
             return Err(Errno::EOWNERDEAD);
         }
         let taken = self.with(|engine| {
+            if engine.disabled() {
+                return Err(Errno::EBADFD);
+            }
             engine.progress();
             let taken = engine.enter_submit(to_submit, 0);
             engine.publish();

@@ -185,6 +185,44 @@ impl CancelBuilder {
     }
 }
 
+/// One thing that a ring which was set up disabled may do when it is enabled,
+/// laid out as Linux's `io_uring_restriction`.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restriction(pub(crate) uapi::io_uring_restriction);
+
+impl Restriction {
+    const fn new(what: u32, arg: u8) -> Self {
+        let restriction =
+            uapi::io_uring_restriction { opcode: what as u16, arg, resv: 0, resv2: [0; 3] };
+        Self(restriction)
+    }
+
+    /// This register operation.
+    #[must_use]
+    pub const fn register_op(op: u8) -> Self {
+        Self::new(uapi::IORING_RESTRICTION_REGISTER_OP, op)
+    }
+
+    /// Requests of this opcode.
+    #[must_use]
+    pub const fn sqe_op(op: u8) -> Self {
+        Self::new(uapi::IORING_RESTRICTION_SQE_OP, op)
+    }
+
+    /// Requests with any of these flags.
+    #[must_use]
+    pub const fn sqe_flags_allowed(flags: u8) -> Self {
+        Self::new(uapi::IORING_RESTRICTION_SQE_FLAGS_ALLOWED, flags)
+    }
+
+    /// Requests with all of these flags only.
+    #[must_use]
+    pub const fn sqe_flags_required(flags: u8) -> Self {
+        Self::new(uapi::IORING_RESTRICTION_SQE_FLAGS_REQUIRED, flags)
+    }
+}
+
 /// A time as Linux passes it to a ring: seconds and nanoseconds, 64 bits each on every machine.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

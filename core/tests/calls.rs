@@ -225,3 +225,61 @@ fn a_late_cqe_is_signalled_though_it_came_home_while_sqes_were_taken() {
     enter(&mut rig, 2);
     assert_eq!(rung(&rig), 0);
 }
+
+#[test]
+fn a_disabled_ring_takes_calls_only() {
+    let mut rig = rig(Config::new(8).files(1).disabled(true));
+    rig.push(&[nop(1)]);
+    for count in [0, 1] {
+        let entered = rig.parts.engine.enter(count, 0, EnterFlags::empty(), None);
+        assert_eq!(entered, Err(Errno::EBADFD));
+    }
+    call(&mut rig, Call::RegisterFilesSparse(1)).unwrap();
+    assert_eq!(call(&mut rig, Call::EnableRings), Ok(0));
+    assert_eq!(call(&mut rig, Call::EnableRings), Err(Errno::EBADFD));
+    enter(&mut rig, 1);
+    assert_eq!(rig.reap(), [(1, 0)]);
+}
+
+#[test]
+fn a_polling_thread_waits_for_its_ring_to_be_enabled() {
+    let config = Config::new(8).disabled(true).mode(Mode::SqPoll { idle_ms: 1 });
+    let Rig { parts, .. } = rig(config);
+    let annulus::engine::Parts { mut engine, mut sq, mut cq, remote } = parts;
+    let thread = std::thread::spawn(move || engine.poll_loop());
+    push(&mut sq, &[nop(1)]);
+    let entered = remote.enter(1, 0, EnterFlags::SQ_WAKEUP, None);
+    assert_eq!(entered, Err(Errno::EBADFD));
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(cq.queue().len(), 0);
+    // SAFETY: no memory is registered.
+    unsafe { remote.call(Call::EnableRings) }.unwrap();
+    assert_eq!(remote.enter(1, 1, EnterFlags::SQ_WAKEUP | EnterFlags::GETEVENTS, None), Ok(1));
+    assert_eq!(cq.queue().next().unwrap().user_data(), 1);
+    remote.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn restrictions_hold_from_the_moment_the_ring_is_enabled() {
+    use annulus::types::Restriction;
+    let mut rig = rig(Config::new(8).files(1).submit_all(true).disabled(true));
+    let rules = [
+        Restriction::sqe_op(IORING_OP_NOP),
+        Restriction::sqe_flags_allowed(IOSQE_IO_LINK),
+        Restriction::register_op(IORING_UNREGISTER_FILES as u8),
+    ];
+    assert_eq!(call(&mut rig, Call::RegisterRestrictions(&rules)), Ok(0));
+    assert_eq!(call(&mut rig, Call::RegisterRestrictions(&rules)), Err(Errno::EBUSY));
+    call(&mut rig, Call::RegisterFilesSparse(1)).unwrap();
+    call(&mut rig, Call::EnableRings).unwrap();
+    assert_eq!(call(&mut rig, Call::RegisterFilesSparse(1)), Err(Errno::EACCES));
+    assert_eq!(call(&mut rig, Call::UnregisterFiles), Ok(0));
+    call(&mut rig, Call::Stats(&mut Default::default())).unwrap();
+    for _ in 0..2 {
+        let link = annulus::squeue::Flags::IO_LINK;
+        rig.push(&[nop(1), read(AT_ONCE, 8, 2), nop(3).flags(link), nop(4)]);
+        enter(&mut rig, 4);
+        assert_eq!(rig.reap(), [(1, 0), (2, -13), (3, 0), (4, 0)]);
+    }
+}

@@ -207,6 +207,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         timeouts: AtomicU32::new(0),
         mode: config.mode,
         bell: AtomicU32::new(0),
+        disabled: AtomicU32::new(config.disabled.into()),
     })[0];
     let pool = Pool::new(
         memory.carve(slots, Record::empty),
@@ -251,6 +252,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             provided,
             engaged: false,
             bell: Default::default(),
+            restrict: Default::default(),
             files,
             buffers,
             backend: backend(Completer::new(shared)),
@@ -259,7 +261,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             polls: 0,
             starved: false,
             down: false,
-            short: config.mode == Mode::Inline,
+            short: config.mode == Mode::Inline && !config.disabled,
             stats: Stats::default(),
         },
         sq: SqHalf::new(ring),

@@ -57,7 +57,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Answers the number of SQEs taken, failing ones included.
     ///
     /// # Errors
-    /// `EOWNERDEAD` after [`shutdown`](Self::shutdown). If nothing was taken:
+    /// `EOWNERDEAD` after [`shutdown`](Self::shutdown), `EBADFD` before a ring
+    /// that was set up disabled is enabled. If nothing was taken:
     /// `EBUSY` if no request can be had (reap, then try
     /// again), `ETIME` if the deadline passed, `EINTR` if the wait was
     /// interrupted, these two only if there is no CQE at all.
@@ -105,6 +106,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// taken `taken` SQEs.
     #[inline(never)]
     fn enter_slow(&mut self, taken: u32, asked: Asked) -> Result<u32, Errno> {
+        if self.disabled() {
+            return Err(Errno::EBADFD);
+        }
         self.progress();
         let submitted = self.enter_submit(asked.to_submit, taken);
         self.enter_wait(submitted, &asked)

@@ -280,16 +280,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         Ok(kept.bytes)
     }
 
-    /// Whether an entry gets as far as to drain. As in Linux, whoever has once
+    /// Whether an entry may be taken, and gets as far as to drain. As in Linux, whoever has once
     /// skipped a CQE cannot.
     fn sound_flags(&mut self, sqe: &Sqe) -> Result<(), Errno> {
         check_flags(sqe)?;
         self.holding.skipped |= sqe.flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0;
         let skipped = self.holding.skipped && !fault::on(Fault::DrainAfterSkip);
-        match sqe.flags & uapi::IOSQE_IO_DRAIN != 0 && skipped {
-            true => Err(Errno::EOPNOTSUPP),
-            false => Ok(()),
+        if sqe.flags & uapi::IOSQE_IO_DRAIN != 0 && skipped {
+            return Err(Errno::EOPNOTSUPP);
         }
+        if self.restrict.permit(sqe) { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// What its flags say of a request that is taken; only those that are

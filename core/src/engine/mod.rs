@@ -17,6 +17,7 @@ mod poll;
 mod prepare;
 mod register;
 mod remote;
+mod restrict;
 mod run;
 mod submit;
 mod timers;
@@ -66,6 +67,8 @@ pub(crate) struct Shared<'m, H> {
     pub mode: Mode,
     /// 1: the host has an eventfd to be rung.
     pub bell: AtomicU32,
+    /// 1: the ring has been set up disabled, and not enabled since.
+    pub disabled: AtomicU32,
 }
 
 impl<H: Host> Shared<'_, H> {
@@ -171,6 +174,8 @@ pub struct Engine<'m, B: Backend, H: Host> {
     engaged: bool,
     /// The application's eventfd.
     bell: bell::Bell,
+    /// What the application may do.
+    restrict: restrict::Restrictions,
     files: Table<'m, B::File>,
     buffers: Table<'m, BufferEntry<B::Buffer>>,
     backend: B,
@@ -183,7 +188,7 @@ pub struct Engine<'m, B: Backend, H: Host> {
     /// The SQ holds entries that cannot be taken before a completion.
     starved: bool,
     down: bool,
-    /// Driven inline, not down, not engaged, and without an eventfd: [`enter`](Self::enter) has a
+    /// Driven inline, not down, enabled, not engaged, and without an eventfd: [`enter`](Self::enter) has a
     /// short way.
     short: bool,
     stats: Stats,
@@ -246,7 +251,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// Whether there are SQEs that could be taken. Not while the next one
     /// waits for a completion: only that can change it.
     pub(crate) fn has_sqes(&self) -> bool {
-        !self.starved && self.sq.ready() != 0
+        !self.starved && self.sq.ready() != 0 && !self.disabled()
     }
 
     /// When the engine wants to be driven, whatever happens: for the backend's
@@ -342,12 +347,16 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// Looks whether SQEs have to be taken the long way, and each batch has an
     /// end to be looked after.
     fn note_engaged(&mut self) {
-        self.engaged = self.holding.engaged() || self.bell.only_late;
+        self.engaged = self.holding.engaged() || self.bell.only_late || self.restrict.on;
     }
 
     /// Whether [`quiet`](Self::quiet) may look at the flags only.
     fn may_be_short(&self) -> bool {
-        self.config.mode == Mode::Inline && !self.down && !self.engaged && !self.bell.on
+        self.config.mode == Mode::Inline
+            && !self.down
+            && !self.engaged
+            && !self.bell.on
+            && !self.disabled()
     }
 
     /// Whether [`enter`](Self::enter) may look at nothing but the SQ, for a
@@ -387,7 +396,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         did |= mail && self.cq.uncommitted();
         // Not while the SQE at the head waits for a completion: it would be
         // started in vain, round after round.
-        if submit && !self.starved {
+        if submit && !self.starved && !self.disabled() {
             let batch = self.submit(self.sq.entries(), 0);
             if batch.progress() {
                 self.sq.commit();

@@ -70,6 +70,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.down {
             return Err(Errno::ENXIO);
         }
+        self.permit_call(call.number())?;
         match call {
             Call::RegisterFiles(fds) => self.register_files(fds),
             Call::RegisterFilesSparse(count) => self.open_files(count).map(|()| 0),
@@ -127,6 +128,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             Call::RegisterEventfd { fd, only_late } => self.register_eventfd(fd, only_late),
             Call::UnregisterEventfd => self.unregister_eventfd(),
+            Call::RegisterRestrictions(list) => self.register_restrictions(list),
+            Call::EnableRings => self.enable_rings(),
             Call::Cancel { what, timeout } => self.cancel_call(what, timeout),
             Call::Refused { errno, .. } => Err(errno),
             Call::Stats(stats) => {

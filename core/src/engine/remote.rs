@@ -118,7 +118,8 @@ impl<'m, H: Host> Remote<'m, H> {
     /// `io_uring_enter` of a ring under SQPOLL. Answers `to_submit`.
     ///
     /// # Errors
-    /// `EOWNERDEAD` if the engine has ended; with `to_submit` 0 also `ETIME`
+    /// `EOWNERDEAD` if the engine has ended, `EBADFD` before a ring that was set
+    /// up disabled is enabled; with `to_submit` 0 also `ETIME`
     /// and `EINTR` of a wait, for CQEs only if there is none.
     pub fn enter(
         &self,
@@ -129,6 +130,10 @@ impl<'m, H: Host> Remote<'m, H> {
     ) -> Result<u32, Errno> {
         if self.stopped() {
             return Err(Errno::EOWNERDEAD);
+        }
+        // Relaxed: who has enabled it has had the call's answer.
+        if self.shared.disabled.load(Ordering::Relaxed) != 0 {
+            return Err(Errno::EBADFD);
         }
         if flags.contains(EnterFlags::SQ_WAKEUP) {
             self.shared.wake_engine();

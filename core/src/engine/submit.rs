@@ -141,7 +141,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         };
         let sqe = cell.read();
         let kind = op::kind(sqe.opcode);
-        let slow = self.engaged && self.holding.slow();
+        let slow = self.engaged && (self.holding.slow() || !self.restrict.permit(&sqe));
         if kind.is_held() || sqe.flags & HOLDING != 0 || slow {
             let issue = self.take_held(index, kind, &sqe, want - batch.taken);
             self.account(batch, index, issue);

@@ -6,7 +6,7 @@ mod numbers;
 use crate::errno::Errno;
 use crate::probe::Probe;
 use crate::stats::Stats;
-use crate::types::{BufRingEntry, CancelBuilder, Iovec, Timespec};
+use crate::types::{BufRingEntry, CancelBuilder, Iovec, Restriction, Timespec};
 use crate::uapi;
 pub use numbers::numbered;
 
@@ -99,6 +99,13 @@ pub enum Call<'a> {
     },
     /// `IORING_UNREGISTER_EVENTFD`: `ENXIO` if there is none.
     UnregisterEventfd,
+    /// `IORING_REGISTER_RESTRICTIONS`: what will be allowed when the ring is
+    /// enabled; anything else is `EACCES` then. `EBADFD` unless the ring was set
+    /// up disabled and still is, `EBUSY` the second time, `EINVAL` for one that
+    /// is none, and where requests cannot be held.
+    RegisterRestrictions(&'a [Restriction]),
+    /// `IORING_REGISTER_ENABLE_RINGS`: `EBADFD` unless the ring is disabled.
+    EnableRings,
     /// `IORING_REGISTER_SYNC_CANCEL`: ends what matches, if it has not begun, as
     /// ASYNC_CANCEL does; what has begun is waited for, `timeout` at most, and
     /// unless all that match are meant. Answers how many if all are, else 0.
@@ -140,6 +147,8 @@ impl Call<'_> {
         (uapi::IORING_REGISTER_EVENTFD_ASYNC, "RegisterEventfd"),
         (uapi::IORING_UNREGISTER_EVENTFD, "UnregisterEventfd"),
         (uapi::IORING_REGISTER_PROBE, "Probe"),
+        (uapi::IORING_REGISTER_RESTRICTIONS, "RegisterRestrictions"),
+        (uapi::IORING_REGISTER_ENABLE_RINGS, "EnableRings"),
         (uapi::IORING_REGISTER_FILES2, "RegisterFilesSparse"),
         (uapi::IORING_REGISTER_BUFFERS2, "RegisterBuffersSparse"),
         (uapi::IORING_REGISTER_BUFFERS_UPDATE, "UpdateBuffers"),
@@ -171,8 +180,11 @@ impl Call<'_> {
             Call::RegisterEventfd { only_late: false, .. } => uapi::IORING_REGISTER_EVENTFD,
             Call::RegisterEventfd { only_late: true, .. } => uapi::IORING_REGISTER_EVENTFD_ASYNC,
             Call::UnregisterEventfd => uapi::IORING_UNREGISTER_EVENTFD,
+            Call::RegisterRestrictions(_) => uapi::IORING_REGISTER_RESTRICTIONS,
+            Call::EnableRings => uapi::IORING_REGISTER_ENABLE_RINGS,
             Call::Cancel { .. } => uapi::IORING_REGISTER_SYNC_CANCEL,
-            Call::Refused { .. } | Call::Stats(_) | Call::Dump(_) => return None,
+            Call::Refused { opcode, .. } => *opcode,
+            Call::Stats(_) | Call::Dump(_) => return None,
         })
     }
 }
@@ -206,7 +218,8 @@ mod tests {
             Call::RegisterEventfd { fd: 0, only_late: true },
             Call::UnregisterEventfd,
             Call::Cancel { what: CancelBuilder::any(), timeout: None },
-            Call::Refused { opcode: 0, errno: Errno::EINVAL },
+            Call::RegisterRestrictions(&[]),
+            Call::EnableRings,
             Call::Stats(&mut stats),
             Call::Dump(&mut text),
         ];

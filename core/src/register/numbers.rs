@@ -154,6 +154,11 @@ unsafe fn decode<'a>(opcode: u32, arg: *mut c_void, nr: u32) -> Result<Meant<'a>
                 Call::RegisterEventfd { fd: read(arg)?, only_late }
             }
             uapi::IORING_UNREGISTER_EVENTFD => none().map(|()| Call::UnregisterEventfd)?,
+            uapi::IORING_REGISTER_RESTRICTIONS if arg.is_null() => return Err(Errno::EINVAL),
+            uapi::IORING_REGISTER_RESTRICTIONS => {
+                Call::RegisterRestrictions(array(arg as u64, nr)?)
+            }
+            uapi::IORING_REGISTER_ENABLE_RINGS => none().map(|()| Call::EnableRings)?,
             uapi::IORING_REGISTER_SYNC_CANCEL => {
                 count(1)?;
                 cancel(&read(arg)?)?

@@ -189,6 +189,20 @@ pub struct __kernel_timespec {
     pub tv_nsec: i64,
 }
 
+/// One of the argument of `IORING_REGISTER_RESTRICTIONS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct io_uring_restriction {
+    /// `IORING_RESTRICTION_*`.
+    pub opcode: u16,
+    /// The register operation, the opcode or the flags that it is about.
+    pub arg: u8,
+    /// Zero.
+    pub resv: u8,
+    /// Zero.
+    pub resv2: [u32; 3],
+}
+
 /// The argument of `IORING_REGISTER_SYNC_CANCEL`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,6 +280,7 @@ pin! {
     io_uring_rsrc_register: 32 { nr @ 0, flags @ 4, resv2 @ 8, data @ 16, tags @ 24 }
     io_uring_rsrc_update: 16 { offset @ 0, resv @ 4, data @ 8 }
     io_uring_rsrc_update2: 32 { offset @ 0, resv @ 4, data @ 8, tags @ 16, nr @ 24, resv2 @ 28 }
+    io_uring_restriction: 16 { opcode @ 0, arg @ 2, resv @ 3, resv2 @ 4 }
     __kernel_timespec: 16 { tv_sec @ 0, tv_nsec @ 8 }
     io_uring_sync_cancel_reg: 64 { addr @ 0, fd @ 8, flags @ 12, timeout @ 16, opcode @ 32, pad @ 33, pad2 @ 40 }
     io_uring_buf_reg: 40 { ring_addr @ 0, ring_entries @ 8, bgid @ 12, flags @ 14, resv @ 16 }

@@ -254,6 +254,7 @@ fn structures_are_the_kernels() {
         io_uring_rsrc_register { nr, flags, resv2, data, tags }
         io_uring_rsrc_update { offset, resv, data }
         io_uring_rsrc_update2 { offset, resv, data, tags, nr, resv2 }
+        io_uring_restriction { opcode, resv, resv2 }
         __kernel_timespec { tv_sec, tv_nsec }
         io_uring_sync_cancel_reg { addr, fd, flags, timeout, opcode, pad, pad2 }
         io_uring_buf_reg { ring_addr, ring_entries, bgid, flags, resv }

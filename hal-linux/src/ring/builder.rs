@@ -62,6 +62,7 @@ pub struct Builder {
     separate: bool,
     eventfd: bool,
     iopoll: bool,
+    disabled: bool,
     pub(super) completions: Option<Finding>,
     pub(super) queue_depth: Option<u32>,
     pub(super) bounce: Option<(usize, usize)>,
@@ -177,6 +178,14 @@ impl Builder {
     /// ([`Ring::eventfd`]).
     pub fn eventfd(&mut self, yes: bool) -> &mut Self {
         self.eventfd = yes;
+        self
+    }
+
+    /// The ring starts disabled (`IORING_SETUP_R_DISABLED`): it can be
+    /// restricted, and takes no SQEs until it is enabled
+    /// ([`Submitter::register_enable_rings`](super::Submitter::register_enable_rings)).
+    pub fn setup_r_disabled(&mut self) -> &mut Self {
+        self.disabled = true;
         self
     }
 
@@ -316,6 +325,7 @@ impl Builder {
             .index_array(!self.no_sqarray)
             .submit_all(self.submit_all)
             .policy(self.policy)
+            .disabled(self.disabled)
             .mode(mode);
         config.validate()?;
         Ok(Plan { config, mode, sq_entries, cq_entries, requests })

@@ -8,7 +8,7 @@ use annulus::engine::{EnterFlags, Until};
 use annulus::errno::Errno;
 use annulus::probe::Probe;
 use annulus::register::{Call, numbered};
-use annulus::types::{CancelBuilder, Iovec, SubmitArgs, Timespec};
+use annulus::types::{CancelBuilder, Iovec, Restriction, SubmitArgs, Timespec};
 
 use super::{Ring, RingBackend};
 use crate::file::FileBackend;
@@ -283,6 +283,24 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// which has no workers.
     pub fn register_iowq_max_workers(&self, max: &mut [u32; 2]) -> io::Result<()> {
         self.call(Call::MaxWorkers(max)).map(drop)
+    }
+
+    /// What a ring that was set up disabled will be allowed to do when it is
+    /// enabled; anything else is refused with `EACCES` then.
+    ///
+    /// # Errors
+    /// `EBADFD` for a ring that is not disabled, `EBUSY` the second time,
+    /// `EINVAL` for a restriction that is none.
+    pub fn register_restrictions(&self, res: &mut [Restriction]) -> io::Result<()> {
+        self.call(Call::RegisterRestrictions(res)).map(drop)
+    }
+
+    /// Enables a ring that was set up disabled.
+    ///
+    /// # Errors
+    /// `EBADFD` for one that was not.
+    pub fn register_enable_rings(&self) -> io::Result<()> {
+        self.call(Call::EnableRings).map(drop)
     }
 
     /// Has every completion followed by a signal to the eventfd `eventfd`

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod eventfd;
+mod restrict;
 mod ring;
 
 use std::io;
@@ -22,7 +23,7 @@ type Row = (&'static str, Wish, fn(&mut dyn Ring) -> Seen);
 
 /// Every script there is.
 fn scripts() -> impl Iterator<Item = Row> {
-    [cancel::SCRIPTS, eventfd::SCRIPTS].concat().into_iter()
+    [cancel::SCRIPTS, eventfd::SCRIPTS, restrict::SCRIPTS].concat().into_iter()
 }
 
 /// Command line of the scripts.

@@ -15,11 +15,13 @@ use super::Seen;
 pub struct Wish {
     /// Entries of the CQ, or as many as there are.
     pub cq_entries: Option<u32>,
+    /// It starts disabled.
+    pub disabled: bool,
 }
 
 impl Wish {
     /// Nothing but a ring.
-    pub const PLAIN: Self = Self { cq_entries: None };
+    pub const PLAIN: Self = Self { cq_entries: None, disabled: false };
 }
 
 /// One of the two.
@@ -76,6 +78,9 @@ impl Kernel {
         let mut builder = io_uring::IoUring::builder();
         if let Some(entries) = wish.cq_entries {
             builder.setup_cqsize(entries);
+        }
+        if wish.disabled {
+            builder.setup_r_disabled();
         }
         builder.build(8).map(Self)
     }
@@ -141,6 +146,9 @@ impl Ours {
         let mut builder = annulus_linux::Ring::builder();
         if let Some(entries) = wish.cq_entries {
             builder.setup_cqsize(entries);
+        }
+        if wish.disabled {
+            builder.setup_r_disabled();
         }
         if served {
             builder.setup_served();
