@@ -75,6 +75,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
     }
 
+    /// Whether an SQE has to be taken the long way, in an engine that is engaged.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn takes_long(&self, sqe: &Sqe) -> bool {
+        self.holding.slow() || !self.restrict.permit(sqe)
+    }
+
     pub(super) fn register_restrictions(&mut self, list: &[Restriction]) -> Result<u32, Errno> {
         if !self.disabled() {
             return Err(Errno::EBADFD);

@@ -102,10 +102,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         self.backend.kick();
         if self.engaged {
-            let began = self.holding.batch_began;
-            self.end_batch();
-            self.settle();
-            self.posted_early(self.cq.total().wrapping_sub(began));
+            self.end_engaged();
         }
         batch
     }
@@ -141,7 +138,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         };
         let sqe = cell.read();
         let kind = op::kind(sqe.opcode);
-        let slow = self.engaged && (self.holding.slow() || !self.restrict.permit(&sqe));
+        let slow = self.engaged && self.takes_long(&sqe);
         if kind.is_held() || sqe.flags & HOLDING != 0 || slow {
             let issue = self.take_held(index, kind, &sqe, want - batch.taken);
             self.account(batch, index, issue);
