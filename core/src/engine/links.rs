@@ -49,6 +49,8 @@ pub(crate) struct Holding<'m> {
     draining: bool,
     /// What follows the current chain drains.
     drain_next: bool,
+    /// Not every SQE may be taken ([`super::restrict`]).
+    pub restricted: bool,
     /// A CQE has been skipped: nothing may drain any more.
     skipped: bool,
     /// Chains that wait for everything before them, by their first requests.
@@ -81,6 +83,7 @@ impl<'m> Holding<'m> {
             refusing: false,
             draining: false,
             drain_next: false,
+            restricted: false,
             skipped: false,
             deferred: Fifo::new(),
             deferred_requests: 0,
@@ -101,6 +104,12 @@ impl<'m> Holding<'m> {
     /// Whether every SQE has to be taken the long way.
     #[inline(always)]
     pub fn slow(&self) -> bool {
+        self.ordering() || self.restricted
+    }
+
+    /// Whether what follows depends on what came before.
+    #[inline(always)]
+    fn ordering(&self) -> bool {
         self.chain.is_some() || self.draining || self.drain_next || self.refusing
     }
 
@@ -193,7 +202,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Whether a request may have to wait for more than a device.
     fn may_wait(&self, kind: Kind, sqe: &Sqe) -> bool {
         matches!(kind, Kind::Timeout)
-            || self.holding.slow()
+            || self.holding.ordering()
             || sqe.flags & uapi::IOSQE_IO_DRAIN != 0
     }
 

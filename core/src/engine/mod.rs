@@ -347,7 +347,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// Looks whether SQEs have to be taken the long way, and each batch has an
     /// end to be looked after.
     fn note_engaged(&mut self) {
-        self.engaged = self.holding.engaged() || self.bell.only_late || self.restrict.on;
+        self.engaged = self.holding.engaged() || self.bell.only_late;
     }
 
     /// Whether [`quiet`](Self::quiet) may look at the flags only.

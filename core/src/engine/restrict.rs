@@ -75,13 +75,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
     }
 
-    /// Whether an SQE has to be taken the long way, in an engine that is engaged.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn takes_long(&self, sqe: &Sqe) -> bool {
-        self.holding.slow() || !self.restrict.permit(sqe)
-    }
-
     pub(super) fn register_restrictions(&mut self, list: &[Restriction]) -> Result<u32, Errno> {
         if !self.disabled() {
             return Err(Errno::EBADFD);
@@ -101,6 +94,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return Err(Errno::EBADFD);
         }
         self.restrict.on = self.restrict.registered;
+        self.holding.restricted = self.restrict.on;
         self.note_engaged();
         // Relaxed: the answer to the call orders it for the application.
         self.shared.disabled.store(0, Ordering::Relaxed);

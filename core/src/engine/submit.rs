@@ -102,7 +102,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         self.backend.kick();
         if self.engaged {
-            self.end_engaged();
+            self.end_batch();
+            self.settle();
         }
         batch
     }
@@ -138,7 +139,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         };
         let sqe = cell.read();
         let kind = op::kind(sqe.opcode);
-        let slow = self.engaged && self.takes_long(&sqe);
+        let slow = self.engaged && self.holding.slow();
         if kind.is_held() || sqe.flags & HOLDING != 0 || slow {
             let issue = self.take_held(index, kind, &sqe, want - batch.taken);
             self.account(batch, index, issue);

@@ -174,7 +174,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn expire(&mut self) -> bool {
         let Some(mut deadline) = self.first_time() else { return false };
         let now = self.shared.host.now();
-        let before = self.cq.total();
         let mut any = false;
         while deadline <= now {
             let Some((index, _)) = self.holding.timers.first(self.holding.held) else { break };
@@ -197,8 +196,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // One that fires again and at once is not waited for here.
             deadline = next.max(deadline + 1);
         }
-        // Not of taking SQEs, as in `collect`.
-        self.posted_early(before.wrapping_sub(self.cq.total()));
         any
     }
 

@@ -31,20 +31,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.holding.later.push(self.pool.outcomes, index);
     }
 
-    /// The end of a batch of SQEs, where somebody has to be looked after.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn end_engaged(&mut self) {
-        let began = self.holding.batch_began;
-        self.end_batch();
-        self.settle();
-        self.posted_early(self.cq.total().wrapping_sub(began));
-    }
-
     /// A batch is at its end: timeouts look at the clock, then count its CQEs,
     /// and what follows its requests has its turn.
     pub(super) fn end_batch(&mut self) {
         self.holding.in_batch = false;
+        self.posted_early(self.cq.total().wrapping_sub(self.holding.batch_began));
         self.expire();
         self.count_out();
         while let Some(index) = self.holding.later.pop(self.pool.outcomes) {
