@@ -347,6 +347,18 @@ fn shutting_down_ends_all_that_waits() {
 }
 
 #[test]
+fn shutting_down_ends_a_guard_once() {
+    let mut rig = ring();
+    let late = Timespec::new().sec(3600);
+    let guard = |user_data| LinkTimeout::new(&late).build().user_data(user_data);
+    let read = read(LATER, 8, 1).flags(LINK);
+    let timeout = Timeout::new(&late).build().user_data(3).flags(LINK);
+    run(&mut rig, &[read, guard(2), timeout, guard(4)]);
+    rig.parts.engine.shutdown();
+    assert_eq!(rig.parts.engine.stats().cqes, 4);
+}
+
+#[test]
 fn a_long_chain_is_no_recursion() {
     // Under Miri a round takes its time.
     let count: u32 = if cfg!(miri) { 128 } else { 16_384 };

@@ -398,7 +398,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.end_chain(true);
         while let Some((index, _)) = self.holding.timers.first(self.holding.held) {
             self.disarm(index);
-            self.queue_end(index, Errno::ECANCELED.to_result());
+            // A guard ends with what it guards.
+            if !self.guards(index) {
+                self.queue_end(index, Errno::ECANCELED.to_result());
+            }
         }
         while let Some(head) = self.holding.deferred.pop(self.pool.outcomes) {
             self.queue(head, Step::Fail);
