@@ -12,6 +12,21 @@ pub const FIRST_FILE: i32 = 100;
 pub const OPEN_FILES: u8 = 4;
 /// Bytes of a registered buffer.
 pub const BUFFER: u32 = 4096;
+/// Where the time of request 0 is, for who reads the application's memory; the
+/// others follow.
+pub const TIMES: u64 = 0x10_0000;
+/// Bytes of a time.
+pub const TIME: u64 = 16;
+
+/// By what a cancellation finds requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Data,
+    File,
+    Opcode,
+    Any,
+}
+
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -22,6 +37,32 @@ pub enum Op {
     ReadFixed,
     WriteFixed,
     Fsync,
+    /// Ends by time, or by so many CQEs (0: only by time), or several times.
+    /// `good`: its time is no failure.
+    Timeout {
+        count: u8,
+        repeats: u8,
+        good: bool,
+    },
+    /// Guards the request before it.
+    Guard,
+    /// Ends a timeout.
+    Remove,
+    /// Gives a timeout, or a guard, another time.
+    Update {
+        guard: bool,
+    },
+    Cancel {
+        key: Key,
+        all: bool,
+    },
+}
+
+impl Op {
+    /// Whether it is about other requests.
+    pub fn is_control(self) -> bool {
+        matches!(self, Op::Remove | Op::Update { .. } | Op::Cancel { .. })
+    }
 }
 
 /// What is wrong with an entry.
@@ -87,6 +128,10 @@ pub struct Spec {
     pub range: Range,
     pub len: u16,
     pub fate: Fate,
+    /// Nanoseconds of a timeout.
+    pub time: u32,
+    /// How many requests ago the one was that it is about.
+    pub target: u8,
     /// The backend can end it.
     pub can_end: bool,
 }
@@ -103,11 +148,42 @@ impl Spec {
         range: Range::Inside,
         len: 512,
         fate: Fate::Later,
+        time: 0,
+        target: 0,
         can_end: true,
     };
 
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Whether it has a file.
+    pub fn has_file(&self) -> bool {
+        matches!(self.op, Op::Read | Op::Write | Op::ReadFixed | Op::WriteFixed | Op::Fsync)
+    }
+
+    pub fn opcode(&self) -> u8 {
+        match self.op {
+            Op::Nop(_) => IORING_OP_NOP,
+            Op::Read => IORING_OP_READ,
+            Op::Write => IORING_OP_WRITE,
+            Op::ReadFixed => IORING_OP_READ_FIXED,
+            Op::WriteFixed => IORING_OP_WRITE_FIXED,
+            Op::Fsync => IORING_OP_FSYNC,
+            Op::Timeout { .. } => IORING_OP_TIMEOUT,
+            Op::Guard => IORING_OP_LINK_TIMEOUT,
+            Op::Remove | Op::Update { .. } => IORING_OP_TIMEOUT_REMOVE,
+            Op::Cancel { .. } => IORING_OP_ASYNC_CANCEL,
+        }
+    }
+
+    /// The opcode that a cancellation looks for.
+    pub fn wanted_opcode(&self) -> u8 {
+        match self.len % 3 {
+            0 => IORING_OP_READ,
+            1 => IORING_OP_TIMEOUT,
+            _ => IORING_OP_FSYNC,
+        }
     }
 
     /// Whether it is linked to the next.
@@ -143,20 +219,18 @@ impl Spec {
             user_data: TAG + u64::from(id),
             ..Entry::default()
         };
+        entry.opcode = self.opcode();
+        let about = TAG + u64::from(id) - u64::from(self.target);
         match self.op {
             Op::Nop(inject) => {
-                entry.opcode = IORING_OP_NOP;
                 (entry.off, entry.len) = (0, 0);
                 if let Some(result) = inject {
                     entry.op_flags = IORING_NOP_INJECT_RESULT;
                     entry.len = i32::from(result) as u32;
                 }
             }
-            Op::Read => entry.opcode = IORING_OP_READ,
-            Op::Write => entry.opcode = IORING_OP_WRITE,
+            Op::Read | Op::Write => {}
             Op::ReadFixed | Op::WriteFixed => {
-                let read = self.op == Op::ReadFixed;
-                entry.opcode = if read { IORING_OP_READ_FIXED } else { IORING_OP_WRITE_FIXED };
                 entry.buf_index = self.buffer.into();
                 let base = buffer_base(self.buffer);
                 entry.addr = match self.range {
@@ -166,9 +240,28 @@ impl Spec {
                     Range::Elsewhere => 0x10,
                 };
             }
-            Op::Fsync => {
-                entry.opcode = IORING_OP_FSYNC;
-                entry.len = 0;
+            Op::Fsync => entry.len = 0,
+            Op::Timeout { count, repeats, good } => {
+                (entry.addr, entry.len) = (TIMES + u64::from(id) * TIME, 1);
+                entry.off = if repeats != 0 { repeats.into() } else { count.into() };
+                let flags = [(IORING_TIMEOUT_MULTISHOT, repeats != 0)];
+                let flags = flags.into_iter().chain([(IORING_TIMEOUT_ETIME_SUCCESS, good)]);
+                entry.op_flags = flags.filter(|(_, on)| *on).map(|(flag, _)| flag).sum();
+            }
+            Op::Guard => {
+                (entry.addr, entry.len, entry.off) = (TIMES + u64::from(id) * TIME, 1, 0);
+            }
+            Op::Remove => (entry.addr, entry.len, entry.off) = (about, 0, 0),
+            Op::Update { guard } => {
+                (entry.addr, entry.len) = (about, 0);
+                entry.off = TIMES + u64::from(id) * TIME;
+                let of_guard = if guard { IORING_LINK_TIMEOUT_UPDATE } else { 0 };
+                entry.op_flags = IORING_TIMEOUT_UPDATE | of_guard;
+            }
+            Op::Cancel { key, all } => {
+                (entry.addr, entry.off) = (about, 0);
+                entry.len = self.wanted_opcode().into();
+                entry.op_flags = super::model::cancel_flags(key, all);
             }
         }
         match self.flaw {
@@ -255,6 +348,8 @@ pub enum Action {
     /// A signal comes: a wait is interrupted.
     Signal,
     Register(Register),
+    /// The application submits a request about others, alone.
+    Control(Spec),
 }
 
 impl Action {
@@ -278,4 +373,6 @@ pub struct Setup {
     pub held: bool,
     /// Completions are found by polling only.
     pub polled: bool,
+    /// There are timeouts, guards and cancellations.
+    pub timed: bool,
 }

@@ -6,7 +6,7 @@ use annulus::errno::Errno;
 use annulus::hal::{Backend, Cancel, Request, Start, Target, Token};
 use annulus::uapi::*;
 
-use super::action::{FIRST_FILE, Fate, OPEN_FILES, Outcome};
+use super::action::{FIRST_FILE, Fate, OPEN_FILES, Outcome, TIME, TIMES};
 use super::model::{By, Verdict};
 use super::place::{Place, with};
 
@@ -154,6 +154,16 @@ impl Backend for Simulated {
         });
     }
 
+    unsafe fn read_memory(&mut self, addr: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let id = (addr as u64).wrapping_sub(TIMES) / TIME;
+        let time = with(|world| world.model.spec(id as u32).time);
+        // Seconds, and nanoseconds.
+        let [sec, nsec] = [0, i64::from(time)].map(i64::to_ne_bytes);
+        to[..8].copy_from_slice(&sec);
+        to[8..16].copy_from_slice(&nsec);
+        Ok(())
+    }
+
     unsafe fn map(&mut self, _: usize, _: usize) -> Result<u32, Errno> {
         with(|world| {
             let device = &mut world.device;
@@ -216,6 +226,11 @@ impl Backend for Simulated {
                     world.model.ended(id, -14, By::Refusal);
                     return Start::Refused(-14);
                 }
+                Fate::Wakes(_) | Fate::NoRoom(_)
+                    if world.model.setup.timed && world.model.is_held(id) =>
+                {
+                    Phase::Running
+                }
                 _ if has_fallback_to_wait && others => {
                     world.model.no_room(id);
                     return Start::NoRoom;
@@ -249,6 +264,7 @@ impl Backend for Simulated {
                 return Start::Pending;
             };
             device.woken[slot] = false;
+            world.model.req(flight.id).woken = false;
             match flight.phase {
                 Phase::Asleep(left) if left > 1 => {
                     flight.phase = Phase::Asleep(left - 1);
@@ -305,6 +321,7 @@ impl Backend for Simulated {
                 world.model.fail("a request is cancelled that is not in flight");
                 return Cancel::Running;
             };
+            world.model.asked_to_end(flight.id);
             if !world.model.spec(flight.id).can_end || world.device.polled {
                 return Cancel::Running;
             }

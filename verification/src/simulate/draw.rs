@@ -2,7 +2,7 @@
 
 use annulus::uapi::*;
 
-use super::action::{Action, Fate, Flaw, Odd, Op, Outcome, Range, Register, Setup, Spec};
+use super::action::{Action, Fate, Flaw, Key, Odd, Op, Outcome, Range, Register, Setup, Spec};
 use super::device::Device;
 use super::model::Model;
 use super::world::Rings;
@@ -30,13 +30,15 @@ struct Mood {
     /// How reluctantly the application takes CQEs.
     lazy: u64,
     pushes: u64,
+    timers: u64,
+    controls: u64,
 }
 
 /// The ring of a seed, and its source of actions.
 pub fn begin(seed: u64) -> (Setup, Drawn) {
     let mut rng = Rng::nth(seed, 0);
     let sq = 1 << rng.below(5);
-    let setup = Setup {
+    let mut setup = Setup {
         sq,
         cq: sq << rng.below(3),
         requests: *rng.pick(&[1, 2, 3, 4, 6, 8, 16]),
@@ -46,9 +48,10 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         array: rng.chance(70),
         held: rng.chance(90),
         polled: rng.chance(25),
+        timed: false,
     };
     let mut often = |most: u64| if rng.chance(40) { 0 } else { rng.below(most + 1) };
-    let mood = Mood {
+    let mut mood = Mood {
         nops: 10 + often(60),
         flaws: often(10),
         chains: often(40),
@@ -60,7 +63,15 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         calls: often(8),
         lazy: often(90),
         pushes: 35 + often(20),
+        timers: 0,
+        controls: 0,
     };
+    if rng.chance(35) {
+        // Where it matters when something starts, nothing is left open: no
+        // drains, and a clock that nobody moves while the engine polls.
+        (setup.timed, setup.held, setup.polled, mood.drains) = (true, true, false, 0);
+        (mood.timers, mood.controls) = (10 + rng.below(40), rng.below(20));
+    }
     (setup, Drawn { rng, left: 0, mood })
 }
 
@@ -76,7 +87,9 @@ impl Drawn {
         let setup = &model.setup;
         let ready = model.waiting_entries();
         let at = self.rng.below(100);
-        let action = if at < self.mood.pushes && ready < setup.sq {
+        let action = if ready == 0 && self.rng.chance(self.mood.controls) {
+            Action::Control(self.control(model))
+        } else if at < self.mood.pushes && ready < setup.sq {
             Action::Push(self.spec(setup))
         } else if at < self.mood.pushes + 22 {
             self.enter(ready, unread)
@@ -150,6 +163,25 @@ impl Drawn {
         }
     }
 
+    /// A request about others.
+    fn control(&mut self, model: &Model) -> Spec {
+        let back = (1 + self.rng.below(20)).min(model.reqs.len() as u64) as u8;
+        let time = 1 + self.rng.below(2000) as u32;
+        let spec = Spec { target: back, time, ..Spec::NOP };
+        let about = model.spec((model.reqs.len() as u32).wrapping_sub(back.into())).op;
+        let several = matches!(about, Op::Timeout { repeats: 1.., .. });
+        let op = match self.rng.below(8) {
+            0 | 1 => Op::Remove,
+            2 | 3 if !several => Op::Update { guard: about == Op::Guard },
+            4 => Op::Cancel { key: Key::File, all: true },
+            5 => Op::Cancel { key: Key::Opcode, all: true },
+            6 if self.rng.chance(30) => Op::Cancel { key: Key::Any, all: self.rng.chance(50) },
+            _ => Op::Cancel { key: Key::Data, all: self.rng.chance(30) },
+        };
+        let file = self.rng.below(5) as u8;
+        Spec { op, file, len: self.rng.below(9) as u16, ..spec }
+    }
+
     fn fate(&mut self) -> Fate {
         if self.rng.chance(self.mood.at_once) {
             return Fate::Now(self.outcome());
@@ -182,6 +214,18 @@ impl Drawn {
         }
         if self.rng.chance(5) {
             spec.flags |= IOSQE_ASYNC;
+        }
+        if self.rng.chance(self.mood.timers) {
+            spec.time = 1 + self.rng.below(2000) as u32;
+            let count = if self.rng.chance(50) { self.rng.below(5) as u8 } else { 0 };
+            let repeats = if self.rng.chance(15) { 1 + self.rng.below(3) as u8 } else { 0 };
+            let good = self.rng.chance(20);
+            spec.op = match self.rng.below(3) {
+                0 => Op::Guard,
+                _ if repeats != 0 => Op::Timeout { count: 0, repeats, good },
+                _ => Op::Timeout { count, repeats: 0, good },
+            };
+            return spec;
         }
         if self.rng.chance(self.mood.nops) {
             if self.rng.chance(20) {

@@ -93,6 +93,13 @@ pub const FINDS: &[Fault] = &[
     Fault::HardLinkBreaks,
     Fault::SkipIgnored,
     Fault::SkippedChainSpeaks,
+    Fault::CountOffByOne,
+    Fault::TimeoutsCounted,
+    Fault::CancelSaysNoEntry,
+    Fault::GuardNotDisarmed,
+    Fault::LinkTimeoutIgnored,
+    Fault::UpdateKeepsTime,
+    Fault::MultishotOnceMore,
 ];
 
 /// Runs one seed.

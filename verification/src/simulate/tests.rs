@@ -19,6 +19,7 @@ const SETUP: Setup = Setup {
     array: true,
     held: true,
     polled: false,
+    timed: false,
 };
 
 fn listed(list: &[Action]) -> Result<u64, Failure> {

@@ -174,8 +174,7 @@ impl World {
     pub fn woken(&mut self, parked: Parked) {
         self.parked = Some(parked);
         if !self.device.closing {
-            self.model.come_home();
-            self.model.settle(false);
+            self.model.goes_on();
         }
     }
 
@@ -256,6 +255,7 @@ impl World {
             self.model.fail(format!("a wake-up of request {id} is wrongly refused or taken"));
         }
         self.device.woken[slot] = true;
+        self.model.req(flight.id).woken = true;
     }
 
     /// Something happens that is not the application's doing.

@@ -5,15 +5,18 @@
 //! started and how it ends, and from the CQ what the engine says of it. It has
 //! no pool, no lists and no slots: only requests in the order of their entries.
 
+mod control;
 mod observe;
 mod settle;
 mod tables;
 mod take;
+mod timers;
 
 use annulus::hal::{Request, Target};
 use annulus::uapi::*;
 
 use super::action::{Fate, Op, Setup, Spec, buffer_base};
+pub use control::cancel_flags;
 pub use tables::Tables;
 
 /// No request.
@@ -28,6 +31,8 @@ pub enum State {
     Waiting,
     /// With the backend.
     Flying,
+    /// A timeout that runs.
+    Armed,
     /// It has ended, and the engine has not looked since.
     Home,
     /// It has ended.
@@ -80,6 +85,23 @@ pub struct Req {
     pub seen: bool,
     /// How its order among others is known, and what it is.
     pub order: Order,
+    /// A right result as well.
+    pub other: Option<i32>,
+    /// It has been woken, and that has not been looked at.
+    pub woken: bool,
+    /// The backend was asked to end it, and does.
+    pub ended_by_us: bool,
+    /// When a timeout ends: at this time, at this many CQEs, as is known or not.
+    pub deadline: u64,
+    /// Which of two began first.
+    pub armed: u32,
+    pub count: Option<i64>,
+    pub exact: bool,
+    /// How often it has ended, of several times, and the CQEs to come of that.
+    pub repeats: u8,
+    pub more: u32,
+    /// What a guard guards.
+    pub guards: u32,
     /// Times that the backend had no room for it.
     pub refusals: u8,
 }
@@ -125,8 +147,17 @@ pub struct Model {
     pub due: u32,
     pub seen: u32,
     pub told: u32,
+    /// CQEs that the application has taken.
+    pub reaped: u32,
     /// Of those that are due: some may still be on their way home.
     pub early: u32,
+    /// Timeouts that have ended by time or count.
+    pub fired: u32,
+    pub counted_before: i64,
+    /// CQEs had to wait for room since the first timeout was armed.
+    pub overflowed: bool,
+    /// Requests that the backend must be asked to end.
+    pub asked: Vec<u32>,
     last_entry: u32,
     last_told: u32,
     pub tables: Tables,
@@ -144,6 +175,7 @@ const SETUP: Setup = Setup {
     array: true,
     held: true,
     polled: false,
+    timed: false,
 };
 
 impl Model {
@@ -166,7 +198,12 @@ impl Model {
             due: 0,
             seen: 0,
             told: 0,
+            reaped: 0,
             early: 0,
+            fired: 0,
+            counted_before: 0,
+            overflowed: false,
+            asked: Vec::new(),
             last_entry: 0,
             last_told: 0,
             tables: Tables::new(),
@@ -185,6 +222,9 @@ impl Model {
         (self.skipped, self.drain_next, self.refusing) = (false, false, false);
         (self.stuck, self.early) = (NONE, 0);
         (self.due, self.seen, self.told, self.last_entry, self.last_told) = (0, 0, 0, 0, 0);
+        self.reaped = 0;
+        (self.fired, self.counted_before, self.overflowed) = (0, 0, false);
+        self.asked.clear();
         self.tables.reset();
         self.made.clear();
     }
@@ -222,7 +262,21 @@ impl Model {
             seen: false,
             order: Order::Any,
             refusals: 0,
+            other: None,
+            woken: false,
+            ended_by_us: false,
+            deadline: 0,
+            armed: 0,
+            count: None,
+            exact: false,
+            repeats: 0,
+            more: 0,
+            guards: NONE,
         });
+    }
+
+    pub fn is_held(&self, id: u32) -> bool {
+        self.reqs.get(id as usize).is_some_and(|req| req.held)
     }
 
     /// Entries in the SQ.
@@ -301,6 +355,7 @@ impl Model {
         if self.stuck == id {
             self.stuck = NONE;
         }
+        self.arm_guard(id);
         let held = self.reqs[id as usize].held;
         let refused = spec.fate == Fate::Refused && held;
         let fate = if refused { Fate::Now(super::action::Outcome::Error) } else { spec.fate };
@@ -341,10 +396,15 @@ impl Model {
     /// The engine looks: what has come home has ended.
     pub fn come_home(&mut self) {
         self.early = 0;
+        self.bring_home(true);
+    }
+
+    /// The same for those only that others may wait for, if not `all`.
+    pub fn bring_home(&mut self, all: bool) {
         for at in (0..self.active.len()).rev() {
             let id = self.active[at];
             let req = self.reqs[id as usize];
-            if req.state == State::Home {
+            if req.state == State::Home && (all || req.held) {
                 self.end(id, !req.spec.has(IOSQE_CQE_SKIP_SUCCESS) || req.failed);
             }
         }
@@ -359,6 +419,7 @@ impl Model {
         if let Ok(at) = self.active.binary_search(&id) {
             self.active.remove(at);
         }
+        self.disarm_guard(id);
     }
 }
 

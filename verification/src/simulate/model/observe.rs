@@ -1,6 +1,7 @@
 //! What is seen: the answers of the engine, and the CQEs.
 
 use annulus::cqueue::Entry as Cqe;
+use annulus::uapi::IORING_CQE_F_MORE;
 
 use super::super::action::TAG;
 use super::{Model, NONE, Order, State};
@@ -14,6 +15,12 @@ impl Model {
             return self.fail(format!("a CQE of nobody: {cqe:?}"));
         }
         let id = id as u32;
+        if flags == IORING_CQE_F_MORE {
+            return self.more(id, result);
+        }
+        if result == 0 && self.may_have_counted(id) {
+            self.count_out(id);
+        }
         if self.reqs[id as usize].state != State::Ended {
             self.catch_up(id);
         }
@@ -27,7 +34,7 @@ impl Model {
         if req.seen {
             return self.fail(format!("a second CQE of request {id}: {cqe:?}"));
         }
-        if req.result != result || flags != 0 {
+        if req.result != result && req.other != Some(result) || flags != 0 {
             let want = req.result;
             return self.fail(format!("a CQE of request {id}, {want} is right: {cqe:?}"));
         }
@@ -49,6 +56,7 @@ impl Model {
 
     /// The engine is further than had to be: so are those before `id`, and it.
     pub fn catch_up(&mut self, id: u32) {
+        self.control_up_to_now();
         let (due, before) = (self.due, self.early);
         self.come_home();
         self.early = before + self.due - due;
@@ -72,7 +80,15 @@ impl Model {
 
     /// The engine has come to rest, with or without CQEs that wait for room.
     pub fn at_rest(&mut self, overflowing: bool, unread: u32) {
+        // Whoever starts what is held back looks for what has come home, too.
+        if self.setup.timed {
+            self.bring_home(false);
+        }
         self.settle(true);
+        self.last_of_several(overflowing);
+        if let Some(id) = self.asked.pop() {
+            self.fail(format!("the backend is not asked to end request {id}"));
+        }
         let (due, seen) = (self.due, self.seen);
         if due < seen {
             return self.fail(format!("{seen} CQEs came, and {due} were due"));
@@ -97,7 +113,9 @@ impl Model {
         self.active.iter().any(|&id| {
             let req = &self.reqs[id as usize];
             let vague = req.lazy || self.stuck != NONE;
-            req.state == State::Home || vague && req.state == State::Waiting
+            req.state == State::Home
+                || self.may_have_counted(id)
+                || vague && req.state == State::Waiting
         })
     }
 

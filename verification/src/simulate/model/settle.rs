@@ -2,6 +2,7 @@
 
 use annulus::uapi::*;
 
+use super::super::action::Op;
 use super::{Model, NONE, State};
 
 const ECANCELED: i32 = -125;
@@ -44,7 +45,9 @@ impl Model {
     /// Whether it is not known which requests have had their turn.
     pub fn is_vague(&self) -> bool {
         let waits = |&id: &u32| self.reqs[id as usize].state == State::Waiting;
+        let counted = |&id: &u32| self.may_have_counted(id);
         (self.mood || self.stuck != NONE) && self.active.iter().any(waits)
+            || self.active.iter().any(counted)
     }
 
     /// Ends what ends by itself when its turn has come. Strictly: nothing whose
@@ -52,7 +55,7 @@ impl Model {
     pub fn settle(&mut self, strict: bool) {
         let mut again = true;
         while again {
-            again = false;
+            again = self.setup.timed && self.expire();
             let mut at = 0;
             while let Some(&id) = self.active.get(at) {
                 let before = self.active.len();
@@ -81,7 +84,7 @@ impl Model {
     /// Ends a request that ends by itself now that it has its turn.
     pub fn have_its_turn(&mut self, id: u32) -> bool {
         let req = self.reqs[id as usize];
-        if req.state != State::Waiting {
+        if req.state != State::Waiting || req.guards != NONE {
             return false;
         }
         if req.pred != NONE {
@@ -93,6 +96,11 @@ impl Model {
         }
         if !self.may_start(id) {
             return false;
+        }
+        if let Op::Timeout { .. } = req.spec.op {
+            self.arm(id);
+            self.arm_guard(id);
+            return true;
         }
         let result = self.own_result(id);
         if let Some(result) = result {

@@ -67,6 +67,12 @@ impl Model {
     /// Takes the next entry, and with it its chain.
     fn take(&mut self) {
         let head = self.next;
+        if head == self.batch && self.setup.timed {
+            // What has come home before has ended before.
+            self.bring_home(false);
+            self.settle(false);
+            self.begin_counting();
+        }
         let mut last = head;
         while self.links(last) && last + 1 < self.limit {
             last += 1;
@@ -85,8 +91,11 @@ impl Model {
             req.state = State::Waiting;
             req.pred = if id == head { NONE } else { id - 1 };
             req.head = head;
-            req.result = refusal.unwrap_or(0);
-            req.failed = refusal.is_some();
+            let guards = |spec: Spec| spec.op == Op::Guard && spec.flaw != Flaw::Opcode;
+            let alone = guards(spec) && (id == head || guards(self.spec(id - 1)));
+            let refusal = refusal.or(alone.then_some(EINVAL));
+            let req = self.req(id);
+            (req.result, req.failed) = (refusal.unwrap_or(0), refusal.is_some());
             if refusal.is_some() && refused == NONE {
                 refused = id;
             }
@@ -109,6 +118,7 @@ impl Model {
             req.held = chained || slow || drains || holding;
             (req.drains, req.lazy) = (drains, slow && !drains);
         }
+        self.set_guards(head, last);
         self.next = last + 1;
         if refused != NONE {
             return self.refuse(head, last);
@@ -116,6 +126,9 @@ impl Model {
         self.active.extend(head..=last);
         if !self.reqs[head as usize].held {
             self.at_once(head);
+        } else if self.setup.timed {
+            // Nothing drains, so the first of a chain begins here.
+            self.have_its_turn(head);
         }
     }
 
@@ -144,6 +157,22 @@ impl Model {
         self.stopped |= stops && !self.setup.submit_all;
     }
 
+    /// What is guarded, and what follows it, in a chain.
+    fn set_guards(&mut self, head: u32, last: u32) {
+        for id in head + 1..=last {
+            let pred = self.reqs[id as usize].pred;
+            // It stands behind what is guarded, not behind the guard.
+            let pred = match self.reqs[pred as usize].guards {
+                NONE => pred,
+                guarded => guarded,
+            };
+            let sound = !self.reqs[id as usize].failed;
+            let guards = self.spec(id).op == Op::Guard && sound;
+            let req = self.req(id);
+            (req.pred, req.guards) = (pred, if guards { pred } else { NONE });
+        }
+    }
+
     /// Whether an entry is linked to the next.
     pub fn links(&self, id: u32) -> bool {
         self.setup.held && self.spec(id).links()
@@ -151,6 +180,15 @@ impl Model {
 
     /// A request that nothing holds back: what needs no backend ends.
     fn at_once(&mut self, id: u32) {
+        let op = self.spec(id).op;
+        if matches!(op, Op::Timeout { .. }) {
+            return self.arm(id);
+        }
+        if op.is_control() {
+            let result = self.control(id);
+            self.req(id).result = result;
+            return self.end(id, true);
+        }
         if let Some(result) = self.own_result(id) {
             let req = self.req(id);
             req.result = result;
