@@ -403,6 +403,17 @@ rows! {
             "core/tests/held::without_memory_for_them_they_are_refused";
     }
     "register calls" {
+        "eventfds: for all completions or for late ones, can be silenced; no completion goes without a signal":
+            "core/tests/calls::an_eventfd_is_registered_once",
+            "core/tests/calls::every_cqe_is_followed_by_a_signal",
+            "core/tests/calls::a_late_cqe_is_signalled_though_it_came_home_while_sqes_were_taken",
+            "hal-linux/tests/calls::an_event_loop_lives_on_a_registered_eventfd",
+            "hal-linux/tests/calls::a_full_counter_blocks_nobody";
+        "a ring that starts disabled takes calls only; restrictions hold from the moment it is enabled":
+            "core/tests/calls::a_disabled_ring_takes_calls_only",
+            "core/tests/calls::a_polling_thread_waits_for_its_ring_to_be_enabled",
+            "core/tests/calls::restrictions_hold_from_the_moment_the_ring_is_enabled",
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
         "by number and with Linux's structures, or typed; arguments are checked as there":
             "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
             "core/src/register/numbers::counts_and_addresses_are_checked_as_in_the_kernel",
