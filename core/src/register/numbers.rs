@@ -15,7 +15,7 @@ use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 ///
 /// The structures that `arg` and the addresses in them point to are those of
 /// [`crate::uapi`]; arrays of files are of `i32`, of buffers of
-/// [`Iovec`](crate::types::Iovec).
+/// [`Iovec`].
 ///
 /// What is not built is `-EINVAL`, as a number that is none.
 ///
