@@ -43,6 +43,11 @@
 //!   Where that could matter (the message of a slot, overwritten by the next
 //!   notice), the word is a cell under loom, which objects to any access that
 //!   is not ordered.
+//! * Once a thread has loaded a word and then stored to it, loom tries no order
+//!   in which another thread's earlier load of that word comes after the store
+//!   (loom's issues 166 and 392). `annulus::model::atomic` tries those, too, for
+//!   the words of users' models; the rings' own words do not go through it: the
+//!   models would take up to eighty times as many executions.
 //! * The place that models sleep in has a lock, and orders more than `Park`
 //!   promises; `*_unordered` run where nothing is ordered by sleeping.
 //! * Plain memory of the engine (records, free lists, tables) is not watched.
