@@ -56,7 +56,8 @@ fn a_call_that_cancels_looks_at_its_arguments() {
     let mut rig = ring();
     call(&mut rig, Call::RegisterFilesSparse(2)).unwrap();
     assert_eq!(cancel(&mut rig, CancelBuilder::fd(Fixed(0)), None), Err(Errno::EBADF));
-    assert_eq!(cancel(&mut rig, CancelBuilder::fd(Fd(7)), None), Err(Errno::ENOENT));
+    assert_eq!(cancel(&mut rig, CancelBuilder::fd(Fd(7)), None), Err(Errno::EBADF));
+    assert_eq!(cancel(&mut rig, CancelBuilder::fd(Fd(AT_ONCE)), None), Err(Errno::ENOENT));
     let mut reg = io_uring_sync_cancel_reg { flags: 1 << 6, ..Default::default() };
     let arg = (&raw mut reg).cast();
     // SAFETY: the operation's argument.

@@ -62,6 +62,12 @@ pub(super) fn shown(buffer: Option<Picked>) -> u32 {
     buffer.map_or(0, |buffer| IORING_CQE_F_BUFFER | u32::from(buffer.id) << IORING_CQE_BUFFER_SHIFT)
 }
 
+/// The bytes of a read of `wanted` into a buffer; 0 wants all of it.
+pub(super) fn length(picked: &Picked, wanted: u32) -> u32 {
+    let len = picked.len.min(MAX_RW);
+    if wanted == 0 || wanted > len { len } else { wanted }
+}
+
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// PROVIDE_BUFFERS.
     #[cold]
@@ -135,8 +141,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             };
         };
         let held = &mut self.holding.held[index as usize];
-        let len = picked.len.min(MAX_RW);
-        let len = if wanted == 0 || wanted > len { len } else { wanted };
+        let len = length(&picked, wanted);
         (held.sqe.addr, held.sqe.len) = (picked.addr, len);
         held.whole = Some(len);
         held.picked = Some(picked);

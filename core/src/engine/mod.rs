@@ -12,6 +12,7 @@ mod complete;
 mod enter;
 mod fixed;
 mod links;
+mod picks;
 mod places;
 mod poll;
 mod prepare;

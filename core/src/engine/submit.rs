@@ -12,7 +12,7 @@ use crate::hal::{Backend, Host, Request, Start, Target};
 use crate::op::{self, Kind};
 use crate::request::{HELD, RESERVED, What};
 use crate::sqe::Sqe;
-use crate::uapi::IOSQE_FIXED_FILE;
+use crate::uapi::{IORING_OP_READ, IOSQE_BUFFER_SELECT, IOSQE_FIXED_FILE};
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let kind = op::kind(sqe.opcode);
         let slow = self.engaged && self.holding.slow();
         if kind.is_held() || sqe.flags & HOLDING != 0 || slow {
-            let issue = self.take_held(index, kind, &sqe, want - batch.taken);
+            let picks = sqe.opcode == IORING_OP_READ && sqe.flags & HOLDING == IOSQE_BUFFER_SELECT;
+            let short = if picks && !slow { self.read_picking(index, &sqe) } else { None };
+            let issue = match short {
+                Some(issue) => issue,
+                None => self.take_held(index, kind, &sqe, want - batch.taken),
+            };
             self.account(batch, index, issue);
             // No run: what follows may have to be held.
             return Kind::None;

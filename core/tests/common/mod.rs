@@ -166,6 +166,10 @@ impl Backend for Disk<'_> {
         Ok(file)
     }
 
+    fn is_open(&mut self, fd: i32) -> bool {
+        fd >= AT_ONCE
+    }
+
     fn close(&mut self, file: u32) {
         let mut log = self.log.lock().unwrap();
         let at = log.open.iter().position(|&open| open == file).expect("closed once");

@@ -343,11 +343,15 @@ rows! {
             "core/src/provided::entries_come_back_however_buffers_go";
         "BUFFER_SELECT takes one; its id is in the CQE; `-ENOBUFS` without one":
             "examples/tests/provided::reads_pick_their_buffers",
-            "core/src/provided::a_list_is_picked_from_the_front_and_taken_back_there";
+            "core/src/provided::a_list_is_picked_from_the_front_and_taken_back_there",
+            "core/tests/picks::row_provided_buffers_a_read_that_ends_at_once_tells_of_its_own",
+            "core/tests/picks::row_provided_buffers_a_read_under_way_has_its_own";
         "rings of buffers":
             "examples/tests/provided::a_ring_of_buffers",
             "core/src/provided::a_ring_is_read_up_to_its_tail";
         "nothing leaks when a request waits, fails or is cancelled":
+            "core/tests/picks::row_provided_buffers_go_back_without_room_and_without_a_file",
+            "core/tests/picks::row_provided_buffers_in_the_reserve_and_in_a_full_cq",
             "examples/tests/provided::who_waits_keeps_a_buffer_of_a_list",
             "examples/tests/provided::who_waits_has_no_buffer_of_a_ring";
     }
