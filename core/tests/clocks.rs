@@ -60,14 +60,20 @@ fn within(rig: &mut Rig, ms: u64) -> Vec<(u64, i32)> {
     seen
 }
 
+/// What comes of entries, at once or within half a minute: on a slow machine a
+/// short time is over before it is waited for.
+fn comes(rig: &mut Rig, entries: &[Entry]) -> Vec<(u64, i32)> {
+    let seen = run(rig, entries);
+    if seen.is_empty() { within(rig, 30_000) } else { seen }
+}
+
 #[test]
 fn a_point_in_time_of_another_clock_comes() {
     for (flags, clock) in [(WALL, OtherClock::Wall), (BOOT, OtherClock::Boot)] {
         let mut rig = ring();
         let time = after(&rig, clock, 30_000_000);
         let began = Instant::now();
-        run(&mut rig, &[timeout(&time, ABS | flags)]);
-        assert_eq!(within(&mut rig, 30_000), [(1, ETIME)]);
+        assert_eq!(comes(&mut rig, &[timeout(&time, ABS | flags)]), [(1, ETIME)]);
         assert!(began.elapsed() >= Duration::from_millis(20));
         // One that has passed.
         assert_eq!(run(&mut rig, &[timeout(&time, ABS | flags)]), [(1, ETIME)]);
@@ -88,20 +94,25 @@ fn a_clock_that_is_set_forward_is_noticed() {
 
 #[test]
 fn a_clock_that_is_set_back_ends_nothing_too_early() {
-    let mut rig = ring();
-    let time = after(&rig, OtherClock::Wall, 30_000_000);
-    run(&mut rig, &[timeout(&time, ABS | WALL)]);
-    set(&rig, OtherClock::Wall, 9 * HOUR);
-    assert_eq!(within(&mut rig, 100), []);
+    const SOON: Duration = Duration::from_millis(300);
+    // Again if it was over before the clock was set.
+    let mut rig = loop {
+        let mut rig = ring();
+        let began = Instant::now();
+        let time = after(&rig, OtherClock::Wall, SOON.as_nanos() as u64);
+        run(&mut rig, &[timeout(&time, ABS | WALL)]);
+        set(&rig, OtherClock::Wall, 9 * HOUR);
+        if began.elapsed() < SOON {
+            break rig;
+        }
+    };
+    assert_eq!(within(&mut rig, 400), []);
     // It is still found, and has a place of its own among others.
     let soon = Timespec::new().nsec(1_000_000);
     let other = Timeout::new(&soon).build().user_data(2);
-    run(&mut rig, &[other]);
-    assert_eq!(within(&mut rig, 30_000), [(2, ETIME)]);
-    let update = TimeoutUpdate::new(1, &after(&rig, OtherClock::Wall, 1_000_000))
-        .flags(ABS)
-        .build()
-        .user_data(3);
+    assert_eq!(comes(&mut rig, &[other]), [(2, ETIME)]);
+    let soon = after(&rig, OtherClock::Wall, 1_000_000);
+    let update = TimeoutUpdate::new(1, &soon).flags(ABS).build().user_data(3);
     let mut seen = run(&mut rig, &[update]);
     while seen.len() < 2 {
         seen.extend(within(&mut rig, 30_000));
