@@ -43,7 +43,13 @@ pub fn program(wish: &Wish, index: u64) -> Program {
     let submit_all = draw.rng.chance(if mode == Mode::SqPoll { 85 } else { 60 });
     draw.alone = mode == Mode::SqPoll && !submit_all;
     let count = draw.rng.range(1, 5);
-    let rounds = (0..count).map(|n| draw.round(n == 0)).collect();
+    let mut rounds: Vec<_> = (0..count).map(|n| draw.round(n == 0)).collect();
+    if draw.alone {
+        // How far those before it have come is open as well: so is whether what
+        // follows a drain is held up by them.
+        let sqes = rounds.iter_mut().flat_map(|round: &mut Round| &mut round.sqes);
+        sqes.for_each(|sqe| sqe.flags &= !uapi::IOSQE_IO_DRAIN);
+    }
     Program { mode, submit_all, few: draw.few, tight, registered, rounds }
 }
 
