@@ -17,8 +17,9 @@ const HELD: [(&str, u64, u64, u64); 3] =
 const SELF: u64 = 300;
 /// Of a hundred operations, how many must move data.
 const MOVING: f64 = 60.0;
-/// One program of so many may differ once and not again.
-const UNSTEADY: u64 = 100;
+/// One program of so many may differ once and not again: on a busy machine one of
+/// 140 did.
+const UNSTEADY: u64 = 40;
 /// The seed, unless another is asked for.
 const SEED: u64 = 1;
 
