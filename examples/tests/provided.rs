@@ -1,65 +1,48 @@
 //! Row *provided buffers*: the same steps on this machine's io_uring and on
 //! Annulus give the same completions, buffer numbers included.
 
+mod both;
+
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use annulus_linux::{opcode, squeue, types};
-
-type Seen = (u64, i32, u32);
+use both::{Seen, errno, pipe};
 
 /// One of the two.
-trait Ring {
-    /// Submits an entry, waits for `wait` completions, answers all there are.
-    fn run(&mut self, entry: &squeue::Entry, wait: usize) -> Vec<Seen>;
+trait Ring: both::Ring {
     fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32;
     fn end_buf_ring(&mut self, group: u16) -> i32;
-}
 
-fn errno(result: std::io::Result<()>) -> i32 {
-    result.map_or_else(|e| -e.raw_os_error().unwrap_or(1), |()| 0)
-}
-
-impl Ring for io_uring::IoUring {
-    fn run(&mut self, entry: &squeue::Entry, wait: usize) -> Vec<Seen> {
-        const { assert!(size_of::<squeue::Entry>() == size_of::<io_uring::squeue::Entry>()) };
-        // SAFETY: both are the uapi's 64 bytes.
-        let entry: io_uring::squeue::Entry = unsafe { std::mem::transmute_copy(entry) };
-        // SAFETY: the memory is the test's, and lasts.
-        unsafe { self.submission().push(&entry) }.unwrap();
-        self.submit_and_wait(wait).unwrap();
-        self.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
-    }
-
-    fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32 {
-        // SAFETY: the ring lasts.
-        errno(unsafe { self.submitter().register_buf_ring_with_flags(base, entries, group, 0) })
-    }
-
-    fn end_buf_ring(&mut self, group: u16) -> i32 {
-        errno(self.submitter().unregister_buf_ring(group))
+    /// Submits an entry, waits for `want` completions, answers all there are.
+    fn one(&mut self, entry: &squeue::Entry, want: u32) -> Vec<Seen> {
+        self.run(std::slice::from_ref(entry), want)
     }
 }
 
-impl Ring for annulus_linux::Ring {
-    fn run(&mut self, entry: &squeue::Entry, wait: usize) -> Vec<Seen> {
-        // SAFETY: the memory is the test's, and lasts.
-        unsafe { self.submission().push(entry) }.unwrap();
-        self.submit_and_wait(wait).unwrap();
-        self.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
-    }
-
-    fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32 {
-        // SAFETY: the ring lasts.
-        errno(unsafe { self.submitter().register_buf_ring_with_flags(base, entries, group, 0) })
-    }
-
-    fn end_buf_ring(&mut self, group: u16) -> i32 {
-        errno(self.submitter().unregister_buf_ring(group))
-    }
+fn answer(result: std::io::Result<()>) -> i32 {
+    errno(result).map_or_else(|e| e, |()| 0)
 }
+
+macro_rules! rings {
+    ($($ring:ty),+) => {$(
+        impl Ring for $ring {
+            fn buf_ring(&mut self, base: u64, entries: u16, group: u16) -> i32 {
+                let submitter = self.submitter();
+                // SAFETY: the ring lasts.
+                answer(unsafe { submitter.register_buf_ring_with_flags(base, entries, group, 0) })
+            }
+
+            fn end_buf_ring(&mut self, group: u16) -> i32 {
+                answer(self.submitter().unregister_buf_ring(group))
+            }
+        }
+    )+};
+}
+
+rings!(io_uring::IoUring, annulus_linux::Ring);
 
 /// What a script has besides the ring.
 struct World {
@@ -74,13 +57,9 @@ impl World {
     fn new() -> Self {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 10_000]).unwrap();
-        let mut ends = [0; 2];
-        // SAFETY: two numbers.
-        assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-        // SAFETY: new, and ours.
-        let (from, to) = unsafe { (OwnedFd::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
+        let (from, to) = pipe();
         let directory = File::open("/").unwrap();
-        Self { memory: vec![0; 1 << 16].leak(), file, directory, from, to }
+        Self { memory: vec![0; 1 << 16].leak(), file, directory, from, to: to.into() }
     }
 
     fn provide(&mut self, len: i32, count: u16, group: u16, id: u16) -> squeue::Entry {
@@ -109,7 +88,7 @@ fn same(script: impl Fn(&mut dyn Ring, &mut World) -> Vec<Vec<Seen>>) {
 fn groups_are_filled_and_emptied() {
     same(|ring, world| {
         let mut all = Vec::new();
-        let mut run = |entry: squeue::Entry| all.push(ring.run(&entry, 1));
+        let mut run = |entry: squeue::Entry| all.push(ring.one(&entry, 1));
         run(opcode::RemoveBuffers::new(3, 5).build());
         run(world.provide(64, 4, 5, 10));
         run(opcode::RemoveBuffers::new(3, 5).build());
@@ -160,10 +139,10 @@ fn reads_pick_their_buffers() {
     same(|ring, world| {
         let (file, directory) = (world.file.as_raw_fd(), world.directory.as_raw_fd());
         let mut all = Vec::new();
-        all.push(ring.run(&world.read(file, 100, 5), 1));
-        all.push(ring.run(&world.provide(64, 6, 5, 10), 1));
+        all.push(ring.one(&world.read(file, 100, 5), 1));
+        all.push(ring.one(&world.provide(64, 6, 5, 10), 1));
         for (fd, len) in [(file, 0), (file, 10), (file, 100), (-1, 10), (directory, 10), (999, 8)] {
-            all.push(ring.run(&world.read(fd, len, 5), 1));
+            all.push(ring.one(&world.read(fd, len, 5), 1));
         }
         // READV of one buffer, and of more.
         for count in [1, 2] {
@@ -172,25 +151,25 @@ fn reads_pick_their_buffers() {
                 .buf_group(5)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT);
-            all.push(ring.run(&readv, 1));
+            all.push(ring.one(&readv, 1));
         }
         for _ in 0..3 {
-            all.push(ring.run(&world.read(file, 100, 5), 1));
+            all.push(ring.one(&world.read(file, 100, 5), 1));
         }
         let other = opcode::Fsync::new(types::Fd(file)).build().flags(squeue::Flags::BUFFER_SELECT);
-        all.push(ring.run(&other, 1));
+        all.push(ring.one(&other, 1));
         let nop = opcode::Nop::new().build().flags(squeue::Flags::BUFFER_SELECT);
-        all.push(ring.run(&nop, 1));
+        all.push(ring.one(&nop, 1));
         all
     });
 }
 
 /// Feeds a pipe that reads wait for, byte by byte.
-fn feed(ring: &mut dyn Ring, world: &mut World, all: &mut Vec<Vec<Seen>>, waits: &[usize]) {
+fn feed(ring: &mut dyn Ring, world: &mut World, all: &mut Vec<Vec<Seen>>, waits: &[u32]) {
     for &wait in waits {
         world.to.write_all(b"x").unwrap();
         // And one for the NOP.
-        let mut seen = ring.run(&opcode::Nop::new().build(), wait + 1);
+        let mut seen = ring.one(&opcode::Nop::new().build(), wait + 1);
         seen.sort_unstable();
         all.push(seen);
     }
@@ -200,14 +179,14 @@ fn feed(ring: &mut dyn Ring, world: &mut World, all: &mut Vec<Vec<Seen>>, waits:
 fn who_waits_keeps_a_buffer_of_a_list() {
     same(|ring, world| {
         let from = world.from.as_raw_fd();
-        let mut all = vec![ring.run(&world.provide(64, 1, 5, 10), 1)];
-        all.push(ring.run(&world.read(from, 1, 5), 0));
-        all.push(ring.run(&world.read(from, 1, 5), 1));
-        all.push(ring.run(&opcode::RemoveBuffers::new(1, 5).build(), 1));
+        let mut all = vec![ring.one(&world.provide(64, 1, 5, 10), 1)];
+        all.push(ring.one(&world.read(from, 1, 5), 0));
+        all.push(ring.one(&world.read(from, 1, 5), 1));
+        all.push(ring.one(&opcode::RemoveBuffers::new(1, 5).build(), 1));
         feed(ring, world, &mut all, &[1]);
-        all.push(ring.run(&world.provide(64, 1, 5, 10), 1));
-        all.push(ring.run(&world.read(from, 1, 5), 0));
-        let mut cancelled = ring.run(&opcode::AsyncCancel::new(2).build(), 2);
+        all.push(ring.one(&world.provide(64, 1, 5, 10), 1));
+        all.push(ring.one(&world.read(from, 1, 5), 0));
+        let mut cancelled = ring.one(&opcode::AsyncCancel::new(2).build(), 2);
         cancelled.sort_unstable();
         all.push(cancelled);
         all
@@ -253,12 +232,12 @@ fn who_waits_has_no_buffer_of_a_ring() {
         let mut page = Page::new();
         let mut all = vec![vec![(0, ring.buf_ring(page.address(), 4, 5), 0)]];
         page.fill(world, 3);
-        all.push(ring.run(&world.read(from, 1, 5), 0));
-        all.push(ring.run(&world.read(from, 1, 5), 0));
+        all.push(ring.one(&world.read(from, 1, 5), 0));
+        all.push(ring.one(&world.read(from, 1, 5), 0));
         // Both are woken: one has it, the other finds none.
         feed(ring, world, &mut all, &[2, 0]);
         page.fill(world, 2);
-        all.push(ring.run(&world.read(from, 1, 5), 1));
+        all.push(ring.one(&world.read(from, 1, 5), 1));
         all
     });
 }
@@ -284,14 +263,14 @@ fn a_ring_of_buffers() {
             page.fill(world, id);
         }
         for (fd, len) in [(file, 10), (file, 0), (-1, 9), (file, 99), (file, 1)] {
-            all.push(ring.run(&world.read(fd, len, 1), 1));
+            all.push(ring.one(&world.read(fd, len, 1), 1));
         }
-        all.push(ring.run(&opcode::RemoveBuffers::new(3, 1).build(), 1));
-        all.push(ring.run(&world.provide(64, 1, 1, 0), 1));
+        all.push(ring.one(&opcode::RemoveBuffers::new(3, 1).build(), 1));
+        all.push(ring.one(&world.provide(64, 1, 1, 0), 1));
         for group in [1, 1] {
             all.push(vec![(0, ring.end_buf_ring(group), 0)]);
         }
-        all.push(ring.run(&world.provide(64, 1, 2, 0), 1));
+        all.push(ring.one(&world.provide(64, 1, 2, 0), 1));
         all.push(vec![(0, ring.end_buf_ring(2), 0)]);
         all.push(vec![(0, ring.buf_ring(address, 4, 2), 0)]);
         all

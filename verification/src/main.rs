@@ -6,6 +6,8 @@ mod contract;
 mod kernel;
 #[cfg(test)]
 mod opcodes;
+#[cfg(test)]
+mod pages;
 mod rungs;
 mod simulate;
 

@@ -79,8 +79,6 @@ pub fn page(files: &Probe) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -88,15 +86,6 @@ mod tests {
         let mut files = Probe::new();
         let ring = annulus_linux::Ring::new(1).expect("a ring");
         ring.submitter().register_probe(&mut files).expect("its probe");
-        let page = page(&files);
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/opcodes.md");
-        if std::env::var_os("ANNULUS_BLESS").is_some_and(|bless| bless == "1") {
-            std::fs::write(&path, &page).expect("docs/opcodes.md");
-        }
-        let there = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            there == page,
-            "docs/opcodes.md is stale: ANNULUS_BLESS=1 cargo test -p annulus-verification opcodes"
-        );
+        crate::pages::check("opcodes", &page(&files));
     }
 }

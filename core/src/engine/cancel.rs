@@ -8,7 +8,6 @@ use crate::fault::{self, Fault};
 use crate::hal::{Backend, Cancel, Host, Parked};
 use crate::request::{ENDED, REMOVED, Record, Table};
 use crate::sqe::Sqe;
-use crate::sync::spin_loop;
 use crate::types::{CancelBuilder, Timespec};
 use crate::uapi::{
     IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ASYNC_CANCEL_FD,
@@ -132,6 +131,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         what: CancelBuilder,
         deadline: Option<u64>,
     ) -> Result<u32, Errno> {
+        let mut looks = 0;
         loop {
             self.progress();
             if let Some(answer) = after_wait(self.cancel_once(what)) {
@@ -142,15 +142,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if deadline.is_some_and(|deadline| self.shared.host.now() >= deadline) {
                 return Err(Errno::ETIME);
             }
-            if self.backend.polling() {
-                spin_loop();
-                continue;
-            }
-            let key = self.shared.engine_wait.prepare();
-            if self.must_not_sleep() {
-                continue;
-            }
-            if self.sleep(key, deadline) == Parked::Interrupted {
+            if self.pause(&mut looks, deadline, false) == Parked::Interrupted {
                 return Err(Errno::EINTR);
             }
         }
@@ -194,8 +186,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if !all && waits != 0 {
                 // As in Linux, of those that wait for readiness the newest, and
                 // only if there is no other.
-                let age = self.polls.wrapping_sub(waits);
-                newest = newest.min(Some((age, index))).or(Some((age, index)));
+                let this = (self.polls.wrapping_sub(waits), index);
+                newest = Some(newest.map_or(this, |newest| this.min(newest)));
                 continue;
             }
             match self.end_request(index) {

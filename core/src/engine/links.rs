@@ -289,8 +289,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         Ok(kept.bytes)
     }
 
-    /// Whether an entry may be taken, and gets as far as to drain. As in Linux, whoever has once
-    /// skipped a CQE cannot.
+    /// Whether an entry may be taken, and gets as far as to drain. As in Linux,
+    /// whoever has once skipped a CQE cannot.
     fn sound_flags(&mut self, sqe: &Sqe) -> Result<(), Errno> {
         check_flags(sqe)?;
         self.holding.skipped |= sqe.flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0;

@@ -189,8 +189,8 @@ pub struct Engine<'m, B: Backend, H: Host> {
     /// The SQ holds entries that cannot be taken before a completion.
     starved: bool,
     down: bool,
-    /// Driven inline, not down, enabled, not engaged, and without an eventfd: [`enter`](Self::enter) has a
-    /// short way.
+    /// Driven inline, not down, enabled, not engaged, and without an eventfd:
+    /// [`enter`](Self::enter) has a short way.
     short: bool,
     stats: Stats,
 }

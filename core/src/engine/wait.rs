@@ -114,7 +114,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             // What is there may be what somebody else waits for.
             self.publish();
-            let why = self.pause(&mut looks, waiting.time());
+            // CQEs that wait for room while too few are there: somebody has just
+            // made room.
+            let again = !self.overflow.is_empty();
+            let why = self.pause(&mut looks, waiting.time(), again);
             self.progress();
             let errno = match why {
                 Parked::Woken => continue,
@@ -131,17 +134,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
     }
 
-    /// Sleeps, or spins once if something is only found by polling.
-    fn pause(&mut self, looks: &mut u32, deadline: Option<u64>) -> Parked {
+    /// Sleeps, or spins once if something is only found by polling. Does neither
+    /// if there is something to be done, or `again` says so.
+    pub(super) fn pause(&mut self, looks: &mut u32, deadline: Option<u64>, again: bool) -> Parked {
         if self.backend.polling() {
             let over = deadline.is_some_and(|deadline| self.shared.host.now() >= deadline);
             rest(looks);
             return if over { Parked::TimedOut } else { Parked::Woken };
         }
         let key = self.shared.engine_wait.prepare();
-        // CQEs that wait for room while too few are there: somebody has just
-        // made room.
-        let again = self.must_not_sleep() || !self.overflow.is_empty();
+        let again = self.must_not_sleep() || again;
         if again && !fault::on(Fault::WaitNoRecheck) {
             return Parked::Woken;
         }

@@ -104,15 +104,7 @@ mod tests {
 
     #[test]
     fn the_page_of_the_contract_is_its_table() {
-        let (page, path) = (page(), root().join("docs/contract.md"));
-        if std::env::var_os("ANNULUS_BLESS").is_some_and(|bless| bless == "1") {
-            std::fs::write(&path, &page).expect("docs/contract.md");
-        }
-        let there = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            there == page,
-            "docs/contract.md is stale: ANNULUS_BLESS=1 cargo test -p annulus-verification contract"
-        );
+        crate::pages::check("contract", &page());
     }
 
     #[test]

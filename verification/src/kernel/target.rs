@@ -24,6 +24,28 @@ pub struct RawSqe {
     pub pad2: u64,
 }
 
+impl RawSqe {
+    /// An entry with nothing else in it.
+    pub const fn new(opcode: u8, user_data: u64) -> Self {
+        Self {
+            opcode,
+            flags: 0,
+            ioprio: 0,
+            fd: -1,
+            off: 0,
+            addr: 0,
+            len: 0,
+            op_flags: 0,
+            user_data,
+            buf_index: 0,
+            personality: 0,
+            splice_fd_in: 0,
+            addr3: 0,
+            pad2: 0,
+        }
+    }
+}
+
 const _: () = assert!(size_of::<RawSqe>() == size_of::<linux_raw_sys::io_uring::io_uring_sqe>());
 
 /// A completion.

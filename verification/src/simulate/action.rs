@@ -376,3 +376,19 @@ pub struct Setup {
     /// There are timeouts, guards and cancellations.
     pub timed: bool,
 }
+
+impl Setup {
+    /// The smallest ring.
+    pub const LEAST: Self = Self {
+        sq: 1,
+        cq: 1,
+        requests: 1,
+        files: 0,
+        buffers: 0,
+        submit_all: false,
+        array: true,
+        held: true,
+        polled: false,
+        timed: false,
+    };
+}

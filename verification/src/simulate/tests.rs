@@ -9,18 +9,7 @@ use super::ring::{Failure, run};
 use super::world::Source;
 use super::{one, shrink};
 
-const SETUP: Setup = Setup {
-    sq: 8,
-    cq: 8,
-    requests: 8,
-    files: 0,
-    buffers: 0,
-    submit_all: false,
-    array: true,
-    held: true,
-    polled: false,
-    timed: false,
-};
+const SETUP: Setup = Setup { sq: 8, cq: 8, requests: 8, ..Setup::LEAST };
 
 fn listed(list: &[Action]) -> Result<u64, Failure> {
     run(SETUP, Source::Listed { list: list.to_vec(), at: 0 }, true)

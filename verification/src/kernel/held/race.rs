@@ -166,25 +166,6 @@ fn spin(turns: u64) {
     (0..turns).for_each(|_| spin_loop());
 }
 
-fn sqe(opcode: u8, user_data: u64) -> RawSqe {
-    RawSqe {
-        opcode,
-        flags: 0,
-        ioprio: 0,
-        fd: -1,
-        off: 0,
-        addr: 0,
-        len: 0,
-        op_flags: 0,
-        user_data,
-        buf_index: 0,
-        personality: 0,
-        splice_fd_in: 0,
-        addr3: 0,
-        pad2: 0,
-    }
-}
-
 impl<T: Target> Run<T> {
     fn submit(&mut self, sqes: &[RawSqe]) -> io::Result<()> {
         // SAFETY: whoever calls keeps what they name until its end.
@@ -219,11 +200,15 @@ impl<T: Target> Run<T> {
         match *race {
             Race::Timeout { ns, here } => {
                 let addr = time(&mut memory, ns);
-                self.submit(&[RawSqe { addr, len: 1, ..sqe(uapi::IORING_OP_TIMEOUT, READ) }])?;
+                self.submit(&[RawSqe {
+                    addr,
+                    len: 1,
+                    ..RawSqe::new(uapi::IORING_OP_TIMEOUT, READ)
+                }])?;
                 spin(here);
                 self.submit(&[RawSqe {
                     addr: READ,
-                    ..sqe(uapi::IORING_OP_TIMEOUT_REMOVE, ENDER)
+                    ..RawSqe::new(uapi::IORING_OP_TIMEOUT_REMOVE, ENDER)
                 }])?;
                 self.gather(2, &mut came)?;
             }
@@ -238,13 +223,13 @@ impl<T: Target> Run<T> {
                 };
                 let (fd, off) = (self.reader.as_raw_fd(), u64::MAX);
                 let mut sqes =
-                    vec![RawSqe { flags: link, fd, off, addr, len, ..sqe(opcode, READ) }];
+                    vec![RawSqe { flags: link, fd, off, addr, len, ..RawSqe::new(opcode, READ) }];
                 if let Some(ns) = guard {
                     let (addr, flags) = (time(&mut memory, ns), link);
-                    let guard = sqe(uapi::IORING_OP_LINK_TIMEOUT, GUARD);
+                    let guard = RawSqe::new(uapi::IORING_OP_LINK_TIMEOUT, GUARD);
                     sqes.push(RawSqe { flags, addr, len: 1, ..guard });
                 }
-                sqes.push(sqe(uapi::IORING_OP_NOP, NEXT));
+                sqes.push(RawSqe::new(uapi::IORING_OP_NOP, NEXT));
                 let count = sqes.len() + usize::from(cancel);
                 let mut writer = self.writer.try_clone()?;
                 let feeder = std::thread::spawn(move || {
@@ -254,7 +239,7 @@ impl<T: Target> Run<T> {
                 self.submit(&sqes)?;
                 spin(here);
                 if cancel {
-                    let cancel = sqe(uapi::IORING_OP_ASYNC_CANCEL, ENDER);
+                    let cancel = RawSqe::new(uapi::IORING_OP_ASYNC_CANCEL, ENDER);
                     self.submit(&[RawSqe { addr: READ, ..cancel }])?;
                 }
                 feeder.join().map_err(|_| io::Error::other("the feeder panicked"))??;

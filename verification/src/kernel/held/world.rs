@@ -179,22 +179,7 @@ impl<'a> World<'a> {
         self.arena.used += 1;
         let points = &mut self.arena.points[at];
         let data = (&raw mut self.arena.data[at * DATA]) as u64;
-        let mut raw = RawSqe {
-            opcode: sqe.what.opcode(),
-            flags: sqe.flags,
-            ioprio: 0,
-            fd: -1,
-            off: 0,
-            addr: 0,
-            len: 0,
-            op_flags: 0,
-            user_data: sqe.user_data,
-            buf_index: 0,
-            personality: 0,
-            splice_fd_in: 0,
-            addr3: 0,
-            pad2: 0,
-        };
+        let mut raw = RawSqe { flags: sqe.flags, ..RawSqe::new(sqe.what.opcode(), sqe.user_data) };
         match sqe.what {
             What::Nop(0) => {}
             What::Nop(res) => {

@@ -113,13 +113,15 @@ impl<T: Target> Run<T> {
                 fd: if self.fixed { file.place() as i32 } else { self.number(file) },
                 len: if multi { uapi::IORING_POLL_ADD_MULTI } else { 0 },
                 op_flags: events,
-                ..sqe(ADD, user_data)
+                ..RawSqe::new(ADD, user_data)
             },
-            Op::Remove { user_data, later } => {
-                RawSqe { addr: user_data, flags: if later { ASYNC } else { 0 }, ..sqe(REMOVE, by) }
-            }
+            Op::Remove { user_data, later } => RawSqe {
+                addr: user_data,
+                flags: if later { ASYNC } else { 0 },
+                ..RawSqe::new(REMOVE, by)
+            },
             Op::Cancel { user_data, all } => {
-                RawSqe { addr: user_data, op_flags: u32::from(all), ..sqe(CANCEL, by) }
+                RawSqe { addr: user_data, op_flags: u32::from(all), ..RawSqe::new(CANCEL, by) }
             }
             Op::Update { old, user_data, events, multi } => RawSqe {
                 addr: old,
@@ -128,13 +130,13 @@ impl<T: Target> Run<T> {
                 len: user_data.map_or(0, |_| uapi::IORING_POLL_UPDATE_USER_DATA)
                     | events.map_or(0, |_| uapi::IORING_POLL_UPDATE_EVENTS)
                     | if multi { uapi::IORING_POLL_ADD_MULTI } else { 0 },
-                ..sqe(REMOVE, by)
+                ..RawSqe::new(REMOVE, by)
             },
             Op::Wrong { add: true, how } => {
                 let good = RawSqe {
                     fd: self.number(File::Null),
                     op_flags: EPOLLIN,
-                    ..sqe(ADD, REMOVER - 1)
+                    ..RawSqe::new(ADD, REMOVER - 1)
                 };
                 match how % 5 {
                     0 => RawSqe { buf_index: 1, ..good },
@@ -145,7 +147,7 @@ impl<T: Target> Run<T> {
                 }
             }
             Op::Wrong { add: false, how } => {
-                let good = RawSqe { addr: 1, ..sqe(REMOVE, by) };
+                let good = RawSqe { addr: 1, ..RawSqe::new(REMOVE, by) };
                 match how % 7 {
                     0 => RawSqe { buf_index: 1, ..good },
                     1 => RawSqe { splice_fd_in: 1, ..good },
@@ -306,28 +308,8 @@ impl<T: Target> Run<T> {
     }
 }
 
-/// An entry with nothing in it.
-fn sqe(opcode: u8, user_data: u64) -> RawSqe {
-    RawSqe {
-        opcode,
-        flags: 0,
-        ioprio: 0,
-        fd: -1,
-        off: 0,
-        addr: 0,
-        len: 0,
-        op_flags: 0,
-        user_data,
-        buf_index: 0,
-        personality: 0,
-        splice_fd_in: 0,
-        addr3: 0,
-        pad2: 0,
-    }
-}
-
 fn nop(user_data: u64) -> RawSqe {
-    sqe(uapi::io_uring_op::IORING_OP_NOP as u8, user_data)
+    RawSqe::new(uapi::io_uring_op::IORING_OP_NOP as u8, user_data)
 }
 
 fn put(number: i32) {

@@ -165,24 +165,11 @@ pub struct Model {
     pub made: Vec<u32>,
 }
 
-const SETUP: Setup = Setup {
-    sq: 1,
-    cq: 1,
-    requests: 1,
-    files: 0,
-    buffers: 0,
-    submit_all: false,
-    array: true,
-    held: true,
-    polled: false,
-    timed: false,
-};
-
 impl Model {
     pub const fn new() -> Self {
         Self {
             why: None,
-            setup: SETUP,
+            setup: Setup::LEAST,
             reqs: Vec::new(),
             next: 0,
             batch: 0,
