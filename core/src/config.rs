@@ -61,6 +61,7 @@ pub struct Config {
     pub(crate) groups: u32,
     pub(crate) mode: Mode,
     pub(crate) disabled: bool,
+    pub(crate) tags: u32,
 }
 
 /// A configuration, or the memory for it, that cannot work.
@@ -98,6 +99,9 @@ pub const MAX_PROVIDED: u32 = 1 << 20;
 /// Groups of provided buffers, as many as there are numbers for them.
 pub const MAX_GROUPS: u32 = 1 << 16;
 
+/// Tags that a ring can have room for.
+pub const MAX_TAGS: u32 = 1 << 21;
+
 const fn check_ring(what: &'static str, given: u32, most: u32) -> Result<(), ConfigError> {
     if given == 0 {
         return Err(ConfigError::Zero { what });
@@ -130,6 +134,7 @@ impl Config {
             groups: 0,
             mode: Mode::Inline,
             disabled: false,
+            tags: 0,
         }
     }
 
@@ -210,6 +215,19 @@ impl Config {
         self
     }
 
+    /// Tags that registered files and buffers can have at once, those whose CQEs
+    /// have not been posted yet included. Without any (0, unless set) a tag is
+    /// refused (`-EINVAL`).
+    pub const fn tags(mut self, tags: u32) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Entries of the tags of a table that has so many places.
+    pub(crate) const fn tags_of(&self, places: u32) -> u32 {
+        if self.tags == 0 { 0 } else { places + detached(places, self.requests + 1) }
+    }
+
     /// Whether the ring starts disabled (`IORING_SETUP_R_DISABLED`): it takes
     /// calls, restrictions among them, and no SQEs until it is enabled.
     pub const fn disabled(mut self, yes: bool) -> Self {
@@ -240,6 +258,7 @@ impl Config {
             ("the number of buffer places", self.buffers, MAX_BUFFERS),
             ("the number of provided buffers", self.provided, MAX_PROVIDED),
             ("the number of groups of buffers", self.groups, MAX_GROUPS),
+            ("the number of tags", self.tags, MAX_TAGS),
         ];
         let mut i = 0;
         while i < limits.len() {
@@ -286,11 +305,12 @@ impl Config {
 /// control  waits, mailbox, return list head, the host
 /// slots    (requests + 1) x shared slot
 /// records  (requests + 1) x request record
-/// outcomes (requests + 1) x outcome that waits
+/// outcomes (requests + 1 + tags) x outcome that waits
 /// free     requests x index
 /// held     (requests + 1) x (held request + 2 x index), if any may be
 /// files    places + (requests + 1) x detached file
 /// buffers  places + (requests + 1) x detached buffer
+/// tags     (places + (requests + 1)) x index, of files and of buffers, if any
 /// provided groups of provided buffers, and entries for them
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,6 +328,7 @@ pub struct Footprint {
     pub buffer_places: usize,
     pub buffers_detached: usize,
     pub provided: usize,
+    pub tags: usize,
 }
 
 const fn lines<T>(count: u32) -> usize {
@@ -323,7 +344,7 @@ impl Footprint {
             control: lines::<Shared<'static, H>>(1),
             slots: lines::<SharedSlot>(slots),
             records: lines::<Record>(slots),
-            outcomes: lines::<Outcome>(slots),
+            outcomes: lines::<Outcome>(slots + config.tags),
             free: lines::<u32>(config.requests),
             held: lines::<Held>(config.held_requests()) + 2 * lines::<u32>(config.held_requests()),
             file_places: lines::<Place<B::File>>(config.files),
@@ -334,6 +355,8 @@ impl Footprint {
                 slots,
             )),
             provided: lines::<Group>(config.groups) + lines::<Entry>(config.provided),
+            tags: lines::<u32>(config.tags_of(config.files))
+                + lines::<u32>(config.tags_of(config.buffers)),
         }
     }
 
@@ -350,6 +373,7 @@ impl Footprint {
             + self.buffer_places
             + self.buffers_detached
             + self.provided
+            + self.tags
     }
 
     /// All of it.

@@ -335,6 +335,12 @@ faults! {
     TimeoutsCounted: Held,
     /// A cancellation that has ended something says that it has found nothing.
     CancelSaysNoEntry: Held,
+    /// The CQE of a tag is not posted.
+    TagLost: Call,
+    /// A registration that has failed posts its tags.
+    TagsOfFailure: Call,
+    /// The CQE of a tag passes those that wait for room.
+    TagOvertakes: Call,
     /// A restricted ring takes SQEs without the flags that it demands.
     RequiredFlagsForgotten: Call,
     /// A second eventfd takes the place of the first.

@@ -50,6 +50,19 @@ pub(crate) struct Table<'m, T> {
     hint: u32,
     /// Which of the tables that a request can use something of.
     kind: Kind,
+    /// The tag of each place and, behind those, of each detached resource, or
+    /// [`NONE`]; empty if there can be none.
+    tags: &'m mut [u32],
+}
+
+/// A resource that nothing uses any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Left<T> {
+    /// To be disposed of.
+    pub value: T,
+    /// To be posted then, or [`NONE`].
+    pub tag: u32,
 }
 
 impl<T> Place<T> {
@@ -65,14 +78,20 @@ impl<T> Detached<T> {
 }
 
 impl<'m, T: Copy> Table<'m, T> {
-    pub fn new(kind: Kind, places: &'m mut [Place<T>], detached: &'m mut [Detached<T>]) -> Self {
+    pub fn new(
+        kind: Kind,
+        places: &'m mut [Place<T>],
+        detached: &'m mut [Detached<T>],
+        tags: &'m mut [u32],
+    ) -> Self {
         let count = detached.len() as u32;
         for (i, entry) in detached.iter_mut().enumerate() {
             let next = i as u32 + 1;
             *entry = Detached { value: None, users: if next < count { next } else { NONE } };
         }
         places.fill(Place::empty());
-        Self { places, detached, free: if count > 0 { 0 } else { NONE }, len: 0, hint: 0, kind }
+        let free = if count > 0 { 0 } else { NONE };
+        Self { places, detached, free, len: 0, hint: 0, kind, tags }
     }
 
     /// Whether a table is registered.
@@ -135,6 +154,24 @@ impl<'m, T: Copy> Table<'m, T> {
         self.hint = place + 1;
     }
 
+    /// Gives the resource at a place a tag.
+    pub fn set_tag(&mut self, place: u32, tag: u32) {
+        if tag != NONE {
+            self.tags[place as usize] = tag;
+        }
+    }
+
+    fn take_tag(&mut self, at: usize) -> u32 {
+        self.tags.get_mut(at).map_or(NONE, |tag| core::mem::replace(tag, NONE))
+    }
+
+    /// Takes the tag of the last place that has one, of those before `end`.
+    pub fn tag_before(&mut self, end: u32) -> Option<(u32, u32)> {
+        let places = self.tags.get_mut(..end as usize)?;
+        let place = places.iter().rposition(|&tag| tag != NONE)?;
+        Some((place as u32, core::mem::replace(&mut places[place], NONE)))
+    }
+
     /// Puts a resource at a place. Some: what was there, which no request
     /// uses, to be disposed of.
     pub fn replace<'a>(
@@ -142,7 +179,7 @@ impl<'m, T: Copy> Table<'m, T> {
         place: u32,
         value: T,
         requests: impl Iterator<Item = &'a mut What>,
-    ) -> Option<T> {
+    ) -> Option<Left<T>> {
         let hint = self.peek(place).is_some().then_some(self.hint);
         let old = self.clear(place, requests);
         self.put(place, value);
@@ -157,7 +194,7 @@ impl<'m, T: Copy> Table<'m, T> {
         &mut self,
         place: u32,
         requests: impl Iterator<Item = &'a mut What>,
-    ) -> Option<T> {
+    ) -> Option<Left<T>> {
         let at = self.places.get_mut(place as usize)?;
         let Place::Here(value) = core::mem::replace(at, Place::empty()) else {
             return None;
@@ -168,16 +205,20 @@ impl<'m, T: Copy> Table<'m, T> {
             if request.uses(self.kind) == place && !request.detached(self.kind) {
                 let entry = match entry {
                     Some(entry) => self.join(entry),
-                    None => *entry.insert(self.detach(value)),
+                    None => *entry.insert(self.detach(value, place)),
                 };
                 request.detach(self.kind, entry);
             }
         }
-        entry.is_none().then_some(value)
+        if entry.is_some() {
+            return None;
+        }
+        Some(Left { value, tag: self.take_tag(place as usize) })
     }
 
     /// Ends the registration, and disposes of what no request uses. `requests`
-    /// are those in flight.
+    /// are those in flight. The tags of what was disposed of are left
+    /// ([`tag_before`](Self::tag_before)).
     pub fn close<'a>(
         &mut self,
         requests: impl Iterator<Item = &'a mut What>,
@@ -190,7 +231,7 @@ impl<'m, T: Copy> Table<'m, T> {
             let place = request.uses(kind) as usize;
             let entry = match self.places.get(place) {
                 Some(&Place::Here(value)) => {
-                    let entry = self.detach(value);
+                    let entry = self.detach(value, place as u32);
                     self.places[place] = Place::Gone(entry);
                     entry
                 }
@@ -199,20 +240,26 @@ impl<'m, T: Copy> Table<'m, T> {
             };
             request.detach(kind, entry);
         }
-        for place in self.places.iter_mut().take(self.len as usize) {
-            if let Place::Here(value) = core::mem::replace(place, Place::empty()) {
+        // From the last to the first, as in Linux.
+        for at in (0..self.len as usize).rev() {
+            let place = core::mem::replace(&mut self.places[at], Place::empty());
+            if let Place::Here(value) = place {
                 dispose(value);
             }
         }
         self.len = 0;
     }
 
-    /// Makes an entry for a resource, with its first user.
-    fn detach(&mut self, value: T) -> u32 {
+    /// Makes an entry for the resource of `place`, with its first user.
+    fn detach(&mut self, value: T, place: u32) -> u32 {
         let entry = self.free;
         let detached = &mut self.detached[entry as usize];
         self.free = detached.users;
         *detached = Detached { value: Some(value), users: 1 };
+        let tag = self.take_tag(place as usize);
+        if tag != NONE {
+            self.tags[self.places.len() + entry as usize] = tag;
+        }
         entry
     }
 
@@ -224,7 +271,7 @@ impl<'m, T: Copy> Table<'m, T> {
 
     /// A request has ended. Some: it was the last on a detached resource,
     /// dispose of that.
-    pub fn release(&mut self, request: What) -> Option<T> {
+    pub fn release(&mut self, request: What) -> Option<Left<T>> {
         if !request.detached(self.kind) {
             return None;
         }
@@ -236,13 +283,19 @@ impl<'m, T: Copy> Table<'m, T> {
         }
         detached.users = self.free;
         self.free = entry;
-        detached.value.take()
+        let value = detached.value.take()?;
+        Some(Left { value, tag: self.take_tag(self.places.len() + entry as usize) })
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    /// Left by its last user, without a tag.
+    fn left<T>(value: T) -> Option<Left<T>> {
+        Some(Left { value, tag: NONE })
+    }
 
     /// Requests on places, or on none.
     fn on<const N: usize>(places: [u32; N]) -> [What; N] {
@@ -253,7 +306,7 @@ mod tests {
     fn a_removed_resource_lives_until_its_last_request() {
         let mut places = [Place::empty(); 2];
         let mut detached = [Detached::empty(); 3];
-        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached, &mut []);
         table.open(2);
         table.put(0, 'a');
         table.put(1, 'c');
@@ -264,10 +317,10 @@ mod tests {
         assert_eq!(requests.map(|r| r.detached(Kind::Files)), [true, false, true]);
         assert_eq!(table.release(requests[0]), None);
         assert_eq!(table.get(0), Some('b'), "the new one is nobody's business");
-        assert_eq!(table.clear(0, requests.iter_mut()), Some('b'), "they are on the old one");
-        assert_eq!(table.release(requests[2]), Some('a'));
+        assert_eq!(table.clear(0, requests.iter_mut()), left('b'), "they are on the old one");
+        assert_eq!(table.release(requests[2]), left('a'));
         assert_eq!(table.clear(0, [].iter_mut()), None, "empty already");
-        assert_eq!(table.clear(1, on([0, NONE]).iter_mut()), Some('c'));
+        assert_eq!(table.clear(1, on([0, NONE]).iter_mut()), left('c'));
     }
 
     #[test]
@@ -275,7 +328,7 @@ mod tests {
         // 1 place, 2 requests: 2 entries.
         let mut places = [Place::empty(); 1];
         let mut detached = [Detached::empty(); 2];
-        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached, &mut []);
         table.open(1);
         let mut requests = on([NONE; 2]);
         for i in 0..2 {
@@ -292,15 +345,15 @@ mod tests {
         });
         assert_eq!((n, disposed[0]), (1, 9));
         assert!(!table.registered());
-        assert_eq!(table.release(requests[0]), Some(0));
-        assert_eq!(table.release(requests[1]), Some(1));
+        assert_eq!(table.release(requests[0]), left(0));
+        assert_eq!(table.release(requests[1]), left(1));
     }
 
     #[test]
     fn a_table_closed_under_its_requests_goes_with_them() {
         let mut places = [Place::empty(); 4];
         let mut detached = [Detached::empty(); 5];
-        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached, &mut []);
         table.open(3);
         (0..3).for_each(|i| table.put(i, i));
         let mut requests = on([2, 0, 2, NONE, 2]);
@@ -311,15 +364,39 @@ mod tests {
         table.open(1);
         table.put(0, 7);
         let ends = [0, 1, 2, 4].map(|i| table.release(requests[i]));
-        assert_eq!(ends, [None, Some(0), None, Some(2)]);
+        assert_eq!(ends, [None, left(0), None, left(2)]);
         assert_eq!(table.get(0), Some(7));
+    }
+
+    #[test]
+    fn a_tag_goes_with_its_resource() {
+        let (mut places, mut detached) = ([Place::empty(); 3], [Detached::empty(); 4]);
+        let mut tags = [NONE; 7];
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached, &mut tags);
+        table.open(3);
+        for place in 0..3 {
+            table.put(place, place);
+            table.set_tag(place, 10 + place);
+        }
+        let mut requests = on([0, 1, 1]);
+        assert_eq!(table.clear(0, requests.iter_mut()), None, "still in use");
+        table.put(0, 7);
+        assert_eq!(table.release(requests[0]), Some(Left { value: 0, tag: 10 }));
+        assert_eq!(table.clear(0, [].iter_mut()), left(7), "its successor has none");
+        let mut disposed = 9;
+        table.close(requests[1..].iter_mut(), |value| disposed = value);
+        assert_eq!(disposed, 2);
+        assert_eq!((table.tag_before(3), table.tag_before(2)), (Some((2, 12)), None));
+        assert_eq!(table.release(requests[1]), None);
+        assert_eq!(table.release(requests[2]), Some(Left { value: 1, tag: 11 }));
+        assert_eq!(table.tag_before(3), None);
     }
 
     #[test]
     fn places_beyond_the_table_are_nobody() {
         let mut places = [Place::empty(); 4];
         let mut detached = [Detached::<u8>::empty(); 5];
-        let mut table = Table::new(Kind::Files, &mut places, &mut detached);
+        let mut table = Table::new(Kind::Files, &mut places, &mut detached, &mut []);
         assert!(table.get(0).is_none(), "nothing is registered");
         table.open(2);
         assert!(table.get(0).is_none(), "sparse");

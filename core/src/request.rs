@@ -157,7 +157,8 @@ impl<'m> Pool<'m> {
         outcomes: &'m mut [Outcome],
         free: &'m mut [u32],
     ) -> Self {
-        debug_assert_eq!((records.len(), outcomes.len()), (free.len() + 1, free.len() + 1));
+        // Behind the outcomes of requests are others'.
+        debug_assert!(records.len() == free.len() + 1 && outcomes.len() >= records.len());
         let top = free.len() as u32;
         for (i, index) in free.iter_mut().enumerate() {
             // Low indices first.

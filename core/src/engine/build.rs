@@ -1,9 +1,10 @@
 //! Making a ring out of memory that the caller gives.
 
 use super::links::Holding;
+use super::tags::Tags;
 use super::{Completer, Engine, Remote, Shared};
 use crate::config::{Config, ConfigError, Footprint, Mode, detached};
-use crate::files::{Detached, Place, Table};
+use crate::files::{Detached, NONE, Place, Table};
 use crate::hal::{Backend, Host};
 use crate::held::Held;
 use crate::mailbox::Mailbox;
@@ -209,9 +210,11 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         bell: AtomicU32::new(0),
         disabled: AtomicU32::new(config.disabled.into()),
     })[0];
+    let outcomes = memory.carve(slots + config.tags as usize, Outcome::empty);
+    let tags = Tags::new(slots as u32, outcomes);
     let pool = Pool::new(
         memory.carve(slots, Record::empty),
-        memory.carve(slots, Outcome::empty),
+        outcomes,
         memory.carve(config.requests as usize, || 0),
     );
     let holdable = config.held_requests() as usize;
@@ -225,11 +228,13 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         request::Table::Files,
         memory.carve(config.files as usize, Place::empty),
         memory.carve(detached(config.files, all) as usize, Detached::empty),
+        memory.carve(config.tags_of(config.files) as usize, || NONE),
     );
     let buffers = Table::new(
         request::Table::Buffers,
         memory.carve(config.buffers as usize, Place::empty),
         memory.carve(detached(config.buffers, all) as usize, Detached::empty),
+        memory.carve(config.tags_of(config.buffers) as usize, || NONE),
     );
     let provided = Provided::new(
         memory.carve(config.groups as usize, Group::empty),
@@ -253,6 +258,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             engaged: false,
             bell: Default::default(),
             restrict: Default::default(),
+            tags,
             files,
             buffers,
             backend: backend(Completer::new(shared)),

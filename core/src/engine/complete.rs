@@ -39,9 +39,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn flush_overflow(&mut self) -> bool {
         let mut any = false;
         while let Some(index) = self.overflow.first() {
-            let user_data = self.pool.records[index as usize].user_data;
-            let outcome = &self.pool.outcomes[index as usize];
-            let cqe = Cqe { user_data, res: outcome.res, flags: outcome.cflags };
+            let cqe = match self.pool.records.get(index as usize) {
+                Some(&Record { user_data, .. }) => {
+                    let outcome = &self.pool.outcomes[index as usize];
+                    Cqe { user_data, res: outcome.res, flags: outcome.cflags }
+                }
+                None => self.waiting_tag(index),
+            };
             let lost = !any && fault::on(Fault::OverflowLosesOne);
             if !lost && !self.cq.push(cqe) {
                 return any;
@@ -49,7 +53,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             any = true;
             self.starved = false;
             self.overflow.pop(self.pool.outcomes);
-            self.pool.put(index);
+            match self.tags.has(index) {
+                true => self.tag_posted(index),
+                false => self.pool.put(index),
+            }
         }
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         any
@@ -61,12 +68,25 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.pending -= 1;
         self.starved &= fault::on(Fault::StarvedForEver);
         let Record { user_data, what } = self.pool.records[index as usize];
-        let result = if what.ordinary() { result } else { self.let_go(index, result) };
+        if !what.ordinary() {
+            return self.finish_odd(index, result);
+        }
+        self.complete_now(index, late(user_data, index, result));
+    }
+
+    /// The rest of [`finish`](Self::finish), where there is more to it than a
+    /// CQE.
+    #[cold]
+    fn finish_odd(&mut self, index: u32, result: i32) {
+        let Record { user_data, what } = self.pool.records[index as usize];
+        let result = self.let_go(index, result);
         let cqe = late(user_data, index, result);
         if what.has(HELD) {
-            return self.conclude_late(index, what.opcode(), cqe.res);
+            self.conclude_late(index, what.opcode(), cqe.res);
+        } else {
+            self.complete_now(index, cqe);
         }
-        self.complete_now(index, cqe);
+        self.post_ended_tags();
     }
 
     /// [`finish`](Self::finish) of a request whose token others still have, and
@@ -100,10 +120,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     fn let_go(&mut self, index: u32, result: i32) -> i32 {
         let what = self.pool.records[index as usize].what;
         if let Some(file) = self.files.release(what) {
-            self.backend.close(file);
+            self.backend.close(file.value);
+            self.post_tag_later(file.tag);
         }
         if let Some(buffer) = self.buffers.release(what) {
-            self.backend.unmap(buffer.handle);
+            self.backend.unmap(buffer.value.handle);
+            self.post_tag_later(buffer.tag);
         }
         if !what.has(DIRECT) {
             return result;

@@ -9,8 +9,8 @@
 use core::cell::Cell;
 
 use super::Engine;
-use super::register::Range;
 use super::submit::{Batch, done};
+use super::tables::Range;
 use crate::fault::{self, Fault};
 use crate::hal::{Alike, Backend, Host, Piece, Run, Start};
 use crate::op::{self, Kind};

@@ -380,7 +380,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let (mut any, mut drain) = (false, false);
         while let Some(head) = self.holding.deferred.first() {
             drain |= self.holding.held[head as usize].marks.contains(Marks::DRAIN);
-            let waiting = self.overflow.len() + self.holding.deferred_requests;
+            let waiting = self.waiting_requests() + self.holding.deferred_requests;
             if (drain || !any) && self.pool.used() > waiting {
                 break;
             }

@@ -21,6 +21,8 @@ mod remote;
 mod restrict;
 mod run;
 mod submit;
+mod tables;
+mod tags;
 mod timers;
 mod turns;
 mod wait;
@@ -30,8 +32,8 @@ pub use build::StaticMemory;
 pub use build::{Memory, Parts, RingMemory, build};
 pub(crate) use cancel::cancel_from_outside;
 pub use enter::EnterFlags;
-pub(crate) use register::BufferEntry;
 pub use remote::{Completer, Remote};
+pub(crate) use tables::BufferEntry;
 pub use wait::Until;
 
 use crate::config::{Config, Mode};
@@ -177,6 +179,7 @@ pub struct Engine<'m, B: Backend, H: Host> {
     bell: bell::Bell,
     /// What the application may do.
     restrict: restrict::Restrictions,
+    tags: tags::Tags,
     files: Table<'m, B::File>,
     buffers: Table<'m, BufferEntry<B::Buffer>>,
     backend: B,
@@ -219,6 +222,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         IORING_FEAT_NODROP
             | IORING_FEAT_SUBMIT_STABLE
             | held
+            | if self.tags() { crate::uapi::IORING_FEAT_RSRC_TAGS } else { 0 }
             | IORING_FEAT_EXT_ARG
             | IORING_FEAT_MIN_TIMEOUT
             | IORING_FEAT_NO_IOWAIT
@@ -439,7 +443,10 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         }
         self.discard_held();
         while let Some(index) = self.overflow.pop(self.pool.outcomes) {
-            self.pool.put(index);
+            match self.tags.has(index) {
+                true => self.tag_posted(index),
+                false => self.pool.put(index),
+            }
         }
         // Nothing waits for room any more, nor will.
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);

@@ -21,7 +21,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             IORING_FILE_INDEX_ALLOC => self.fill_empty_places(array, count),
             offset => {
                 let offset = offset + u32::from(fault::on(Fault::FilesUpdateOffByOne));
-                self.update_each(offset, count, |engine, at| engine.file_number(array, at))
+                self.update_each(offset, count, |engine, at| {
+                    engine.file_number(array, at).map(|fd| (fd, 0))
+                })
             }
         };
         let result = updated.map_or_else(Errno::to_result, |done| done as i32);
@@ -135,7 +137,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         };
         let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
         if let Some(old) = self.files.replace(place, file, in_flight) {
-            self.backend.close(old);
+            self.backend.close(old.value);
+            self.post_tag(old.tag);
         }
         Ok(place)
     }

@@ -23,6 +23,44 @@ pub enum Call<'a> {
     /// `IORING_REGISTER_FILES2` with `IORING_RSRC_REGISTER_SPARSE`: a table
     /// of so many empty places.
     RegisterFilesSparse(u32),
+    /// `IORING_REGISTER_FILES2`: as [`RegisterFiles`](Call::RegisterFiles), with
+    /// a tag for each, or none at all. When the last use of a file that has one
+    /// (not 0) is over, a CQE is posted with it as `user_data`, and 0 as result
+    /// and flags. `EINVAL` for a tag of an empty place, and where there can be
+    /// none; `ENOMEM` for more than were configured.
+    RegisterFilesTagged {
+        /// File numbers.
+        fds: &'a [i32],
+        /// As many, or none.
+        tags: &'a [u64],
+    },
+    /// `IORING_REGISTER_FILES_UPDATE2`: as [`UpdateFiles`](Call::UpdateFiles),
+    /// with tags.
+    UpdateFilesTagged {
+        /// First place.
+        offset: u32,
+        /// New file numbers.
+        fds: &'a [i32],
+        /// As many tags, or none.
+        tags: &'a [u64],
+    },
+    /// `IORING_REGISTER_BUFFERS2`: as
+    /// [`RegisterBuffers`](Call::RegisterBuffers), with tags.
+    RegisterBuffersTagged {
+        /// The buffers.
+        buffers: &'a [Iovec],
+        /// As many tags, or none.
+        tags: &'a [u64],
+    },
+    /// `IORING_REGISTER_BUFFERS_UPDATE`, with tags.
+    UpdateBuffersTagged {
+        /// First place.
+        offset: u32,
+        /// New buffers.
+        buffers: &'a [Iovec],
+        /// As many tags, or none.
+        tags: &'a [u64],
+    },
     /// `IORING_REGISTER_FILES_UPDATE`: replaces places from `offset` on, -1
     /// empties one and -2 leaves it. Requests in flight keep their file.
     /// Answers how many places were done; the errno if the first failed.
@@ -150,8 +188,12 @@ impl Call<'_> {
         (uapi::IORING_REGISTER_RESTRICTIONS, "RegisterRestrictions"),
         (uapi::IORING_REGISTER_ENABLE_RINGS, "EnableRings"),
         (uapi::IORING_REGISTER_FILES2, "RegisterFilesSparse"),
+        (uapi::IORING_REGISTER_FILES2, "RegisterFilesTagged"),
+        (uapi::IORING_REGISTER_FILES_UPDATE2, "UpdateFilesTagged"),
         (uapi::IORING_REGISTER_BUFFERS2, "RegisterBuffersSparse"),
+        (uapi::IORING_REGISTER_BUFFERS2, "RegisterBuffersTagged"),
         (uapi::IORING_REGISTER_BUFFERS_UPDATE, "UpdateBuffers"),
+        (uapi::IORING_REGISTER_BUFFERS_UPDATE, "UpdateBuffersTagged"),
         (uapi::IORING_REGISTER_IOWQ_MAX_WORKERS, "MaxWorkers"),
         (uapi::IORING_REGISTER_PBUF_RING, "RegisterBufRing"),
         (uapi::IORING_UNREGISTER_PBUF_RING, "UnregisterBufRing"),
@@ -167,6 +209,10 @@ impl Call<'_> {
             Call::RegisterFiles(_) => uapi::IORING_REGISTER_FILES,
             Call::RegisterFilesSparse(_) => uapi::IORING_REGISTER_FILES2,
             Call::UpdateFiles { .. } => uapi::IORING_REGISTER_FILES_UPDATE,
+            Call::RegisterFilesTagged { .. } => uapi::IORING_REGISTER_FILES2,
+            Call::UpdateFilesTagged { .. } => uapi::IORING_REGISTER_FILES_UPDATE2,
+            Call::RegisterBuffersTagged { .. } => uapi::IORING_REGISTER_BUFFERS2,
+            Call::UpdateBuffersTagged { .. } => uapi::IORING_REGISTER_BUFFERS_UPDATE,
             Call::UnregisterFiles => uapi::IORING_UNREGISTER_FILES,
             Call::RegisterBuffers(_) => uapi::IORING_REGISTER_BUFFERS,
             Call::RegisterBuffersSparse(_) => uapi::IORING_REGISTER_BUFFERS2,
@@ -205,6 +251,10 @@ mod tests {
             Call::RegisterFilesSparse(1),
             Call::UpdateFiles { offset: 0, fds: &[] },
             Call::UnregisterFiles,
+            Call::RegisterFilesTagged { fds: &[], tags: &[] },
+            Call::UpdateFilesTagged { offset: 0, fds: &[], tags: &[] },
+            Call::RegisterBuffersTagged { buffers: &[], tags: &[] },
+            Call::UpdateBuffersTagged { offset: 0, buffers: &[], tags: &[] },
             Call::RegisterBuffers(&[]),
             Call::RegisterBuffersSparse(1),
             Call::UpdateBuffers { offset: 0, buffers: &[] },

@@ -81,28 +81,38 @@ unsafe fn decode<'a>(opcode: u32, arg: *mut c_void, nr: u32) -> Result<Meant<'a>
             }
             uapi::IORING_REGISTER_FILES2 => {
                 let files = resources(arg, nr)?;
+                let tags = tags(files.tags, files.nr)?;
                 match files.data {
-                    0 => Call::RegisterFilesSparse(files.nr),
-                    data => Call::RegisterFiles(array(data, files.nr)?),
+                    0 if tags.iter().all(|&tag| tag == 0) => Call::RegisterFilesSparse(files.nr),
+                    // A tag without a file, unless there is a table.
+                    0 => Call::RegisterFilesTagged { fds: &[], tags },
+                    data => Call::RegisterFilesTagged { fds: array(data, files.nr)?, tags },
                 }
             }
             uapi::IORING_REGISTER_FILES_UPDATE2 => {
                 let update = changes(arg, nr)?;
-                Call::UpdateFiles { offset: update.offset, fds: array(update.data, update.nr)? }
+                Call::UpdateFilesTagged {
+                    offset: update.offset,
+                    fds: array(update.data, update.nr)?,
+                    tags: tags(update.tags, update.nr)?,
+                }
             }
             uapi::IORING_REGISTER_BUFFERS => Call::RegisterBuffers(array::<Iovec>(arg as u64, nr)?),
             uapi::IORING_UNREGISTER_BUFFERS => none().map(|()| Call::UnregisterBuffers)?,
             uapi::IORING_REGISTER_BUFFERS2 => {
-                let buffers = resources(arg, nr)?;
-                match buffers.data {
-                    0 => Call::RegisterBuffersSparse(buffers.nr),
-                    data => Call::RegisterBuffers(array::<Iovec>(data, buffers.nr)?),
+                let given = resources(arg, nr)?;
+                let tags = tags(given.tags, given.nr)?;
+                match given.data {
+                    0 if tags.iter().all(|&tag| tag == 0) => Call::RegisterBuffersSparse(given.nr),
+                    0 => Call::RegisterBuffersTagged { buffers: &[], tags },
+                    data => Call::RegisterBuffersTagged { buffers: array(data, given.nr)?, tags },
                 }
             }
             uapi::IORING_REGISTER_BUFFERS_UPDATE => {
                 let update = changes(arg, nr)?;
                 let buffers = array::<Iovec>(update.data, update.nr)?;
-                Call::UpdateBuffers { offset: update.offset, buffers }
+                let tags = tags(update.tags, update.nr)?;
+                Call::UpdateBuffersTagged { offset: update.offset, buffers, tags }
             }
             uapi::IORING_REGISTER_PROBE => {
                 if arg.is_null() || nr as usize > Probe::COUNT {
@@ -193,7 +203,7 @@ unsafe fn resources(arg: *mut c_void, size: u32) -> Result<uapi::io_uring_rsrc_r
     let sparse = given.flags & uapi::IORING_RSRC_REGISTER_SPARSE != 0;
     let unknown = given.flags & !uapi::IORING_RSRC_REGISTER_SPARSE != 0;
     let wrong = given.nr == 0 || given.resv2 != 0 || unknown || sparse && given.data != 0;
-    if wrong || given.tags != 0 { Err(Errno::EINVAL) } else { Ok(given) }
+    if wrong { Err(Errno::EINVAL) } else { Ok(given) }
 }
 
 /// The argument of an update of resources.
@@ -207,7 +217,16 @@ unsafe fn changes(arg: *mut c_void, size: u32) -> Result<uapi::io_uring_rsrc_upd
     // SAFETY: the caller's promise.
     let given: uapi::io_uring_rsrc_update2 = unsafe { read(arg)? };
     let wrong = given.nr == 0 || given.resv != 0 || given.resv2 != 0;
-    if wrong || given.tags != 0 { Err(Errno::EINVAL) } else { Ok(given) }
+    if wrong { Err(Errno::EINVAL) } else { Ok(given) }
+}
+
+/// The tags of `count` resources, or none.
+///
+/// # Safety
+/// As for [`array()`].
+unsafe fn tags<'a>(addr: u64, count: u32) -> Result<&'a [u64], Errno> {
+    // SAFETY: the caller's promise.
+    if addr == 0 { Ok(&[]) } else { unsafe { array(addr, count) } }
 }
 
 fn address(addr: u64) -> Result<usize, Errno> {

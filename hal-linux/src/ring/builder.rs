@@ -3,7 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::thread::available_parallelism;
 
-use annulus::config::{Config, Footprint, MAX_CQ_ENTRIES, MAX_ENTRIES, MAX_REQUESTS, Mode, Policy};
+use annulus::config::{
+    Config, Footprint, MAX_CQ_ENTRIES, MAX_ENTRIES, MAX_REQUESTS, MAX_TAGS, Mode, Policy,
+};
 use annulus::engine::{Completer, Parts, RingMemory, build};
 use annulus::ring::Layout;
 use annulus::uapi;
@@ -63,6 +65,7 @@ pub struct Builder {
     eventfd: bool,
     iopoll: bool,
     disabled: bool,
+    tags: Option<u32>,
     pub(super) completions: Option<Finding>,
     pub(super) queue_depth: Option<u32>,
     pub(super) bounce: Option<(usize, usize)>,
@@ -133,6 +136,14 @@ impl Builder {
     /// The most buffers that can be registered; 1,024 otherwise.
     pub fn buffers(&mut self, buffers: u32) -> &mut Self {
         self.buffers = Some(buffers);
+        self
+    }
+
+    /// The most tags that registered files and buffers can have at once, those
+    /// included whose completions wait for room; as many as there can be files,
+    /// buffers and requests otherwise.
+    pub fn tags(&mut self, tags: u32) -> &mut Self {
+        self.tags = Some(tags);
         self
     }
 
@@ -314,12 +325,15 @@ impl Builder {
             return Err(Error::NotPermitted);
         }
         let requests = self.requests.unwrap_or(cq_entries.clamp(REQUESTS, MAX_REQUESTS).min(most));
+        let (files, buffers) = (self.files.unwrap_or(PLACES), self.buffers.unwrap_or(PLACES));
+        let tags = files.saturating_add(buffers).saturating_add(requests).min(MAX_TAGS);
         let (provided, groups) = self.provided.unwrap_or((PROVIDED, GROUPS));
         let config = Config::new(sq_entries)
             .cq_entries(cq_entries)
             .requests(requests)
-            .files(self.files.unwrap_or(PLACES))
-            .buffers(self.buffers.unwrap_or(PLACES))
+            .files(files)
+            .buffers(buffers)
+            .tags(self.tags.unwrap_or(tags))
             .provided(provided, groups)
             .layout(self.layout)
             .index_array(!self.no_sqarray)

@@ -8,6 +8,7 @@ mod memory;
 mod nvme;
 mod params;
 mod submitter;
+mod tables;
 
 use std::cell::UnsafeCell;
 use std::fmt;

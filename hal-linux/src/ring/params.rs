@@ -90,6 +90,11 @@ impl Parameters {
         self.features & uapi::IORING_FEAT_EXT_ARG != 0
     }
 
+    /// Registered files and buffers have tags.
+    pub fn is_feature_resource_tagging(&self) -> bool {
+        self.features & uapi::IORING_FEAT_RSRC_TAGS != 0
+    }
+
     /// Waits take a least time.
     pub fn is_feature_min_timeout(&self) -> bool {
         self.features & uapi::IORING_FEAT_MIN_TIMEOUT != 0

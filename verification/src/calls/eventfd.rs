@@ -18,13 +18,14 @@ pub const SCRIPTS: &[Row] = &[
     ("eventfd: switched off", Wish::PLAIN, switched_off),
 ];
 
-fn eventfd(flags: i32) -> OwnedFd {
+/// A counter.
+pub fn eventfd(flags: i32) -> OwnedFd {
     // SAFETY: a new descriptor.
     unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC | flags)) }
 }
 
 /// Whether it has been rung since the last look.
-fn rung(seen: &mut Seen, eventfd: &OwnedFd) {
+pub fn rung(seen: &mut Seen, eventfd: &OwnedFd) {
     let mut count = 0u64;
     // SAFETY: eight bytes.
     let read = unsafe { libc::read(eventfd.as_raw_fd(), (&raw mut count).cast(), 8) };

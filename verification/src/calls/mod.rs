@@ -5,6 +5,7 @@ mod cancel;
 mod eventfd;
 mod restrict;
 mod ring;
+mod tags;
 
 use std::io;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ type Row = (&'static str, Wish, fn(&mut dyn Ring) -> Seen);
 
 /// Every script there is.
 fn scripts() -> impl Iterator<Item = Row> {
-    [cancel::SCRIPTS, eventfd::SCRIPTS, restrict::SCRIPTS].concat().into_iter()
+    [cancel::SCRIPTS, eventfd::SCRIPTS, restrict::SCRIPTS, tags::SCRIPTS].concat().into_iter()
 }
 
 /// Command line of the scripts.

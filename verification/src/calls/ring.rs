@@ -5,10 +5,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use annulus::types::{SubmitArgs, Timespec};
 use annulus::uapi;
 use annulus_linux::squeue::Entry;
 
 use super::Seen;
+
+/// A wait for completions that do not come ends after so many seconds.
+const LONGEST_WAIT: u64 = 3;
 
 /// How a ring is to be set up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +60,12 @@ impl dyn Ring + '_ {
         // SAFETY: null is no argument.
         let answer = unsafe { self.register(opcode, std::ptr::null_mut(), nr_args) };
         seen.push(format!("register {opcode} without an argument: {answer}"));
+    }
+
+    /// Tells of the completions that are there, in their order.
+    pub fn look(&mut self, seen: &mut Seen) {
+        let cqes = self.reap();
+        seen.push(format!("completions: {cqes:?}"));
     }
 
     /// Submits, waits, and tells of the completions in an order of their own.
@@ -107,7 +117,9 @@ impl Ring for Kernel {
                 self.0.submission().push(&entry).map_err(io::Error::other)?;
             }
         }
-        self.0.submit_and_wait(wait)
+        let most = io_uring::types::Timespec::new().sec(LONGEST_WAIT);
+        let args = io_uring::types::SubmitArgs::new().timespec(&most);
+        self.0.submitter().submit_with_args(wait, &args)
     }
 
     fn disable_eventfd(&mut self, yes: bool) {
@@ -171,7 +183,9 @@ impl Ring for Ours {
             // SAFETY: what it points to lasts.
             unsafe { self.0.submission().push(entry) }.map_err(io::Error::other)?;
         }
-        self.0.submit_and_wait(wait)
+        let most = Timespec::new().sec(LONGEST_WAIT);
+        let args = SubmitArgs::new().timespec(&most);
+        self.0.submitter().submit_with_args(wait, &args)
     }
 
     fn disable_eventfd(&mut self, yes: bool) {

@@ -174,6 +174,15 @@ rows! {
             "core/tests/polls::row_cq_full_a_multishot_ends_when_its_cqe_cannot_be_posted",
             "hal-linux/tests/polls::row_poll_a_multishot_ends_where_its_completion_has_no_room",
             "core/tests/loom/polls::poll_room";
+        "tags of registered files and buffers have storage of their own: each is posted once, after the last use":
+            "core/tests/tags::row_cq_full_a_tag_is_posted_after_the_last_use",
+            "core/tests/tags::row_cq_full_tags_wait_for_room_in_their_order_and_none_is_lost",
+            "core/tests/tags::row_cq_full_tags_are_posted_in_every_mode",
+            "core/tests/tags::row_cq_full_each_tag_comes_once",
+            "core/src/files::a_tag_goes_with_its_resource",
+            "verification/src/calls/tags::last_use",
+            "verification/src/calls/tags::full",
+            "verification/src/calls/tags::in_order";
     }
     "SQPOLL" {
         "no call is needed while it polls; idle, it sleeps and shows NEED_WAKEUP; SQ_WAKEUP wakes it":

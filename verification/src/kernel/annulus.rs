@@ -192,8 +192,9 @@ impl Target for Annulus {
     }
 
     unsafe fn buffers_update(&mut self, offset: u32, buffers: &[RawBuf]) -> i32 {
+        let buffers = iovecs(buffers);
         // SAFETY: the caller's promise.
-        answer(unsafe { self.ring.submitter().register_buffers_update(offset, &iovecs(buffers)) })
+        answer(unsafe { self.ring.submitter().register_buffers_update(offset, &buffers, None) })
     }
 
     fn buffers_end(&mut self) -> i32 {
