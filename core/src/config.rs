@@ -5,6 +5,7 @@ use crate::engine::{BufferEntry, Shared};
 use crate::files::{Detached, Place};
 use crate::hal::{Backend, Host};
 use crate::held::Held;
+use crate::op::Kind;
 use crate::provided::{Entry, Group};
 use crate::request::{Outcome, Record};
 use crate::ring::{LINE, Layout, Offsets, align_up};
@@ -62,6 +63,7 @@ pub struct Config {
     pub(crate) mode: Mode,
     pub(crate) disabled: bool,
     pub(crate) tags: u32,
+    pub(crate) iopoll: bool,
 }
 
 /// A configuration, or the memory for it, that cannot work.
@@ -81,6 +83,8 @@ pub enum ConfigError {
     MemoryTooSmall { what: &'static str, need: usize, given: usize },
     #[error("{what} must be aligned to {need} bytes")]
     Misaligned { what: &'static str, need: usize },
+    #[error("a ring that polls (IOPOLL) needs a backend that does")]
+    NotPolled,
 }
 
 /// `IORING_MAX_ENTRIES`.
@@ -135,6 +139,7 @@ impl Config {
             mode: Mode::Inline,
             disabled: false,
             tags: 0,
+            iopoll: false,
         }
     }
 
@@ -235,6 +240,20 @@ impl Config {
         self
     }
 
+    /// Whether completions are found by polling only (`IORING_SETUP_IOPOLL`).
+    /// Operations that cannot be polled for are refused then (`-EINVAL`): all
+    /// but NOP, reads, writes, FSYNC, FALLOCATE, FILES_UPDATE, PROVIDE_BUFFERS
+    /// and REMOVE_BUFFERS. The backend must [poll](crate::hal::Backend::iopoll).
+    pub const fn iopoll(mut self, yes: bool) -> Self {
+        self.iopoll = yes;
+        self
+    }
+
+    /// Whether a ring may carry out operations of this kind.
+    pub(crate) const fn takes(&self, kind: Kind) -> bool {
+        !self.iopoll || kind.is_polled()
+    }
+
     /// Looks whether the numbers make a ring.
     ///
     /// # Errors
@@ -290,6 +309,9 @@ impl Config {
         }
         if self.disabled {
             flags |= uapi::IORING_SETUP_R_DISABLED;
+        }
+        if self.iopoll {
+            flags |= uapi::IORING_SETUP_IOPOLL;
         }
         if matches!(self.mode, Mode::SqPoll { .. }) {
             flags |= uapi::IORING_SETUP_SQPOLL;

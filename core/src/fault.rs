@@ -335,6 +335,8 @@ faults! {
     TimeoutsCounted: Held,
     /// A cancellation that has ended something says that it has found nothing.
     CancelSaysNoEntry: Held,
+    /// A ring that polls takes operations that cannot be polled for.
+    PolledRingTakesAll: Call,
     /// The CQE of a tag is not posted.
     TagLost: Call,
     /// A registration that has failed posts its tags.

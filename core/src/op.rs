@@ -59,6 +59,35 @@ impl Kind {
         matches!(self, Kind::ProvideBuffers | Kind::RemoveBuffers)
     }
 
+    /// A ring that finds completions by polling only takes it, of a backend that
+    /// carries it out. As in Linux, save FSYNC and FALLOCATE: there they are
+    /// carried out by threads, here by a device.
+    pub const fn is_polled(self) -> bool {
+        match self {
+            Self::Nop
+            | Self::ReadWrite
+            | Self::Vectored
+            | Self::Fixed
+            | Self::Fsync
+            | Self::Fallocate
+            | Self::FilesUpdate
+            | Self::ProvideBuffers
+            | Self::RemoveBuffers => true,
+            Self::None
+            | Self::PollAdd
+            | Self::PollRemove
+            | Self::SyncFileRange
+            | Self::Fadvise
+            | Self::Openat
+            | Self::Close
+            | Self::Statx
+            | Self::Timeout
+            | Self::TimeoutRemove
+            | Self::LinkTimeout
+            | Self::Cancel => false,
+        }
+    }
+
     /// The engine carries it out by itself, with a held record
     /// ([`crate::held`]).
     #[inline(always)]

@@ -210,6 +210,10 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         bell: AtomicU32::new(0),
         disabled: AtomicU32::new(config.disabled.into()),
     })[0];
+    let backend = backend(Completer::new(shared));
+    if config.iopoll && !backend.iopoll() {
+        return Err(ConfigError::NotPolled);
+    }
     let outcomes = memory.carve(slots + config.tags as usize, Outcome::empty);
     let tags = Tags::new(slots as u32, outcomes);
     let pool = Pool::new(
@@ -261,7 +265,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             tags,
             files,
             buffers,
-            backend: backend(Completer::new(shared)),
+            backend,
             config: *config,
             pending: 0,
             polls: 0,

@@ -229,7 +229,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if select && !matches!(sqe.opcode, uapi::IORING_OP_READ | uapi::IORING_OP_READV) {
             return Err(Errno::EOPNOTSUPP);
         }
-        prepare(kind, sqe)?;
+        prepare(&self.config, kind, sqe)?;
         if kind.provides() {
             return if self.provides() { Ok(()) } else { Err(Errno::EINVAL) };
         }

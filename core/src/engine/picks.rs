@@ -25,7 +25,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let odd = index == self.pool.fallback()
             || !self.provides()
             || !self.backend.supports(sqe.opcode)
-            || prepare(Kind::ReadWrite, sqe).is_err();
+            || prepare(&self.config, Kind::ReadWrite, sqe).is_err();
         if odd {
             return None;
         }

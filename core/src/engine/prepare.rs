@@ -1,6 +1,7 @@
 //! The checks that need nothing but the copy of an SQE.
 
 use super::{buffers, poll};
+use crate::config::Config;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::op::Kind;
@@ -31,9 +32,10 @@ pub(super) fn check_flags(sqe: &Sqe) -> Result<(), Errno> {
     if known { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// The checks that need nothing but the SQE. An error here ends a batch.
+/// The checks that need nothing but the SQE, and which ring it is for. An error
+/// here ends a batch.
 #[inline(always)]
-pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
+pub(super) fn prepare(config: &Config, kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
     let flags = sqe.flags & !HELD_FLAGS != 0 && !fault::on(Fault::SqeFlagsUnchecked);
     let personality = sqe.personality != 0 && !fault::on(Fault::PersonalityUnchecked);
     if flags || sqe.ioprio != 0 || personality {
@@ -76,6 +78,10 @@ pub(super) fn prepare(kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
         }
         Kind::ProvideBuffers => buffers::check_provide(sqe)?,
         Kind::RemoveBuffers => buffers::check_remove(sqe)?,
+        // Not before: all kinds above may be polled.
+        _ if !config.takes(kind) && !fault::on(Fault::PolledRingTakesAll) => {
+            return Err(Errno::EINVAL);
+        }
         Kind::PollAdd => poll::check_add(sqe)?,
         Kind::PollRemove => poll::check_remove(sqe)?,
         Kind::SyncFileRange

@@ -86,9 +86,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             Call::Probe(probe) => {
                 let (backend, held) = (&self.backend, self.config.held);
-                let provides = self.provides();
+                let (provides, config) = (self.provides(), &self.config);
                 probe.fill(|opcode| {
                     op::supported(opcode, |opcode| backend.supports(opcode))
+                        && config.takes(op::kind(opcode))
                         && (held || !op::kind(opcode).is_held())
                         && (provides || !op::kind(opcode).provides())
                 });

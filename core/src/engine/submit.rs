@@ -197,7 +197,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.complete_now(index, Cqe { user_data: sqe.user_data, res: 0, flags: 0 });
             return Issue::Taken;
         }
-        if let Err(errno) = prepare(kind, sqe) {
+        if let Err(errno) = prepare(&self.config, kind, sqe) {
             return self.fail(index, sqe.user_data, errno.to_result());
         }
         if kind == Kind::Nop {

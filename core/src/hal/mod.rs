@@ -504,6 +504,13 @@ pub trait Backend {
         let _ = done;
     }
 
+    /// Whether everything that it starts is found by [`poll`](Backend::poll), so
+    /// that a ring may be set up for that
+    /// ([`Config::iopoll`](crate::config::Config::iopoll)).
+    fn iopoll(&self) -> bool {
+        false
+    }
+
     /// Whether something in flight will only be found by
     /// [`poll`](Backend::poll), so that the engine must not sleep.
     ///

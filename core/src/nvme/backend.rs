@@ -27,7 +27,8 @@ fn delete(opcode: u8, qid: u16) -> Command {
 /// How a ring learns of completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completions {
-    /// By looking, without interrupts (`IORING_SETUP_IOPOLL`).
+    /// By looking, without interrupts. A ring with
+    /// [`Config::iopoll`](crate::config::Config::iopoll) needs it.
     Polled,
     /// By interrupts on this vector.
     Interrupt(u16),

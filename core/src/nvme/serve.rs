@@ -146,6 +146,10 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
             && (!Medium::asks_device(opcode) || info.write_zeroes || info.dataset_management)
     }
 
+    fn iopoll(&self) -> bool {
+        self.polled()
+    }
+
     fn is_open(&mut self, fd: i32) -> bool {
         self.look_up(fd).is_ok()
     }

@@ -101,7 +101,9 @@ impl<const SYNC: bool> Rig<SYNC> {
     }
 
     pub fn try_ring(&self, options: &QueueOptions, requests: u32) -> Result<Ring<SYNC>, Error> {
+        let polled = options.completions == Completions::Polled;
         let config = Config::new(64).requests(requests).files(4).buffers(2).submit_all(true);
+        let config = config.iopoll(polled);
         let trackers: Vec<_> = (0..=requests).map(|_| Tracker::new()).collect();
         let vectors: Vec<_> = (0..4).map(|_| Vectors::new()).collect();
         let backend: Backend<SYNC> = NvmeBackend::new(
@@ -124,7 +126,6 @@ impl<const SYNC: bool> Rig<SYNC> {
         let iovec = Iovec { base: registered.at(0).cast(), len: REGISTERED };
         // SAFETY: the chunk outlives the ring.
         unsafe { parts.engine.call(Call::RegisterBuffers(&[iovec])) }.unwrap();
-        let polled = options.completions == Completions::Polled;
         Ok(Ring::new(self.fake.clone(), parts, registered, polled))
     }
 

@@ -292,3 +292,15 @@ fn large_ranges_are_zeroed_and_given_back_in_parts() {
     ring.end();
     rig.end();
 }
+
+#[test]
+fn row_iopoll_a_flush_is_polled_for() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&polled());
+    let fsync = ring.fsync(On::Fd(1));
+    assert_eq!(ring.result(fsync), 0, "a command like any other");
+    let cancel = ring.push(annulus::opcode::AsyncCancel::new(1).build());
+    assert_eq!(ring.result(cancel), errno(Errno::EINVAL));
+    ring.end();
+    rig.end();
+}

@@ -23,7 +23,8 @@ const MOST_SLOTS: usize = 1 << 15;
 /// How a ring learns of completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completions {
-    /// By looking, without interrupts (`IORING_SETUP_IOPOLL`).
+    /// By looking, without interrupts. A ring with
+    /// [`Config::iopoll`](annulus::config::Config::iopoll) needs it.
     Polled,
     /// By interrupts.
     Interrupt,

@@ -239,6 +239,10 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Backend
                 || self.info.max_discard != 0)
     }
 
+    fn iopoll(&self) -> bool {
+        self.polled()
+    }
+
     fn is_open(&mut self, fd: i32) -> bool {
         fd == 0
     }

@@ -202,7 +202,8 @@ impl Builder {
 
     /// Completions are found by polling the device only
     /// (`IORING_SETUP_IOPOLL`), without interrupts. For rings on an NVMe
-    /// controller.
+    /// controller. Operations that cannot be polled for (timeouts, cancellation
+    /// and others) are refused with `EINVAL`.
     pub fn setup_iopoll(&mut self) -> &mut Self {
         self.iopoll = true;
         self.completions = Some(Finding::Polled);
@@ -279,7 +280,6 @@ impl Builder {
         (if self.clamp { uapi::IORING_SETUP_CLAMP } else { 0 })
             | (if self.cq_entries.is_some() { uapi::IORING_SETUP_CQSIZE } else { 0 })
             | (if self.sqpoll_cpu.is_some() { uapi::IORING_SETUP_SQ_AFF } else { 0 })
-            | (if self.iopoll { uapi::IORING_SETUP_IOPOLL } else { 0 })
     }
 
     /// Sets up a ring over files with at least `entries` SQ entries, rounded up
@@ -340,6 +340,7 @@ impl Builder {
             .submit_all(self.submit_all)
             .policy(self.policy)
             .disabled(self.disabled)
+            .iopoll(self.iopoll)
             .mode(mode);
         config.validate()?;
         Ok(Plan { config, mode, sq_entries, cq_entries, requests })

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod eventfd;
+mod iopoll;
 mod restrict;
 mod ring;
 mod tags;
@@ -57,6 +58,7 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
 /// The differences between the kernel and Annulus, inline and served.
 fn compare() -> io::Result<Vec<String>> {
     let mut differences = Vec::new();
+    iopoll::compare(&mut differences)?;
     for (name, wish, run) in scripts() {
         let theirs = run(&mut Kernel::new(wish)?);
         for served in [false, true] {

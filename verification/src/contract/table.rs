@@ -219,7 +219,13 @@ rows! {
         "completions are found by polling only":
             "core/tests/fixed::row_cq_full_what_a_poll_finds_waits_in_order",
             "core/tests/nvme/data::what_is_written_is_what_is_read",
-            "core/tests/loom/served::served_polled";
+            "core/tests/loom/served::served_polled",
+            "core/tests/iopoll::row_iopoll_needs_a_backend_that_polls";
+        "what cannot be polled for is refused, as in Linux; a device's flush can":
+            "core/tests/iopoll::row_iopoll_takes_only_what_can_be_polled_for",
+            "core/tests/iopoll::row_iopoll_what_is_refused_breaks_its_chain",
+            "core/tests/nvme/rules::row_iopoll_a_flush_is_polled_for",
+            "verification/src/calls/iopoll::compare";
     }
     "registered files" {
         "a table, sparse or not; a failed registration leaves everything as it was, twice is `-EBUSY`":
