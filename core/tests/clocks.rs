@@ -9,8 +9,9 @@ use annulus::engine::EnterFlags;
 use annulus::errno::Errno;
 use annulus::hal::{Clock, OtherClock};
 use annulus::opcode::{LinkTimeout, Timeout, TimeoutUpdate};
+use annulus::register::Call;
 use annulus::squeue::{Entry, Flags};
-use annulus::types::{TimeoutFlags, Timespec};
+use annulus::types::{SubmitArgs, TimeoutFlags, Timespec};
 use common::*;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -159,4 +160,71 @@ fn a_clock_that_there_is_not_is_refused() {
     }
     let update = TimeoutUpdate::new(1, &time).flags(ABS).build().user_data(6);
     assert_eq!(run(&mut rig, &[update]), [(6, einval)]);
+}
+
+fn register(rig: &mut Rig, clock: u32) -> Result<u32, Errno> {
+    // SAFETY: no memory is registered.
+    unsafe { rig.parts.engine.call(Call::RegisterClock(clock)) }
+}
+
+/// How long a wait for nothing takes, of who drives the engine, and of another.
+fn waits(rig: &mut Rig, args: &SubmitArgs, absolute: bool) -> [Duration; 2] {
+    let began = Instant::now();
+    let until = rig.parts.engine.until(args, absolute);
+    let waited = rig.parts.engine.enter(0, 1, EnterFlags::GETEVENTS, until);
+    assert_eq!(waited, Err(Errno::ETIME));
+    let first = began.elapsed();
+    let until = rig.parts.remote.until(args, absolute);
+    assert_eq!(rig.parts.remote.wait_cqes(1, until), Err(Errno::ETIME));
+    [first, began.elapsed() - first]
+}
+
+#[test]
+fn row_enter_waits_go_by_the_clock_that_is_registered() {
+    const SOON: Duration = Duration::from_millis(20);
+    let mut rig = ring();
+    for clock in [0, 2, 8, 11, u32::MAX] {
+        assert_eq!(register(&mut rig, clock), Err(Errno::EINVAL), "{clock}");
+    }
+    let soon = SubmitArgs::new().timespec(&Timespec::from(SOON));
+    for clock in [1, 7, 1] {
+        assert_eq!(register(&mut rig, clock), Ok(0));
+        assert!(waits(&mut rig, &soon, false).iter().all(|took| *took >= SOON));
+        let least = SubmitArgs::new().min_wait_usec(SOON.as_micros() as u32);
+        assert!(waits(&mut rig, &least, false).iter().all(|took| *took >= SOON));
+    }
+    register(&mut rig, 7).unwrap();
+    // By the other clock it would be ten hours.
+    let began = Instant::now();
+    let time = after(&rig, OtherClock::Boot, SOON.as_nanos() as u64);
+    waits(&mut rig, &SubmitArgs::new().timespec(&time), true);
+    assert!(began.elapsed() >= SOON);
+    // And this is over.
+    let time = Place(rig.host.clone()).now() + HOUR;
+    let time = Timespec::from(Duration::from_nanos(time));
+    waits(&mut rig, &SubmitArgs::new().timespec(&time), true);
+}
+
+#[test]
+fn row_enter_a_wait_runs_on_in_suspend() {
+    let mut rig = ring();
+    register(&mut rig, 7).unwrap();
+    let hour = SubmitArgs::new().timespec(&Timespec::new().sec(3600));
+    let until = rig.parts.engine.until(&hour, false);
+    let remote = rig.parts.remote;
+    let others = remote.until(&hour, false);
+    let other = std::thread::spawn(move || remote.wait_cqes(1, others));
+    std::thread::sleep(Duration::from_millis(30));
+    // An hour passes, and some more.
+    set(&rig, OtherClock::Boot, 12 * HOUR);
+    let waited = rig.parts.engine.enter(0, 1, EnterFlags::GETEVENTS, until);
+    assert_eq!(waited, Err(Errno::ETIME));
+    assert_eq!(other.join().unwrap(), Err(Errno::ETIME));
+}
+
+#[test]
+fn no_wait_goes_by_a_clock_that_there_is_not() {
+    let mut rig = rig(Config::new(4));
+    assert_eq!(register(&mut rig, 7), Err(Errno::EINVAL));
+    assert_eq!(register(&mut rig, 1), Ok(0));
 }

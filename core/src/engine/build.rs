@@ -209,6 +209,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         mode: config.mode,
         bell: AtomicU32::new(0),
         disabled: AtomicU32::new(config.disabled.into()),
+        boot_clock: AtomicU32::new(0),
     })[0];
     let backend = backend(Completer::new(shared));
     if config.iopoll && !backend.iopoll() {

@@ -72,6 +72,8 @@ pub(crate) struct Shared<'m, H> {
     pub bell: AtomicU32,
     /// 1: the ring has been set up disabled, and not enabled since.
     pub disabled: AtomicU32,
+    /// 1: waits go by the clock that runs on in suspend.
+    pub boot_clock: AtomicU32,
 }
 
 impl<H: Host> Shared<'_, H> {

@@ -117,6 +117,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Call::RegisterRestrictions(list) => self.register_restrictions(list),
             Call::EnableRings => self.enable_rings(),
             Call::Cancel { what, timeout } => self.cancel_call(what, timeout),
+            Call::RegisterClock(clock) => self.register_clock(clock),
             Call::Refused { errno, .. } => Err(errno),
             Call::Stats(stats) => {
                 *stats = self.stats();

@@ -10,7 +10,7 @@ use crate::hal::{Host, Parked, Token};
 use crate::register::{Call, numbered};
 use crate::slot::{Notice, Stale};
 use crate::sync::{Ordering, fence};
-use crate::types::Timespec;
+use crate::types::{SubmitArgs, Timespec};
 use crate::wake::{EventCount, wait_until};
 use core::ffi::c_void;
 
@@ -168,8 +168,9 @@ impl<'m, H: Host> Remote<'m, H> {
         let mut waiting = Waiting::new(want, until.into(), ring.cq_total(), timeouts());
         loop {
             let over = || waiting.is_over(ring.cq_ready(), timeouts());
-            match self.wait(waiting.time(), over) {
-                Err(Errno::ETIME) if !waiting.times_out(ring.cq_ready(), ring.cq_total()) => {}
+            match self.wait(waiting.time(&self.shared.host), over) {
+                Err(Errno::ETIME)
+                    if !waiting.times_out(ring.cq_ready(), ring.cq_total(), &self.shared.host) => {}
                 // As in Linux, where one CQE is enough for a good answer.
                 Err(Errno::ETIME | Errno::EINTR) if ring.cq_ready() != 0 => return Ok(()),
                 waited => return waited,
@@ -310,6 +311,14 @@ impl<'m, H: Host> Remote<'m, H> {
     /// Only `to`'s.
     pub fn dump(&self, to: &mut dyn core::fmt::Write) -> core::fmt::Result {
         self.shared.dump(to)
+    }
+
+    /// What the arguments of an `io_uring_enter` that begins now say: how long
+    /// to wait, by the clock that has been registered for waits. Their time is a
+    /// point in time if `absolute` (`IORING_ENTER_ABS_TIMER`).
+    #[must_use]
+    pub fn until(&self, args: &SubmitArgs, absolute: bool) -> Until {
+        self.shared.until(args, absolute)
     }
 
     /// The place the ring runs in.

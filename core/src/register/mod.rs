@@ -158,6 +158,12 @@ pub enum Call<'a> {
         /// How long to wait; for ever if none.
         timeout: Option<Timespec>,
     },
+    /// `IORING_REGISTER_CLOCK`: the clock that waits of `enter` go by, if they are
+    /// made by [`Engine::until`](crate::engine::Engine::until) or
+    /// [`Remote::until`](crate::engine::Remote::until): 1, the monotonic one, or
+    /// 7, which runs on in suspend. `EINVAL` for others, and for one that there
+    /// is not ([`Clock::time`](crate::hal::Clock::time)).
+    RegisterClock(u32),
     /// An operation by number that is refused for its arguments, if it is not
     /// refused for another reason. [`numbered`] makes it.
     Refused {
@@ -197,6 +203,7 @@ impl Call<'_> {
         (uapi::IORING_REGISTER_IOWQ_MAX_WORKERS, "MaxWorkers"),
         (uapi::IORING_REGISTER_PBUF_RING, "RegisterBufRing"),
         (uapi::IORING_UNREGISTER_PBUF_RING, "UnregisterBufRing"),
+        (uapi::IORING_REGISTER_CLOCK, "RegisterClock"),
         (uapi::IORING_REGISTER_SYNC_CANCEL, "Cancel"),
         (uapi::IORING_REGISTER_PBUF_STATUS, "BufRingHead"),
     ];
@@ -229,6 +236,7 @@ impl Call<'_> {
             Call::RegisterRestrictions(_) => uapi::IORING_REGISTER_RESTRICTIONS,
             Call::EnableRings => uapi::IORING_REGISTER_ENABLE_RINGS,
             Call::Cancel { .. } => uapi::IORING_REGISTER_SYNC_CANCEL,
+            Call::RegisterClock(_) => uapi::IORING_REGISTER_CLOCK,
             Call::Refused { opcode, .. } => *opcode,
             Call::Stats(_) | Call::Dump(_) => return None,
         })
@@ -270,6 +278,7 @@ mod tests {
             Call::Cancel { what: CancelBuilder::any(), timeout: None },
             Call::RegisterRestrictions(&[]),
             Call::EnableRings,
+            Call::RegisterClock(1),
             Call::Stats(&mut stats),
             Call::Dump(&mut text),
         ];

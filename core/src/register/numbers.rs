@@ -169,6 +169,16 @@ unsafe fn decode<'a>(opcode: u32, arg: *mut c_void, nr: u32) -> Result<Meant<'a>
                 Call::RegisterRestrictions(array(arg as u64, nr)?)
             }
             uapi::IORING_REGISTER_ENABLE_RINGS => none().map(|()| Call::EnableRings)?,
+            uapi::IORING_REGISTER_CLOCK => {
+                if arg.is_null() || nr != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                let clock: uapi::io_uring_clock_register = read(arg)?;
+                if clock.resv != [0; 3] {
+                    return Err(Errno::EINVAL);
+                }
+                Call::RegisterClock(clock.clockid)
+            }
             uapi::IORING_REGISTER_SYNC_CANCEL => {
                 count(1)?;
                 cancel(&read(arg)?)?

@@ -223,6 +223,16 @@ pub struct io_uring_sync_cancel_reg {
     pub pad2: [u64; 3],
 }
 
+/// The argument of `IORING_REGISTER_CLOCK`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct io_uring_clock_register {
+    /// `CLOCK_MONOTONIC` or `CLOCK_BOOTTIME`.
+    pub clockid: u32,
+    /// Zero.
+    pub resv: [u32; 3],
+}
+
 /// The argument of `IORING_REGISTER_PBUF_RING` and `IORING_UNREGISTER_PBUF_RING`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -283,6 +293,7 @@ pin! {
     io_uring_restriction: 16 { opcode @ 0, arg @ 2, resv @ 3, resv2 @ 4 }
     __kernel_timespec: 16 { tv_sec @ 0, tv_nsec @ 8 }
     io_uring_sync_cancel_reg: 64 { addr @ 0, fd @ 8, flags @ 12, timeout @ 16, opcode @ 32, pad @ 33, pad2 @ 40 }
+    io_uring_clock_register: 16 { clockid @ 0, resv @ 4 }
     io_uring_buf_reg: 40 { ring_addr @ 0, ring_entries @ 8, bgid @ 12, flags @ 14, resv @ 16 }
     io_uring_buf_status: 40 { buf_group @ 0, head @ 4, resv @ 8 }
     io_uring_probe_op: 8 { op @ 0, resv @ 1, flags @ 2, resv2 @ 4 }

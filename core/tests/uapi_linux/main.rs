@@ -257,6 +257,7 @@ fn structures_are_the_kernels() {
         io_uring_restriction { opcode, resv, resv2 }
         __kernel_timespec { tv_sec, tv_nsec }
         io_uring_sync_cancel_reg { addr, fd, flags, timeout, opcode, pad, pad2 }
+        io_uring_clock_register { clockid }
         io_uring_buf_reg { ring_addr, ring_entries, bgid, flags, resv }
         io_uring_buf_status { buf_group, head, resv }
         io_uring_probe_op { op, resv, flags, resv2 }

@@ -55,7 +55,7 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// As [`submit_and_wait`](Self::submit_and_wait); `ETIME` if the time was
     /// up and nothing was submitted.
     pub fn submit_with_args(&self, want: usize, args: &SubmitArgs) -> io::Result<usize> {
-        self.submit_until(want, Until::new(args, false, self.ring.remote.host()))
+        self.submit_until(want, self.ring.remote.until(args, false))
     }
 
     #[inline]
@@ -117,8 +117,7 @@ impl<B: RingBackend> Submitter<'_, B> {
             }
         }
         let absolute = flags.contains(EnterFlags::ABS_TIMER);
-        let until =
-            arg.map_or(Until::default(), |arg| Until::new(arg, absolute, self.ring.remote.host()));
+        let until = arg.map_or(Until::default(), |arg| self.ring.remote.until(arg, absolute));
         self.ring.enter(to_submit, min_complete, flags, until)
     }
 
@@ -192,6 +191,16 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// which has no workers.
     pub fn register_iowq_max_workers(&self, max: &mut [u32; 2]) -> io::Result<()> {
         self.call(Call::MaxWorkers(max)).map(drop)
+    }
+
+    /// The clock that waits go by (`IORING_REGISTER_CLOCK`): `CLOCK_MONOTONIC`,
+    /// as without this, or `CLOCK_BOOTTIME`, which runs on while the machine is
+    /// suspended.
+    ///
+    /// # Errors
+    /// `EINVAL` for any other.
+    pub fn register_clock(&self, clock: libc::clockid_t) -> io::Result<()> {
+        self.call(Call::RegisterClock(clock as u32)).map(drop)
     }
 
     /// What a ring that was set up disabled will be allowed to do when it is

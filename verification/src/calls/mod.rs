@@ -2,6 +2,7 @@
 //! Annulus answer the same and bring the same completions.
 
 mod cancel;
+mod clock;
 mod eventfd;
 mod iopoll;
 mod restrict;
@@ -25,7 +26,9 @@ type Row = (&'static str, Wish, fn(&mut dyn Ring) -> Seen);
 
 /// Every script there is.
 fn scripts() -> impl Iterator<Item = Row> {
-    [cancel::SCRIPTS, eventfd::SCRIPTS, restrict::SCRIPTS, tags::SCRIPTS].concat().into_iter()
+    [cancel::SCRIPTS, clock::SCRIPTS, eventfd::SCRIPTS, restrict::SCRIPTS, tags::SCRIPTS]
+        .concat()
+        .into_iter()
 }
 
 /// Command line of the scripts.

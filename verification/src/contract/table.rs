@@ -57,6 +57,10 @@ rows! {
         "a wait ends by completions, by its deadline or by a signal (`-EINTR`)":
             "core/tests/engine::row_enter_waits_end_by_completion_and_by_deadline",
             "core/tests/review::row_enter_a_wait_that_finds_fewer_than_wanted_ends_well",
+            "core/tests/clocks::row_enter_waits_go_by_the_clock_that_is_registered",
+            "core/tests/clocks::row_enter_a_wait_runs_on_in_suspend",
+            "hal-linux/tests/clock::row_enter_waits_go_by_each_clock",
+            "verification/src/calls/clock::arguments",
             "core/tests/review::row_enter_a_wait_under_sqpoll_that_finds_fewer_than_wanted_ends_well",
             "hal-linux/tests/modes::waits_end_with_the_time_or_a_signal",
             "hal-linux/src/host::a_signal_interrupts_both_ways_of_sleeping",
