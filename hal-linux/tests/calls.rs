@@ -28,7 +28,7 @@ fn a_cancellation_waits_for_what_a_worker_is_at() {
         assert_eq!(unsafe { libc::mkfifo(c_path.as_ptr(), 0o600) }, 0);
         let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), c_path.as_ptr());
         let open = open.flags(libc::O_RDONLY).build().flags(ASYNC).user_data(1);
-        let cancel = |ms: Option<u32>| {
+        let cancel = |ring: &annulus_linux::Ring, ms: Option<u32>| {
             let timeout = ms.map(|ms| types::Timespec::new().nsec(ms * 1_000_000));
             let what = types::CancelBuilder::user_data(1);
             errno(ring.submitter().register_sync_cancel(timeout, what))
@@ -38,7 +38,7 @@ fn a_cancellation_waits_for_what_a_worker_is_at() {
             push(ring, std::slice::from_ref(&open));
             ring.submit().unwrap();
             std::thread::sleep(std::time::Duration::from_millis(50));
-            match cancel(Some(20)) {
+            match cancel(ring, Some(20)) {
                 Ok(()) => assert_eq!(reap(ring, 1)[0].result(), -libc::ECANCELED),
                 other => break assert_eq!(other, Err(libc::ETIME)),
             }
@@ -47,8 +47,8 @@ fn a_cancellation_waits_for_what_a_worker_is_at() {
             std::thread::sleep(std::time::Duration::from_millis(20));
             std::fs::OpenOptions::new().write(true).open(path).unwrap()
         });
-        assert_eq!(cancel(None), Ok(()));
-        assert_eq!(cancel(None), Err(libc::ENOENT));
+        assert_eq!(cancel(ring, None), Ok(()));
+        assert_eq!(cancel(ring, None), Err(libc::ENOENT));
         let opened = reap(ring, 1)[0].result();
         assert!(opened >= 0);
         // SAFETY: new, and nobody else's.
