@@ -5,11 +5,13 @@ use crate::engine::{BufferEntry, Shared};
 use crate::files::{Detached, Place};
 use crate::hal::{Backend, Host};
 use crate::held::Held;
+use crate::messages::{self, Letter};
 use crate::op::Kind;
 use crate::provided::{Entry, Group};
 use crate::request::{Outcome, Record};
 use crate::ring::{LINE, Layout, Offsets, align_up};
 use crate::slot::SharedSlot;
+use crate::sync::AtomicU32;
 use crate::uapi;
 
 /// Where the seed patches and today's Linux differ, whose rule holds.
@@ -64,6 +66,7 @@ pub struct Config {
     pub(crate) disabled: bool,
     pub(crate) tags: u32,
     pub(crate) iopoll: bool,
+    pub(crate) messages: u32,
 }
 
 /// A configuration, or the memory for it, that cannot work.
@@ -100,6 +103,8 @@ pub const MAX_BUFFERS: u32 = 1 << 14;
 
 /// Provided buffers that a ring can have room for.
 pub const MAX_PROVIDED: u32 = 1 << 20;
+/// Messages of other rings that a ring can have room for.
+pub const MAX_MESSAGES: u32 = 1 << 15;
 /// Groups of provided buffers, as many as there are numbers for them.
 pub const MAX_GROUPS: u32 = 1 << 16;
 
@@ -140,6 +145,7 @@ impl Config {
             disabled: false,
             tags: 0,
             iopoll: false,
+            messages: 0,
         }
     }
 
@@ -233,6 +239,14 @@ impl Config {
         if self.tags == 0 { 0 } else { places + detached(places, self.requests + 1) }
     }
 
+    /// Messages of other rings (MSG_RING) that can wait to be posted, or for room
+    /// in the CQ. Without any (0, unless set) the ring takes none
+    /// (`-EOVERFLOW` for who sends one).
+    pub const fn messages(mut self, messages: u32) -> Self {
+        self.messages = messages;
+        self
+    }
+
     /// Whether the ring starts disabled (`IORING_SETUP_R_DISABLED`): it takes
     /// calls, restrictions among them, and no SQEs until it is enabled.
     pub const fn disabled(mut self, yes: bool) -> Self {
@@ -278,6 +292,7 @@ impl Config {
             ("the number of provided buffers", self.provided, MAX_PROVIDED),
             ("the number of groups of buffers", self.groups, MAX_GROUPS),
             ("the number of tags", self.tags, MAX_TAGS),
+            ("the number of messages", self.messages, MAX_MESSAGES),
         ];
         let mut i = 0;
         while i < limits.len() {
@@ -327,13 +342,14 @@ impl Config {
 /// control  waits, mailbox, return list head, the host
 /// slots    (requests + 1) x shared slot
 /// records  (requests + 1) x request record
-/// outcomes (requests + 1 + tags) x outcome that waits
+/// outcomes (requests + 1 + tags + messages) x outcome that waits
 /// free     requests x index
 /// held     (requests + 1) x (held request + 2 x index), if any may be
 /// files    places + (requests + 1) x detached file
 /// buffers  places + (requests + 1) x detached buffer
 /// tags     (places + (requests + 1)) x index, of files and of buffers, if any
 /// provided groups of provided buffers, and entries for them
+/// messages messages x letter, and a bit for each
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // named above
@@ -351,6 +367,7 @@ pub struct Footprint {
     pub buffers_detached: usize,
     pub provided: usize,
     pub tags: usize,
+    pub messages: usize,
 }
 
 const fn lines<T>(count: u32) -> usize {
@@ -366,7 +383,7 @@ impl Footprint {
             control: lines::<Shared<'static, H>>(1),
             slots: lines::<SharedSlot>(slots),
             records: lines::<Record>(slots),
-            outcomes: lines::<Outcome>(slots + config.tags),
+            outcomes: lines::<Outcome>(slots + config.tags + config.messages),
             free: lines::<u32>(config.requests),
             held: lines::<Held>(config.held_requests()) + 2 * lines::<u32>(config.held_requests()),
             file_places: lines::<Place<B::File>>(config.files),
@@ -379,6 +396,8 @@ impl Footprint {
             provided: lines::<Group>(config.groups) + lines::<Entry>(config.provided),
             tags: lines::<u32>(config.tags_of(config.files))
                 + lines::<u32>(config.tags_of(config.buffers)),
+            messages: lines::<Letter>(config.messages)
+                + lines::<AtomicU32>(messages::words(config.messages)),
         }
     }
 
@@ -396,6 +415,7 @@ impl Footprint {
             + self.buffers_detached
             + self.provided
             + self.tags
+            + self.messages
     }
 
     /// All of it.

@@ -207,6 +207,20 @@ faults! {
     WorkerlessWorkKept: Loom,
     /// A worker beyond its class's limit leaves without calling another to the job.
     SurplusSaysNothing: Loom,
+    /// A message is pushed on its lane without Release.
+    MessagePushRelaxed: Loom,
+    /// Messages are taken off their lane without Acquire.
+    MessageTakeRelaxed: Loom,
+    /// The storage of a message is taken without Acquire.
+    LetterTakenRelaxed: Loom,
+    /// The storage of a message is given back without Release.
+    LetterGivenBackRelaxed: Loom,
+    /// A message on an empty lane is not told of on the return list.
+    MessageNotTold: Loom,
+    /// A message does not wake the engine.
+    MessageNoWake: Loom,
+    /// Messages that have been accepted are not posted at the end of the ring.
+    MessagesForgottenAtEnd: Loom,
     /// A submission does not look whether the engine has ended.
     EndNotChecked: Loom,
     /// The fallback slot is never given back.
@@ -343,6 +357,10 @@ faults! {
     TagsOfFailure: Call,
     /// The CQE of a tag passes those that wait for room.
     TagOvertakes: Call,
+    /// A message's flags are not passed on.
+    MessageFlagsLost: Call,
+    /// A message that finds the CQ full is lost.
+    MessageLostWithoutRoom: Call,
     /// A restricted ring takes SQEs without the flags that it demands.
     RequiredFlagsForgotten: Call,
     /// A second eventfd takes the place of the first.

@@ -30,6 +30,8 @@ pub mod hal;
 mod held;
 #[allow(unsafe_code)] // a cell between a caller and the engine
 mod mailbox;
+#[allow(unsafe_code)] // a cell between a sender and the engine
+mod messages;
 #[cfg(loom)]
 #[allow(unsafe_code)] // memory for models, and what their requests point to
 pub mod model;

@@ -45,6 +45,9 @@ pub(crate) enum Kind {
     TimeoutRemove,
     LinkTimeout,
     Cancel,
+    /// A message for another ring. The engine's own, but of no use where the
+    /// place knows no others.
+    MsgRing,
 }
 
 impl Kind {
@@ -72,7 +75,8 @@ impl Kind {
             | Self::Fallocate
             | Self::FilesUpdate
             | Self::ProvideBuffers
-            | Self::RemoveBuffers => true,
+            | Self::RemoveBuffers
+            | Self::MsgRing => true,
             Self::None
             | Self::PollAdd
             | Self::PollRemove
@@ -114,7 +118,7 @@ const fn row(opcode: u8, kind: Kind) -> Row {
     Row { opcode, kind }
 }
 
-const BUILT: [Row; 23] = [
+const BUILT: [Row; 24] = [
     row(uapi::IORING_OP_NOP, Kind::Nop),
     row(uapi::IORING_OP_READ, Kind::ReadWrite),
     row(uapi::IORING_OP_WRITE, Kind::ReadWrite),
@@ -138,6 +142,7 @@ const BUILT: [Row; 23] = [
     row(uapi::IORING_OP_TIMEOUT_REMOVE, Kind::TimeoutRemove),
     row(uapi::IORING_OP_LINK_TIMEOUT, Kind::LinkTimeout),
     row(uapi::IORING_OP_ASYNC_CANCEL, Kind::Cancel),
+    row(uapi::IORING_OP_MSG_RING, Kind::MsgRing),
 ];
 
 const fn table() -> [Row; IORING_OP_LAST as usize] {

@@ -160,6 +160,8 @@ pub(crate) struct Slots<'m> {
     slots: &'m [SharedSlot],
     /// The top of the return list, plus one.
     head: AtomicU32,
+    /// What is below the news on the return list, plus one.
+    below_news: AtomicU32,
     /// Notices refused.
     stale: AtomicU32,
 }
@@ -173,7 +175,8 @@ impl SharedSlot {
 
 impl<'m> Slots<'m> {
     pub fn new(slots: &'m [SharedSlot]) -> Self {
-        Self { slots, head: AtomicU32::new(NIL), stale: AtomicU32::new(0) }
+        let below_news = AtomicU32::new(NIL);
+        Self { slots, head: AtomicU32::new(NIL), below_news, stale: AtomicU32::new(0) }
     }
 
     // -- the outside ------------------------------------------------------
@@ -203,15 +206,27 @@ impl<'m> Slots<'m> {
             Notice::Ready => READY,
         };
         slot.message.write(message);
-        Ok(self.push(token.index(), slot))
+        Ok(self.push(token.index(), &slot.next))
     }
 
-    fn push(&self, index: usize, slot: &SharedSlot) -> bool {
+    /// Puts the news on the list: another lane, whose business it is that they
+    /// are there once only, has something for the engine. They come home as the
+    /// index behind the last slot's. True if the list was empty before.
+    pub fn announce(&self) -> bool {
+        self.push(self.slots.len(), &self.below_news)
+    }
+
+    /// What is below an entry of the list.
+    fn below(&self, index: usize) -> &AtomicU32 {
+        self.slots.get(index).map_or(&self.below_news, |slot| &slot.next)
+    }
+
+    fn push(&self, index: usize, next: &AtomicU32) -> bool {
         // Relaxed: the value is only compared and passed on.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             // Relaxed: published by the CAS.
-            slot.next.store(head, Ordering::Relaxed);
+            next.store(head, Ordering::Relaxed);
             // Release: pairs with the Acquire swap in `take`; later pushes
             // are RMWs and carry the release sequence on.
             //
@@ -257,9 +272,9 @@ impl<'m> Slots<'m> {
         // Relaxed: a taken list is the engine's own.
         let mut first = NIL;
         while top != NIL {
-            let slot = &self.slots[top as usize - 1];
-            let below = slot.next.load(Ordering::Relaxed);
-            slot.next.store(first, Ordering::Relaxed);
+            let next = self.below(top as usize - 1);
+            let below = next.load(Ordering::Relaxed);
+            next.store(first, Ordering::Relaxed);
             first = top;
             top = below;
         }
@@ -271,7 +286,7 @@ impl<'m> Slots<'m> {
         let index = list.first.checked_sub(1)?;
         // Relaxed: the engine's own since `take`. Read before the notice is
         // taken, for after that the slot may be pushed again.
-        list.first = self.slots[index as usize].next.load(Ordering::Relaxed);
+        list.first = self.below(index as usize).load(Ordering::Relaxed);
         Some(index)
     }
 

@@ -13,6 +13,7 @@ use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::own::Own;
+use crate::rings;
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -175,6 +176,18 @@ impl Host for LinuxHost {
         if let Some(counter) = &*self.registered() {
             counter.ring();
         }
+    }
+
+    fn sends_messages(&self) -> bool {
+        true
+    }
+
+    fn send_message(
+        &self,
+        fd: i32,
+        message: Option<annulus::cqe::Cqe>,
+    ) -> Result<(), annulus::errno::Errno> {
+        rings::send(fd, message)
     }
 
     fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {

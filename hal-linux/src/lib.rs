@@ -37,6 +37,9 @@
 //! * A child does not share a ring with its parent: every call of a child's
 //!   copy fails with [`ForkedChild`], and dropping the copy does nothing.
 //! * FSYNC of a range syncs the whole file.
+//! * A ring's descriptor ([`Ring::as_fd`](std::os::fd::AsFd)) only names it, for
+//!   messages of other rings. Messages that wait to be posted have so many
+//!   places ([`Builder::messages`]), and are posted when their ring is driven.
 #![warn(missing_docs)]
 #![cfg(target_os = "linux")]
 
@@ -47,6 +50,7 @@ mod host;
 pub mod nvme;
 mod own;
 mod ring;
+mod rings;
 mod sys;
 mod threads;
 #[cfg(target_pointer_width = "64")]
@@ -59,6 +63,17 @@ pub use annulus::{DeviceStats, Stats, cqueue, opcode, squeue, types};
 pub use guard::ForkedChild;
 pub use host::LinuxHost;
 pub use ring::{Builder, Error, Parameters, Ring, SharedRing, Submitter};
+
+/// Sends the message of an [`opcode::MsgRingData`] without a ring to send it from
+/// (`IORING_REGISTER_SEND_MSG_RING`).
+///
+/// # Errors
+/// What the request would end with; `EINVAL` for another operation, or with
+/// flags of an entry.
+pub fn register_sync_msg(entry: &squeue::Entry) -> std::io::Result<()> {
+    annulus::engine::send_message(&LinuxHost::default(), entry)
+        .map_err(|errno| std::io::Error::from_raw_os_error(errno.raw()))
+}
 
 /// A ring, by the `io-uring` crate's name.
 pub use ring::Ring as IoUring;

@@ -24,7 +24,9 @@ pub fn page(files: &Probe) -> String {
          * *files*: a ring of `annulus-linux` on file descriptors.\n\
          * *NVMe*: a ring on an NVMe controller, on Linux through VFIO or on bare metal.\n\
          * *virtio*: a ring on a virtio-blk disk on bare metal.\n\
-         * *core*: the engine carries it out itself, so every ring has it.\n\n",
+         * *core*: the engine carries it out itself, so every ring has it.\n\n\
+         MSG_RING is the engine's and needs a place that knows other rings, which a Linux process is and bare metal is not; of\n\
+         its two kinds `IORING_MSG_DATA` is done, and `IORING_MSG_SEND_FD` is `-EINVAL`.\n\n",
     );
     let columns = [
         ("files", files.clone()),
@@ -38,7 +40,7 @@ pub fn page(files: &Probe) -> String {
     for opcode in 0..uapi::IORING_OP_LAST {
         let Some(name) = uapi::opcode_name(opcode) else { continue };
         let _ = write!(text, "| {opcode} | {name} |");
-        for (_, probe) in &columns {
+        for (column, probe) in &columns {
             let done = match probe.is_supported(opcode) {
                 // What a device cannot do it refuses.
                 true if Medium::asks_device(opcode)
@@ -47,13 +49,15 @@ pub fn page(files: &Probe) -> String {
                     "if the device can"
                 }
                 true => "done",
+                // Whatever the device is.
+                false if opcode == uapi::IORING_OP_MSG_RING && *column == "NVMe" => "on Linux",
                 false => "`-EINVAL`",
             };
             let _ = write!(text, " {done} |");
         }
         let by = match columns.iter().any(|(_, probe)| probe.is_supported(opcode)) {
             false => "",
-            true if own.is_supported(opcode) => "core",
+            true if own.is_supported(opcode) || opcode == uapi::IORING_OP_MSG_RING => "core",
             true => "backend",
         };
         let _ = writeln!(text, " {by} |");
@@ -71,7 +75,14 @@ pub fn page(files: &Probe) -> String {
             .filter(|&&(number, _)| number == op)
             .map(|(_, call)| format!("`Call::{call}`"))
             .collect();
-        let call = if calls.is_empty() { "not there".into() } else { calls.join(", ") };
+        let call = if op == uapi::IORING_REGISTER_SEND_MSG_RING {
+            // Linux takes it where no ring is named.
+            "`engine::send_message`, which no ring is needed for".into()
+        } else if calls.is_empty() {
+            "not there".into()
+        } else {
+            calls.join(", ")
+        };
         let _ = writeln!(text, "| {op} | {name} | {call} |");
     }
     text

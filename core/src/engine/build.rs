@@ -1,6 +1,7 @@
 //! Making a ring out of memory that the caller gives.
 
 use super::links::Holding;
+use super::messages::Inward;
 use super::tags::Tags;
 use super::{Completer, Engine, Remote, Shared};
 use crate::config::{Config, ConfigError, Footprint, Mode, detached};
@@ -8,6 +9,7 @@ use crate::files::{Detached, NONE, Place, Table};
 use crate::hal::{Backend, Host};
 use crate::held::Held;
 use crate::mailbox::Mailbox;
+use crate::messages::{self, Letter, Messages};
 use crate::provided::{Entry, Group, Provided};
 use crate::request::{self, Fifo, Outcome, Pool, Record};
 use crate::ring::{CqHalf, CqProducer, LINE, MadeRoom, RingRef, SqConsumer, SqHalf, align_up};
@@ -195,7 +197,11 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
     let mut indices = 0..;
     let shared_slots: &'m [SharedSlot] =
         memory.carve(slots, || SharedSlot::new(indices.next().expect("an open range")));
-    let mut host = Some(host);
+    let letters = Messages::new(
+        memory.carve(config.messages as usize, Letter::new),
+        memory.carve(messages::words(config.messages) as usize, || AtomicU32::new(0)),
+    );
+    let (mut host, mut letters) = (Some(host), Some(letters));
     let shared: &'m Shared<'m, H> = &memory.carve(1, || Shared {
         host: host.take().expect("made once"),
         ring,
@@ -203,6 +209,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         engine_wait: EventCount::new(),
         app_wait: EventCount::new(),
         mailbox: Mailbox::new(),
+        messages: letters.take().expect("made once"),
         stop: AtomicU32::new(0),
         stopped: AtomicU32::new(0),
         timeouts: AtomicU32::new(0),
@@ -215,8 +222,9 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
     if config.iopoll && !backend.iopoll() {
         return Err(ConfigError::NotPolled);
     }
-    let outcomes = memory.carve(slots + config.tags as usize, Outcome::empty);
-    let tags = Tags::new(slots as u32, outcomes);
+    let (tagged, sent) = (config.tags as usize, config.messages as usize);
+    let outcomes = memory.carve(slots + tagged + sent, Outcome::empty);
+    let tags = Tags::new(slots as u32, &mut outcomes[..slots + tagged]);
     let pool = Pool::new(
         memory.carve(slots, Record::empty),
         outcomes,
@@ -262,6 +270,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
             provided,
             engaged: false,
             bell: Default::default(),
+            inward: Inward::new((slots + tagged) as u32),
             restrict: Default::default(),
             tags,
             files,

@@ -28,24 +28,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let outcome = &mut self.pool.outcomes[index as usize];
         outcome.res = cqe.res;
         outcome.cflags = cqe.flags;
-        self.stats.overflows += 1;
-        if self.overflow.is_empty() && !fault::on(Fault::OverflowNotShown) {
-            self.shared.set_flag(IORING_SQ_CQ_OVERFLOW);
-        }
-        self.overflow.push(self.pool.outcomes, index);
+        self.queue_for_room(index);
     }
 
     /// Posts CQEs that waited for room, in their order. True if any was.
     pub(super) fn flush_overflow(&mut self) -> bool {
         let mut any = false;
         while let Some(index) = self.overflow.first() {
-            let cqe = match self.pool.records.get(index as usize) {
-                Some(&Record { user_data, .. }) => {
-                    let outcome = &self.pool.outcomes[index as usize];
-                    Cqe { user_data, res: outcome.res, flags: outcome.cflags }
-                }
-                None => self.waiting_tag(index),
-            };
+            let cqe = self.waiting_cqe(index);
             let lost = !any && fault::on(Fault::OverflowLosesOne);
             if !lost && !self.cq.push(cqe) {
                 return any;
@@ -53,10 +43,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             any = true;
             self.starved = false;
             self.overflow.pop(self.pool.outcomes);
-            match self.tags.has(index) {
-                true => self.tag_posted(index),
-                false => self.pool.put(index),
-            }
+            self.no_longer_waiting(index);
         }
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);
         any
@@ -154,7 +141,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         let mut resumed = false;
         while let Some(index) = slots.next_returned(&mut list) {
-            let what = &mut self.pool.records[index as usize].what;
+            let Some(Record { what, .. }) = self.pool.records.get_mut(index as usize) else {
+                self.take_messages();
+                continue;
+            };
             if what.has(ENDED) {
                 what.clear(ENDED);
                 let result = self.pool.outcomes[index as usize].res;

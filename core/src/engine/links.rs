@@ -253,9 +253,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 held.marks.insert(Marks::GUARD | Marks::ALWAYS_SUCCESS);
                 Ok(())
             }
-            _ if !op::supported(sqe.opcode, |opcode| self.backend.supports(opcode)) => {
-                Err(Errno::EINVAL)
-            }
+            _ if !self.supports(sqe.opcode) => Err(Errno::EINVAL),
             // SAFETY: as above.
             Kind::Openat | Kind::Statx => unsafe { self.keep(index, 0) }.map(drop),
             // SAFETY: as above.

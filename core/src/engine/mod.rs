@@ -12,6 +12,7 @@ mod complete;
 mod enter;
 mod fixed;
 mod links;
+mod messages;
 mod picks;
 mod places;
 mod poll;
@@ -32,6 +33,7 @@ pub use build::StaticMemory;
 pub use build::{Memory, Parts, RingMemory, build};
 pub(crate) use cancel::cancel_from_outside;
 pub use enter::EnterFlags;
+pub use messages::{Inbox, send_message};
 pub use remote::{Completer, Remote};
 pub(crate) use tables::BufferEntry;
 pub use wait::Until;
@@ -41,6 +43,8 @@ use crate::fault::{self, Fault};
 use crate::files::Table;
 use crate::hal::{Backend, Driver, Host, Parked};
 use crate::mailbox::Mailbox;
+use crate::messages::Messages;
+use crate::op::{self, Kind};
 use crate::provided::Provided;
 use crate::request::{Fifo, Pool};
 use crate::ring::{CqProducer, MadeRoom, RingRef, SqConsumer};
@@ -61,6 +65,7 @@ pub(crate) struct Shared<'m, H> {
     /// Application threads sleep here: for CQEs, for SQ room.
     pub app_wait: EventCount,
     pub mailbox: Mailbox,
+    pub messages: Messages<'m>,
     /// 1: the driver of the engine shall come to an end.
     pub stop: AtomicU32,
     /// 1: the engine has come to an end.
@@ -179,6 +184,8 @@ pub struct Engine<'m, B: Backend, H: Host> {
     engaged: bool,
     /// The application's eventfd.
     bell: bell::Bell,
+    /// Messages of other rings.
+    inward: messages::Inward,
     /// What the application may do.
     restrict: restrict::Restrictions,
     tags: tags::Tags,
@@ -235,6 +242,15 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
     /// The backend, for what is not a request (its own statistics).
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// Whether `opcode` is carried out, where held requests and provided buffers
+    /// are.
+    pub(crate) fn supports(&self, opcode: u8) -> bool {
+        op::supported(opcode, |opcode| match op::kind(opcode) {
+            Kind::MsgRing => self.shared.host.sends_messages(),
+            _ => self.backend.supports(opcode),
+        })
     }
 
     /// Requests that the backend has.
@@ -426,6 +442,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
             return;
         }
         self.short = false;
+        self.close_messages();
         self.publish();
         self.backend.cancel_all();
         self.discard_held();
@@ -445,10 +462,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         }
         self.discard_held();
         while let Some(index) = self.overflow.pop(self.pool.outcomes) {
-            match self.tags.has(index) {
-                true => self.tag_posted(index),
-                false => self.pool.put(index),
-            }
+            self.no_longer_waiting(index);
         }
         // Nothing waits for room any more, nor will.
         self.shared.clear_flag(IORING_SQ_CQ_OVERFLOW);

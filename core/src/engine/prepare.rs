@@ -1,6 +1,6 @@
 //! The checks that need nothing but the copy of an SQE.
 
-use super::{buffers, poll};
+use super::{buffers, messages, poll};
 use crate::config::Config;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
@@ -93,6 +93,7 @@ pub(super) fn prepare(config: &Config, kind: Kind, sqe: &Sqe) -> Result<(), Errn
         Kind::Timeout | Kind::LinkTimeout => timeout(kind, sqe)?,
         Kind::TimeoutRemove => timeout_remove(sqe)?,
         Kind::Cancel => cancel(sqe)?,
+        Kind::MsgRing => messages::check(sqe)?,
         Kind::None => return Err(Errno::EINVAL),
     }
     Ok(())

@@ -85,10 +85,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Ok(0)
             }
             Call::Probe(probe) => {
-                let (backend, held) = (&self.backend, self.config.held);
+                let held = self.config.held;
                 let (provides, config) = (self.provides(), &self.config);
                 probe.fill(|opcode| {
-                    op::supported(opcode, |opcode| backend.supports(opcode))
+                    self.supports(opcode)
                         && config.takes(op::kind(opcode))
                         && (held || !op::kind(opcode).is_held())
                         && (provides || !op::kind(opcode).provides())

@@ -2,7 +2,7 @@
 //! that somebody else drives.
 
 use super::wait::{Until, Waiting};
-use super::{EnterFlags, Shared, cancel_from_outside};
+use super::{EnterFlags, Inbox, Shared, cancel_from_outside};
 use crate::config::Mode;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
@@ -302,6 +302,14 @@ impl<'m, H: Host> Remote<'m, H> {
 
     pub(crate) fn engine_wait(&self) -> &'m EventCount {
         &self.shared.engine_wait
+    }
+
+    /// The ring as others of its place send it messages.
+    pub fn inbox(&self) -> Inbox<'m>
+    where
+        H: Send + Sync,
+    {
+        Inbox::new(self.shared)
     }
 
     /// Writes what can be seen of the ring from outside, even if the engine

@@ -225,6 +225,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Kind::FilesUpdate => self.files_update(index, sqe),
             Kind::ProvideBuffers => self.provide_buffers(index, sqe),
             Kind::RemoveBuffers => self.remove_buffers(index, sqe),
+            Kind::MsgRing => self.msg_ring(index, sqe),
             _ => self.issue_io(index, kind, sqe),
         }
     }

@@ -12,7 +12,6 @@ use crate::fault::{self, Fault};
 use crate::files::NONE;
 use crate::hal::{Backend, Host};
 use crate::request::{Fifo, Outcome, Table};
-use crate::uapi::IORING_SQ_CQ_OVERFLOW;
 
 /// The storage of tags.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl Tags {
 
     /// Whether an index of an outcome is an entry's.
     pub fn has(&self, index: u32) -> bool {
-        index >= self.first
+        index.wrapping_sub(self.first) < self.count
     }
 }
 
@@ -89,12 +88,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if first && self.cq.push(Cqe { user_data, res: 0, flags: 0 }) {
             return self.put_tag(index);
         }
-        self.stats.overflows += 1;
-        if self.overflow.is_empty() {
-            self.shared.set_flag(IORING_SQ_CQ_OVERFLOW);
-        }
         self.tags.waiting += 1;
-        self.overflow.push(self.pool.outcomes, index);
+        self.queue_for_room(index);
     }
 
     /// [`post_tag`](Self::post_tag), as soon as the request at hand has its CQE.
@@ -143,11 +138,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn tag_posted(&mut self, index: u32) {
         self.tags.waiting -= 1;
         self.put_tag(index);
-    }
-
-    /// CQEs of requests that wait for room.
-    pub(super) fn waiting_requests(&self) -> u32 {
-        self.overflow.len() - self.tags.waiting
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod device;
 
+use crate::cqe::Cqe;
 use crate::errno::Errno;
 pub use crate::slot::Token;
 use crate::stats::Stats;
@@ -89,6 +90,25 @@ pub trait Host: Park + Clock {
     /// Adds to the counter, for as long as there is one. From any thread.
     fn ring_eventfd(&self) {}
 
+    /// Whether rings of this place can send each other messages; PROBE says of
+    /// MSG_RING what this says.
+    fn sends_messages(&self) -> bool {
+        false
+    }
+
+    /// Gives `message` to the ring that file number `fd` names
+    /// ([`Inbox::send`](crate::engine::Inbox::send)); without one only says
+    /// whether it names a ring. Whoever drives a ring calls this, also of the
+    /// ring that `fd` names.
+    ///
+    /// # Errors
+    /// `EBADF` if there is no such file, `EBADFD` if it is no ring; otherwise the
+    /// inbox's.
+    fn send_message(&self, fd: i32, message: Option<Cqe>) -> Result<(), Errno> {
+        let _ = (fd, message);
+        Err(Errno::EBADFD)
+    }
+
     /// [`park`](Park::park) of whoever drives an engine. A place whose devices
     /// tell of completions in a way of their own (an interrupt's eventfd)
     /// waits for those as well.
@@ -152,6 +172,14 @@ impl<H: Host> Host for &H {
 
     fn ring_eventfd(&self) {
         (**self).ring_eventfd();
+    }
+
+    fn sends_messages(&self) -> bool {
+        (**self).sends_messages()
+    }
+
+    fn send_message(&self, fd: i32, message: Option<Cqe>) -> Result<(), Errno> {
+        (**self).send_message(fd, message)
     }
 
     fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {

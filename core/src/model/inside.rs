@@ -8,9 +8,11 @@ use crate::cqe::Cqe;
 use crate::errno::Errno;
 use crate::hal::Park;
 use crate::mailbox::Mailbox;
+use crate::messages::{Letter, Messages, words};
 use crate::register::Call;
 use crate::ring::{CqHalf, CqProducer, RingRef};
 use crate::slot::{Notice, SharedSlot, Slots, Stale, Token};
+use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use crate::wake::{EventCount, Key, wait_until};
@@ -150,5 +152,58 @@ impl Post {
     /// Closes it.
     pub fn close<P: Park>(&self, park: &P) {
         self.0.close(park);
+    }
+}
+
+/// The lane of messages, without an engine.
+pub struct MessageLane {
+    messages: Messages<'static>,
+    letters: NonNull<[Letter]>,
+    used: NonNull<[AtomicU32]>,
+}
+
+// SAFETY: the pointers are only for giving the memory back; `messages` is Send
+// and Sync.
+unsafe impl Send for MessageLane {}
+// SAFETY: as above.
+unsafe impl Sync for MessageLane {}
+
+impl Drop for MessageLane {
+    fn drop(&mut self) {
+        // SAFETY: leaked in `new`, and `messages` is not used any more.
+        unsafe {
+            drop(std::boxed::Box::from_raw(self.letters.as_ptr()));
+            drop(std::boxed::Box::from_raw(self.used.as_ptr()));
+        }
+    }
+}
+
+impl MessageLane {
+    /// Room for `count` messages.
+    pub fn new(count: u32) -> Self {
+        let letters: std::vec::Vec<_> = (0..count).map(|_| Letter::new()).collect();
+        let used: std::vec::Vec<_> = (0..words(count)).map(|_| AtomicU32::new(0)).collect();
+        let letters = NonNull::from(std::boxed::Box::leak(letters.into_boxed_slice()));
+        let used = NonNull::from(std::boxed::Box::leak(used.into_boxed_slice()));
+        // SAFETY: valid until `drop`.
+        let messages = unsafe { Messages::new(letters.as_ref(), used.as_ref()) };
+        Self { messages, letters, used }
+    }
+
+    /// A message. True if the lane was empty.
+    ///
+    /// # Errors
+    /// As an inbox's.
+    pub fn send(&self, cqe: Cqe) -> Result<bool, Errno> {
+        self.messages.send(cqe)
+    }
+
+    /// Takes what has come, oldest first; at the `end` nothing comes any more.
+    pub fn take(&self, end: bool, mut seen: impl FnMut(Cqe)) {
+        let mut list = if end { self.messages.close() } else { self.messages.take() };
+        while let Some(letter) = self.messages.next(&mut list) {
+            seen(self.messages.read(letter));
+            self.messages.give_back(letter);
+        }
     }
 }

@@ -30,7 +30,7 @@ pub use ::loom;
 pub use check::{Explored, Model};
 pub use file::File;
 #[doc(hidden)]
-pub use inside::{CqWriter, EventCount, Key, Post, ReturnLane, cq, wait_until};
+pub use inside::{CqWriter, EventCount, Key, MessageLane, Post, ReturnLane, cq, wait_until};
 pub use place::{Arena, Place};
 pub use ring::{Builder, Ring, SharedRing, Submitter};
 pub use world::note;

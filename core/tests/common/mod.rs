@@ -3,7 +3,8 @@
 #![allow(dead_code)] // each test file uses its own part
 
 use annulus::config::Config;
-use annulus::engine::{Completer, Memory, Parts, RingMemory, build};
+use annulus::cqe::Cqe;
+use annulus::engine::{Completer, Inbox, Memory, Parts, RingMemory, build};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Clock, Host, OtherClock, Park, Parked, Request, Start, Target, Token};
 use annulus::squeue::Entry;
@@ -26,6 +27,8 @@ pub struct TestHost {
     /// The registered eventfd, 0 for none, and how often it was rung.
     pub eventfd: AtomicU64,
     pub rung: AtomicU64,
+    /// Rings that can be sent messages, from number [`RINGS`] on.
+    pub rings: Mutex<Vec<Inbox<'static>>>,
 }
 
 impl TestHost {
@@ -38,6 +41,7 @@ impl TestHost {
             ahead: [AtomicU64::new(0), AtomicU64::new(0)],
             eventfd: AtomicU64::new(0),
             rung: AtomicU64::new(0),
+            rings: Mutex::default(),
         })
     }
 }
@@ -104,6 +108,20 @@ impl Host for Place {
         assert_ne!(self.0.eventfd.load(Ordering::Relaxed), 0);
         self.0.rung.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn sends_messages(&self) -> bool {
+        !self.0.rings.lock().unwrap().is_empty()
+    }
+
+    fn send_message(&self, fd: i32, message: Option<Cqe>) -> Result<(), Errno> {
+        if fd < AT_ONCE {
+            return Err(Errno::EBADF);
+        }
+        let rings = self.0.rings.lock().unwrap();
+        let at = fd.checked_sub(RINGS).ok_or(Errno::EBADFD)?;
+        let ring = rings.get(at as usize).ok_or(Errno::EBADFD)?;
+        message.map_or(Ok(()), |message| ring.send(message))
+    }
 }
 
 /// What the backend has seen, shared with the test.
@@ -138,6 +156,7 @@ impl<'m> Disk<'m> {
 pub const AT_ONCE: i32 = 100;
 pub const LATER: i32 = 500;
 pub const FOR_EVER: i32 = 900;
+pub const RINGS: i32 = 700;
 
 impl Backend for Disk<'_> {
     type File = u32;

@@ -13,7 +13,7 @@
 //! The models run the crate's own code: `inline`, `sqpoll` and `served` whole
 //! rings made by `engine::build`, with a scripted backend and threads of the
 //! model for completers, devices and interrupt handlers; `rings`, `lane`,
-//! `waits` and `workers` one part each.
+//! `waits` and `workers` one part each; `messages` both.
 //!
 //! # What is bounded, and why that is enough
 //!
@@ -65,6 +65,8 @@ mod harness;
 mod inline;
 #[cfg(loom)]
 mod lane;
+#[cfg(loom)]
+mod messages;
 #[cfg(loom)]
 mod polls;
 #[cfg(loom)]

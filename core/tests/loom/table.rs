@@ -1,6 +1,6 @@
 //! Which models there are, and which of them catch which fault.
 
-use crate::{inline, lane, polls, rings, served, signals, sqpoll, waits, workers};
+use crate::{inline, lane, messages, polls, rings, served, signals, sqpoll, waits, workers};
 use annulus::fault::Fault::{self, *};
 
 pub struct Model {
@@ -27,6 +27,8 @@ models! {
     waits: two_wakers 3, two_wakers_unordered 3, two_sleepers 3, mailbox 3, mailbox_unordered 3, mailbox_close 2;
     inline: inline_wait all, inline_two 3, taskrun 3, slot_life 3, slot_life_fixed 3, resumed 3, crossing 3,
         fallback 2, inline_interrupt all, drop_in_flight all, drop_interrupt all;
+    messages: message_lane all, message_end all, message_inline 3, message_wakes 2, message_room 2,
+        message_stop 2;
     polls: poll_wakes 3, poll_remove 3, poll_room 3, poll_shutdown 3;
     signals: signal_arm 3, signal_again 3, signal_remove 3;
     sqpoll: sqpoll_submit 3, sqpoll_return 3, sqpoll_unordered 3, sqpoll_interrupt 3, sqpoll_sq_room 3,
@@ -113,6 +115,13 @@ pub fn expect(fault: Fault) -> Expect {
         HelperNoRecheck => &["served_return"],
         HelperStopMissed | EndNotChecked => &["served_stop"],
         PollsNoWake => &["served_polled"],
+
+        MessagePushRelaxed | MessageTakeRelaxed => {
+            &["message_lane", "message_inline", "message_wakes"]
+        }
+        LetterTakenRelaxed | LetterGivenBackRelaxed => &["message_lane", "message_room"],
+        MessageNotTold | MessageNoWake => &["message_inline", "message_wakes"],
+        MessagesForgottenAtEnd => &["message_end", "message_stop"],
 
         ReadyNoFence | ResumeNoFence => &["poll_wakes"],
         SignalRaiseNoFence | SignalArmNoFence | SignalArmNoRecheck => &["signal_arm"],

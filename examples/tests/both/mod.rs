@@ -27,6 +27,8 @@ pub trait Ring {
     /// Completions that can be reaped.
     fn ready(&mut self) -> usize;
     fn polled(&self) -> bool;
+    /// The number that names it.
+    fn fd(&self) -> RawFd;
 
     /// Submits entries, and looks on until there are `count` completions.
     fn start(&mut self, entries: &[squeue::Entry], count: usize) {
@@ -98,6 +100,10 @@ impl Ring for io_uring::IoUring {
     fn polled(&self) -> bool {
         self.params().is_setup_sqpoll()
     }
+
+    fn fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
 }
 
 impl Ring for annulus_linux::Ring {
@@ -130,6 +136,10 @@ impl Ring for annulus_linux::Ring {
     fn polled(&self) -> bool {
         self.params().is_setup_sqpoll()
     }
+
+    fn fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
 }
 
 /// Runs a script on rings of the kernel and of Annulus, driven alike.
@@ -141,6 +151,36 @@ pub fn same<T: PartialEq + Debug>(script: impl Fn(&mut dyn Ring) -> T) {
     let kernel = script(&mut io_uring::IoUring::builder().setup_sqpoll(2000).build(8).unwrap());
     let polled = annulus_linux::Ring::builder().setup_sqpoll(2000).build(8);
     assert_eq!(script(&mut polled.unwrap()), kernel, "polled");
+}
+
+/// Makes a ring.
+pub type Make<'a> = &'a (dyn Fn() -> Box<dyn Ring> + Sync);
+
+/// Runs a script on makers of two rings of the kernel and of two of Annulus, each
+/// of them driven in any way.
+pub fn pairs<T: PartialEq + Debug>(script: impl Fn(Make<'_>, Make<'_>) -> T) {
+    let theirs: [Make<'_>; 2] = [&|| Box::new(io_uring::IoUring::new(8).unwrap()), &|| {
+        Box::new(io_uring::IoUring::builder().setup_sqpoll(50).build(8).unwrap())
+    }];
+    let ours: [(&str, Make<'_>, Make<'_>); 3] = [
+        ("inline", &|| Box::new(annulus_linux::Ring::new(8).unwrap()), theirs[0]),
+        (
+            "served",
+            &|| Box::new(annulus_linux::Ring::builder().setup_served().build(8).unwrap()),
+            theirs[0],
+        ),
+        (
+            "polled",
+            &|| Box::new(annulus_linux::Ring::builder().setup_sqpoll(50).build(8).unwrap()),
+            theirs[1],
+        ),
+    ];
+    for (name, one, its) in ours {
+        for (other_name, other, others) in ours {
+            let kernel = script(its, others);
+            assert_eq!(script(one, other), kernel, "{name} to {other_name}");
+        }
+    }
 }
 
 /// Read end, write end.

@@ -51,7 +51,7 @@ use rustix::mm::{Advice, madvise};
 
 use crate::host::LinuxHost;
 use crate::own::Own;
-use crate::sys;
+use crate::{rings, sys};
 use ahead::Ahead;
 pub use blocks::Blocks;
 use held::{Batch, HeldFile};
@@ -208,6 +208,10 @@ impl Backend for FileBackend {
     }
 
     fn open(&mut self, fd: i32) -> Result<File, Errno> {
+        // As in Linux: a ring cannot be registered.
+        if rings::is_ring(fd) {
+            return Err(Errno::EBADF);
+        }
         let fd = sys::duplicate(fd).map_err(|e| Errno::from_raw(-e))?;
         self.adopt(fd)
     }

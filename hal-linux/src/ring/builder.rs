@@ -17,6 +17,7 @@ use super::{Error, Parameters, Ring, RingBackend};
 use crate::file::{Blocks, FileBackend, Limits};
 use crate::guard::ForkGuard;
 use crate::host::LinuxHost;
+use crate::rings::Door;
 
 /// Provided buffers and their groups, unless asked for otherwise.
 const PROVIDED: u32 = 1024;
@@ -26,6 +27,10 @@ const PLACES: u32 = 1024;
 /// The fewest requests a ring has, unless asked for otherwise. The kernel has
 /// no bound at all, and small rings are used with many waits in flight.
 const REQUESTS: u32 = 128;
+/// The fewest and the most messages of other rings that can wait, unless asked
+/// for otherwise.
+const MESSAGES: u32 = 128;
+const MOST_MESSAGES: u32 = 4096;
 /// The most unbounded workers, unless asked for otherwise.
 const UNBOUNDED: u32 = 64;
 
@@ -66,6 +71,7 @@ pub struct Builder {
     iopoll: bool,
     disabled: bool,
     tags: Option<u32>,
+    messages: Option<u32>,
     pub(super) completions: Option<Finding>,
     pub(super) queue_depth: Option<u32>,
     pub(super) bounce: Option<(usize, usize)>,
@@ -152,6 +158,14 @@ impl Builder {
     /// included; 1,024 and 16 otherwise.
     pub fn provided_buffers(&mut self, buffers: u32, groups: u32) -> &mut Self {
         self.provided = Some((buffers, groups));
+        self
+    }
+
+    /// Messages of other rings ([`MsgRingData`](crate::opcode::MsgRingData)) that
+    /// can wait to be posted, or for room in the CQ; otherwise as many as CQEs,
+    /// from 128 to 4,096.
+    pub fn messages(&mut self, messages: u32) -> &mut Self {
+        self.messages = Some(messages);
         self
     }
 
@@ -335,6 +349,7 @@ impl Builder {
             .buffers(buffers)
             .tags(self.tags.unwrap_or(tags))
             .provided(provided, groups)
+            .messages(self.messages.unwrap_or(cq_entries.clamp(MESSAGES, MOST_MESSAGES)))
             .layout(self.layout)
             .index_array(!self.no_sqarray)
             .submit_all(self.submit_all)
@@ -389,8 +404,12 @@ impl Builder {
             },
             served: mode == Mode::Served,
         };
+        let bell = (mode == Mode::Inline).then(|| remote.host()).copied();
+        // SAFETY: dropped before the place, here and in `Ring::drop`.
+        let door = unsafe { Door::open(remote.inbox(), bell) };
+        let door = door.map_err(system("descriptor for the ring"))?;
         let driver = Driver::start(mode, engine, remote, self.sqpoll_cpu)?;
-        Ok(Ring::new_parts(driver, (sq, cq), remote, params, guard, place))
+        Ok(Ring::new_parts(driver, (sq, cq), remote, params, guard, (door, place)))
     }
 }
 

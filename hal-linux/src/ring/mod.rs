@@ -15,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use annulus::Stats;
 use annulus::engine::{EnterFlags, Until};
@@ -26,6 +26,7 @@ use annulus::uapi::IORING_SQ_TASKRUN;
 
 use crate::file::FileBackend;
 use crate::guard::ForkGuard;
+use crate::rings::Door;
 use crate::{CompletionQueue, SubmissionQueue};
 pub use builder::Builder;
 use drive::{Driver, Place, RemoteRing};
@@ -63,8 +64,9 @@ pub use submitter::Submitter;
 /// # }
 /// ```
 pub struct Ring<B: RingBackend = FileBackend> {
-    // In this order: whoever drives ends before what it lives in. Neither is
-    // dropped in a forked child.
+    // In this order: nobody finds a ring that ends, and whoever drives ends
+    // before what it lives in. None of them is dropped in a forked child.
+    door: ManuallyDrop<Door>,
     driver: ManuallyDrop<Driver<B>>,
     place: ManuallyDrop<Place>,
     sq: UnsafeCell<SqHalf<'static>>,
@@ -109,9 +111,10 @@ impl<B: RingBackend> Ring<B> {
         remote: RemoteRing,
         params: Parameters,
         guard: ForkGuard,
-        place: Place,
+        (door, place): (Door, Place),
     ) -> Self {
         Self {
+            door: ManuallyDrop::new(door),
             driver: ManuallyDrop::new(driver),
             place: ManuallyDrop::new(place),
             sq: UnsafeCell::new(halves.0),
@@ -274,6 +277,23 @@ impl<B: RingBackend> Ring<B> {
     }
 }
 
+/// The ring's name, for messages of other rings
+/// ([`MsgRingData`](crate::opcode::MsgRingData)). It is good for nothing else: no
+/// system call takes it for a ring, and there is nothing to be read or waited
+/// for.
+impl<B: RingBackend> AsFd for Ring<B> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.door.as_fd()
+    }
+}
+
+/// As [`AsFd`].
+impl<B: RingBackend> AsRawFd for Ring<B> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl<B: RingBackend> Drop for Ring<B> {
     fn drop(&mut self) {
         if self.guard.forked() {
@@ -282,9 +302,10 @@ impl<B: RingBackend> Drop for Ring<B> {
             // of the memory goes when it ends.
             return;
         }
-        // SAFETY: taken once, here; the driver, and with it everything that
+        // SAFETY: taken once, here; nobody sends messages any more, and the driver, and with it everything that
         // refers to the place, has ended when the place goes.
         unsafe {
+            ManuallyDrop::drop(&mut self.door);
             ManuallyDrop::take(&mut self.driver).end(&self.remote);
             ManuallyDrop::drop(&mut self.place);
         }

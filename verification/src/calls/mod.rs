@@ -5,6 +5,7 @@ mod cancel;
 mod clock;
 mod eventfd;
 mod iopoll;
+mod messages;
 mod restrict;
 mod ring;
 mod tags;
@@ -26,9 +27,16 @@ type Row = (&'static str, Wish, fn(&mut dyn Ring) -> Seen);
 
 /// Every script there is.
 fn scripts() -> impl Iterator<Item = Row> {
-    [cancel::SCRIPTS, clock::SCRIPTS, eventfd::SCRIPTS, restrict::SCRIPTS, tags::SCRIPTS]
-        .concat()
-        .into_iter()
+    [
+        cancel::SCRIPTS,
+        clock::SCRIPTS,
+        eventfd::SCRIPTS,
+        messages::SCRIPTS,
+        restrict::SCRIPTS,
+        tags::SCRIPTS,
+    ]
+    .concat()
+    .into_iter()
 }
 
 /// Command line of the scripts.

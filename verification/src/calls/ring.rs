@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use annulus::types::{SubmitArgs, Timespec};
@@ -45,6 +45,15 @@ pub trait Ring {
 
     /// The completions that are there, as (user_data, res, flags).
     fn reap(&mut self) -> Vec<(u64, i32, u32)>;
+
+    /// The number that names the ring.
+    fn fd(&self) -> RawFd;
+
+    /// Another of its kind.
+    fn another(&self, wish: Wish) -> Box<dyn Ring>;
+
+    /// A message without a ring to send it from: what the call answers.
+    fn send(&self, entry: &Entry) -> i32;
 }
 
 impl dyn Ring + '_ {
@@ -100,12 +109,7 @@ impl Ring for Kernel {
     unsafe fn register(&mut self, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
         let fd = self.0.as_raw_fd();
         // SAFETY: the caller's promise.
-        let answer =
-            unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, arg, nr_args) };
-        match answer {
-            0.. => answer as i32,
-            _ => -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
-        }
+        unsafe { register(fd, opcode, arg, nr_args) }
     }
 
     fn submit(&mut self, entries: &[Entry], wait: usize) -> io::Result<usize> {
@@ -130,6 +134,32 @@ impl Ring for Kernel {
 
     fn reap(&mut self) -> Vec<(u64, i32, u32)> {
         self.0.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
+    }
+
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn another(&self, wish: Wish) -> Box<dyn Ring> {
+        Box::new(Self::new(wish).expect("another ring"))
+    }
+
+    fn send(&self, entry: &Entry) -> i32 {
+        let arg = (&raw const *entry).cast_mut().cast();
+        // SAFETY: an entry, which is only read.
+        unsafe { register(-1, uapi::IORING_REGISTER_SEND_MSG_RING, arg, 1) }
+    }
+}
+
+/// The system call.
+///
+/// # Safety
+/// `arg` is what the operation takes.
+unsafe fn register(fd: RawFd, opcode: u32, arg: *mut c_void, nr_args: u32) -> i32 {
+    // SAFETY: the caller's promise.
+    match unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, arg, nr_args) } {
+        answer @ 0.. => answer as i32,
+        _ => -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
     }
 }
 
@@ -194,5 +224,21 @@ impl Ring for Ours {
 
     fn reap(&mut self) -> Vec<(u64, i32, u32)> {
         self.0.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
+    }
+
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn another(&self, wish: Wish) -> Box<dyn Ring> {
+        let served = self.0.params().is_setup_served();
+        Box::new(Self::new(wish, served).expect("another ring"))
+    }
+
+    fn send(&self, entry: &Entry) -> i32 {
+        match annulus_linux::register_sync_msg(entry) {
+            Ok(()) => 0,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        }
     }
 }

@@ -443,6 +443,45 @@ rows! {
             "core/src/register/numbers::a_probe_has_as_many_rows_as_there_is_room_for",
             "core/src/register/mod::the_table_of_numbers_has_every_call";
     }
+    "messages" {
+        "MSG_RING has another ring of the process post a CQE, with flags if asked for, however both are driven":
+            "core/tests/messages::row_messages_are_completions_of_the_other_ring",
+            "examples/tests/messages::row_messages_come_in_the_order_in_which_they_were_sent",
+            "examples/tests/messages::row_messages_of_many_rings_come_once_each",
+            "examples/tests/messages::row_messages_to_oneself_come_first",
+            "core/tests/messages::row_messages_to_oneself_come_before_the_answer",
+            "core/tests/messages::row_messages_that_fail_break_a_chain",
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
+        "what was accepted is posted, once, in order, before and after whatever waits for room; what finds no place is `-EOVERFLOW`":
+            "core/tests/messages::row_messages_that_find_no_room_wait_in_their_order",
+            "core/tests/messages::row_messages_that_wait_hold_nothing_up",
+            "core/src/messages::there_are_as_many_letters_as_were_asked_for",
+            "hal-linux/tests/messages::row_messages_have_their_places_from_the_builder",
+            "core/tests/loom/messages::message_lane",
+            "core/tests/loom/messages::message_room";
+        "they wake who sleeps, end waits, count for timeouts, ring eventfds":
+            "core/tests/messages::row_messages_of_threads_end_an_inline_wait",
+            "core/tests/messages::row_messages_of_threads_wake_a_polled_ring",
+            "core/tests/messages::row_messages_of_threads_wake_a_served_ring",
+            "core/tests/messages::row_messages_count_for_timeouts_and_ring_the_eventfd",
+            "hal-linux/tests/messages::row_messages_ring_the_bell_of_who_is_elsewhere",
+            "examples/tests/messages::row_messages_end_a_wait",
+            "core/tests/loom/messages::message_inline",
+            "core/tests/loom/messages::message_wakes";
+        "fields and targets are looked at as in Linux; a place that knows no rings refuses, and PROBE says so":
+            "core/tests/messages::row_messages_have_fields_that_must_be_zero",
+            "core/tests/messages::row_messages_are_told_of_by_the_probe",
+            "hal-linux/tests/messages::a_rings_descriptor_is_nobodys_to_close_register_or_fill",
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
+        "a ring that is disabled, ends or has gone takes none, and nothing reaches into one that has":
+            "core/tests/messages::row_messages_need_an_enabled_ring_that_lasts",
+            "core/src/messages::after_the_end_nothing_is_accepted",
+            "core/tests/loom/messages::message_end",
+            "core/tests/loom/messages::message_stop",
+            "hal-linux/tests/messages::row_messages_find_no_ring_that_has_gone",
+            "hal-linux/tests/messages::row_messages_to_rings_that_come_and_go",
+            "hal-linux/tests/messages::row_messages_of_a_forked_child_do_not_reach_its_parents_rings";
+    }
     "byte order" {
         "results are the same on big-endian (the rung runs s390x)":
             "core/src/sqe::poll_masks_swap_halfwords_on_big_endian_only",

@@ -26,7 +26,8 @@ const VIRTIO: &[&str] = &["every_lie", "lies_do", "vectors_are", "cannot_be_rese
 /// Core's tests in which the engine itself reads memory that an SQE names. An
 /// SQE carries addresses as numbers, and pointers are made of them again: their
 /// provenance was exposed.
-const READING: &[&str] = &["calls", "clocks", "held", "iopoll", "places", "tags", "waits"];
+const READING: &[&str] =
+    &["calls", "clocks", "held", "iopoll", "messages", "places", "tags", "waits"];
 /// And those of core's unit tests.
 const READING_UNITS: &str = "register::numbers";
 

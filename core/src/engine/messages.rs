@@ -1,0 +1,232 @@
+//! Messages from ring to ring: MSG_RING, and the ring that gets them.
+//!
+//! A message is a CQE. Who sends it finds the other ring by its place
+//! ([`Host::send_message`]), puts the message on that ring's lane
+//! ([`crate::messages`]) and is done; the other engine posts it, in the order in
+//! which messages were accepted, and after whatever waits for room in the CQ.
+
+use super::submit::Issue;
+use super::{Engine, Shared};
+use crate::config::Mode;
+use crate::cqe::Cqe;
+use crate::errno::Errno;
+use crate::fault::{self, Fault};
+use crate::hal::{Backend, Host, Target};
+use crate::messages::Taken;
+use crate::request::Record;
+use crate::sqe::Sqe;
+use crate::sync::Ordering;
+use crate::uapi::{
+    IORING_MSG_DATA, IORING_MSG_RING_CQE_SKIP, IORING_MSG_RING_FLAGS_PASS, IORING_OP_MSG_RING,
+    IORING_SQ_CQ_OVERFLOW,
+};
+
+/// A ring, as others of its place send it messages. From any thread; see
+/// [`Remote::inbox`](super::Remote::inbox).
+#[derive(Clone, Copy)]
+pub struct Inbox<'m>(&'m dyn Receive);
+
+/// What can be sent a message.
+pub(super) trait Receive: Send + Sync {
+    fn receive(&self, message: Cqe) -> Result<(), Errno>;
+}
+
+impl<'m> Inbox<'m> {
+    pub(super) fn new(ring: &'m dyn Receive) -> Self {
+        Self(ring)
+    }
+
+    /// Has the ring post `message`. Once accepted it is posted, after those
+    /// accepted before, as soon as there is room in the CQ; whoever waits for
+    /// completions of the ring is woken by it.
+    ///
+    /// # Errors
+    /// `EOVERFLOW` if as many messages wait as the ring has room for
+    /// ([`Config::messages`](crate::config::Config::messages)); `EBADFD` if it
+    /// has ended, or has been set up disabled and not enabled yet.
+    pub fn send(&self, message: Cqe) -> Result<(), Errno> {
+        self.0.receive(message)
+    }
+}
+
+impl core::fmt::Debug for Inbox<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl<H: Host + Send + Sync> Receive for Shared<'_, H> {
+    fn receive(&self, message: Cqe) -> Result<(), Errno> {
+        // Relaxed: who has enabled it has had the call's answer.
+        if self.disabled.load(Ordering::Relaxed) != 0 {
+            return Err(Errno::EBADFD);
+        }
+        if self.messages.send(message)? && !fault::on(Fault::MessageNotTold) {
+            if self.slots.announce() && self.mode == Mode::Inline {
+                self.show_taskrun();
+                // Nobody posts CQEs while the application is elsewhere.
+                self.ring_eventfd();
+            }
+            if !fault::on(Fault::MessageNoWake) {
+                self.wake_engine();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The checks of a MSG_RING that need nothing but the SQE.
+pub(super) fn check(sqe: &Sqe) -> Result<(), Errno> {
+    let known = IORING_MSG_RING_CQE_SKIP | IORING_MSG_RING_FLAGS_PASS;
+    let wrong = sqe.buf_index != 0 || sqe.op_flags & !known != 0;
+    if wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// The message of an entry, whose fields have the kernel's widths.
+fn message(sqe: &Sqe) -> Result<Cqe, Errno> {
+    let pass = sqe.op_flags & IORING_MSG_RING_FLAGS_PASS != 0;
+    let flags = sqe.splice_fd_in as u32;
+    let wrong = sqe.addr as u32 != IORING_MSG_DATA
+        || sqe.addr3 as u32 != 0
+        || sqe.op_flags & IORING_MSG_RING_CQE_SKIP != 0
+        || !pass && flags != 0;
+    if wrong {
+        return Err(Errno::EINVAL);
+    }
+    let flags = if fault::on(Fault::MessageFlagsLost) { 0 } else { flags };
+    Ok(Cqe { user_data: sqe.off, res: sqe.len as i32, flags })
+}
+
+/// Sends the message of an entry to the ring that file number `fd` names.
+fn send<H: Host>(host: &H, fd: i32, sqe: &Sqe) -> Result<(), Errno> {
+    match message(sqe) {
+        Ok(message) => host.send_message(fd, Some(message)),
+        // That there is no ring is the better answer.
+        Err(errno) => host.send_message(fd, None).and(Err(errno)),
+    }
+}
+
+/// Sends the message of a MSG_RING without a ring to send it from
+/// (`IORING_REGISTER_SEND_MSG_RING`, which Linux takes where no ring is named).
+///
+/// # Errors
+/// `EINVAL` for another operation, `IOSQE_*` flags, or fields that mean nothing;
+/// otherwise what the request would end with.
+pub fn send_message<H: Host>(host: &H, sqe: &Sqe) -> Result<(), Errno> {
+    if sqe.opcode != IORING_OP_MSG_RING || sqe.flags != 0 || sqe.personality != 0 {
+        return Err(Errno::EINVAL);
+    }
+    check(sqe)?;
+    if sqe.addr as u32 != IORING_MSG_DATA {
+        return Err(Errno::EINVAL);
+    }
+    send(host, sqe.fd, sqe)
+}
+
+/// The engine's part for the messages that it gets.
+#[derive(Debug)]
+pub(super) struct Inward {
+    /// The outcome that stands for the first letter in the list of CQEs that
+    /// wait for room.
+    first: u32,
+    /// Letters in that list.
+    waiting: u32,
+}
+
+impl Inward {
+    pub fn new(first: u32) -> Self {
+        Self { first, waiting: 0 }
+    }
+
+    /// The letter that an outcome stands for.
+    fn letter(&self, outcome: u32) -> Option<u32> {
+        outcome.checked_sub(self.first)
+    }
+}
+
+impl<B: Backend, H: Host> Engine<'_, B, H> {
+    /// MSG_RING.
+    #[cold]
+    pub(super) fn msg_ring(&mut self, index: u32, sqe: &Sqe) -> Issue {
+        if !self.supports(IORING_OP_MSG_RING) {
+            return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
+        }
+        let sent = self.target(sqe).and_then(|(target, _)| match target {
+            Target::Fd(fd) => send(&self.shared.host, fd, sqe),
+            // As in Linux, a ring is nothing that can be registered.
+            Target::Registered(_) => Err(Errno::EBADFD),
+        });
+        // A ring may send to itself: the message comes before the answer.
+        if self.shared.messages.any() {
+            self.collect();
+        }
+        self.end(index, sqe.user_data, sent.map_or_else(Errno::to_result, |()| 0))
+    }
+
+    /// News of the lane has come home: posts what is there.
+    #[cold]
+    pub(super) fn take_messages(&mut self) {
+        let list = self.shared.messages.take();
+        self.post_messages(list);
+    }
+
+    /// No message is accepted from here on. Those that were are posted.
+    pub(super) fn close_messages(&mut self) {
+        let list = self.shared.messages.close();
+        self.post_messages(list);
+    }
+
+    fn post_messages(&mut self, mut list: Taken) {
+        let messages = &self.shared.messages;
+        while let Some(letter) = messages.next(&mut list) {
+            if self.overflow.is_empty() && self.cq.push(messages.read(letter)) {
+                messages.give_back(letter);
+            } else if !fault::on(Fault::MessageLostWithoutRoom) {
+                self.inward.waiting += 1;
+                self.queue_for_room(self.inward.first + letter);
+            }
+        }
+    }
+
+    /// Has an outcome, which says what or stands for a letter, wait for room in
+    /// the CQ.
+    #[cold]
+    pub(super) fn queue_for_room(&mut self, outcome: u32) {
+        self.stats.overflows += 1;
+        if self.overflow.is_empty() && !fault::on(Fault::OverflowNotShown) {
+            self.shared.set_flag(IORING_SQ_CQ_OVERFLOW);
+        }
+        self.overflow.push(self.pool.outcomes, outcome);
+    }
+
+    /// The CQE of an outcome that waits for room.
+    pub(super) fn waiting_cqe(&self, outcome: u32) -> Cqe {
+        if let Some(letter) = self.inward.letter(outcome) {
+            return self.shared.messages.read(letter);
+        }
+        match self.pool.records.get(outcome as usize) {
+            Some(&Record { user_data, .. }) => {
+                let outcome = &self.pool.outcomes[outcome as usize];
+                Cqe { user_data, res: outcome.res, flags: outcome.cflags }
+            }
+            None => self.waiting_tag(outcome),
+        }
+    }
+
+    /// An outcome waits no longer.
+    pub(super) fn no_longer_waiting(&mut self, outcome: u32) {
+        match self.inward.letter(outcome) {
+            Some(letter) => {
+                self.inward.waiting -= 1;
+                self.shared.messages.give_back(letter);
+            }
+            None if self.tags.has(outcome) => self.tag_posted(outcome),
+            None => self.pool.put(outcome),
+        }
+    }
+
+    /// CQEs of requests that wait for room.
+    pub(super) fn waiting_requests(&self) -> u32 {
+        self.overflow.len() - self.tags.waiting - self.inward.waiting
+    }
+}
