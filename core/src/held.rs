@@ -47,6 +47,8 @@ bitflags::bitflags! {
         const GUARD = 1 << 9;
         /// Its result is nobody's failure.
         const ALWAYS_SUCCESS = 1 << 10;
+        /// It was a READV of one buffer, and is carried out as a READ.
+        const WAS_READV = 1 << 11;
     }
 }
 

@@ -341,6 +341,12 @@ impl Fifo {
         (self.head != NONE).then_some(self.head)
     }
 
+    /// All of them, in order.
+    pub fn iter(&self, outcomes: &[Outcome]) -> impl Iterator<Item = u32> {
+        let next = |&index: &u32| Some(outcomes[index as usize].next).filter(|&next| next != NONE);
+        core::iter::successors(self.first(), next)
+    }
+
     pub fn pop(&mut self, outcomes: &[Outcome]) -> Option<u32> {
         let index = self.first()?;
         self.head = outcomes[index as usize].next;

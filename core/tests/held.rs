@@ -177,6 +177,45 @@ fn a_drain_waits_for_all_before_and_holds_all_after() {
 }
 
 #[test]
+fn a_guard_ends_with_the_batch_that_ends_its_request() {
+    let mut rig = ring();
+    let hour = Timespec::new().sec(3600);
+    let guard = |n| LinkTimeout::new(&hour).build().user_data(n);
+    let mut update = TimeoutUpdate::new(9, &hour).build().user_data(3);
+    update.op_flags |= IORING_LINK_TIMEOUT_UPDATE;
+    let batch = [nop(1).flags(LINK), guard(9), update];
+    assert_eq!(run(&mut rig, &batch), [(1, 0), (3, 0), (9, ECANCELED)]);
+    assert_eq!(run(&mut rig, &[update]), [(3, -2)]);
+}
+
+#[test]
+fn a_drain_that_is_refused_holds_what_follows() {
+    let mut rig = ring();
+    let mut bad = nop(2).flags(Flags::IO_DRAIN);
+    bad.ioprio = 1;
+    // As long as the batch goes on, what has ended in it is not behind it.
+    let batch = [nop(1), bad, read(LATER, 8, 3)];
+    assert_eq!(run(&mut rig, &batch), [(1, 0), (2, -22)]);
+    assert_eq!(rig.log.lock().unwrap().pending.len(), 1, "it starts behind the batch");
+    assert_eq!(run(&mut rig, &[nop(4)]), []);
+    rig.complete_first(8);
+    enter(&mut rig, 0);
+    assert_eq!(rig.reap(), [(3, 8), (4, 0)]);
+    assert_eq!(run(&mut rig, &[read(LATER, 8, 5), nop(6)]), [(6, 0)], "nothing drains any more");
+}
+
+#[test]
+fn what_is_refused_for_its_buffer_has_skipped_nothing() {
+    let mut rig = rig(Config::new(16).submit_all(true).provided(4, 1));
+    let skip = Flags::SKIP_SUCCESS;
+    let refused = nop(1).flags(skip | Flags::BUFFER_SELECT);
+    assert_eq!(run(&mut rig, &[refused]), [(1, -95)]);
+    assert_eq!(run(&mut rig, &[nop(2).flags(Flags::IO_DRAIN)]), [(2, 0)]);
+    let skipped = nop(3).flags(skip);
+    assert_eq!(run(&mut rig, &[skipped, nop(4).flags(Flags::IO_DRAIN)]), [(4, -95)]);
+}
+
+#[test]
 fn a_drain_within_a_chain_drains_the_chain_and_what_follows() {
     let mut rig = ring();
     let chain =

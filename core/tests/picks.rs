@@ -55,6 +55,27 @@ fn row_provided_buffers_a_read_that_ends_at_once_tells_of_its_own() {
 }
 
 #[test]
+fn row_provided_buffers_a_readv_is_found_by_its_own_opcode() {
+    use annulus::types::CancelBuilder;
+    use annulus::uapi::{IORING_OP_READ, IORING_OP_READV};
+
+    let mut rig = rig(config(8));
+    let iovec = [std::ptr::null::<u8>().addr(), 8];
+    let entry = opcode::Readv::new(annulus::types::Fd(LATER), iovec.as_ptr().cast(), 1);
+    let entry = entry.buf_group(GROUP).build().flags(Flags::BUFFER_SELECT).user_data(1);
+    submit(&mut rig, &[provide(1), entry]).unwrap();
+    reap(&mut rig);
+    for (op, found) in [(IORING_OP_READ, Errno::ENOENT), (IORING_OP_READV, Errno::EALREADY)] {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::op(op)).build().user_data(2);
+        submit(&mut rig, &[cancel]).unwrap();
+        assert_eq!(reap(&mut rig), [(2, found.to_result(), None)], "{op}");
+    }
+    rig.complete_first(8);
+    submit(&mut rig, &[]).unwrap();
+    assert_eq!(reap(&mut rig), [(1, 8, Some(1))]);
+}
+
+#[test]
 fn row_provided_buffers_a_read_under_way_has_its_own() {
     let mut rig = rig(config(8));
     submit(&mut rig, &[provide(1), provide(2)]).unwrap();

@@ -10,6 +10,7 @@ use super::Engine;
 use super::submit::Issue;
 use crate::errno::Errno;
 use crate::hal::{Backend, Host, Target};
+use crate::held::Marks;
 use crate::op::MAX_RW;
 use crate::provided::{MAX_RING, Picked};
 use crate::request::{CANCELLED, HELD};
@@ -116,6 +117,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                     return Err(Errno::EINVAL);
                 }
                 held.sqe.opcode = IORING_OP_READ;
+                held.marks.insert(Marks::WAS_READV);
                 held.sqe.len = len.min(MAX_RW as usize) as u32;
             }
             _ => return Err(Errno::EOPNOTSUPP),

@@ -6,13 +6,14 @@ use crate::config::Mode;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
 use crate::hal::{Backend, Cancel, Host, Parked};
-use crate::request::{ENDED, REMOVED, Record, Table};
+use crate::held::Marks;
+use crate::request::{ENDED, HELD, REMOVED, Record, Table};
 use crate::sqe::Sqe;
 use crate::types::{CancelBuilder, Timespec};
 use crate::uapi::{
     IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ASYNC_CANCEL_FD,
     IORING_ASYNC_CANCEL_FD_FIXED, IORING_ASYNC_CANCEL_OP, IORING_ASYNC_CANCEL_USERDATA,
-    IOSQE_FIXED_FILE,
+    IORING_OP_READV, IOSQE_FIXED_FILE,
 };
 
 /// `IORING_ASYNC_CANCEL_*` that have a meaning.
@@ -235,7 +236,11 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 return false;
             }
         }
-        wanted.is(user_data, what.opcode())
+        let held = self.holding.held.get(index as usize).filter(|_| what.has(HELD));
+        match held.is_some_and(|held| held.marks.contains(Marks::WAS_READV)) {
+            true => wanted.is(user_data, IORING_OP_READV),
+            false => wanted.is(user_data, what.opcode()),
+        }
     }
 
     /// The file number in a request's SQE.

@@ -55,8 +55,10 @@ pub(crate) struct Holding<'m> {
     skipped: bool,
     /// Chains that wait for everything before them, by their first requests.
     deferred: Fifo,
-    /// The requests of those chains.
+    /// The requests of those chains, and how many of them are of the batch that
+    /// is being taken.
     deferred_requests: u32,
+    deferred_of_batch: u32,
     /// Requests whose turn has come.
     pub queued: Fifo,
     /// Those that follow requests which have ended in the current batch.
@@ -67,8 +69,9 @@ pub(crate) struct Holding<'m> {
     /// CQEs posted, never wrapped, as of the CQ's total `seen`.
     pub events: u64,
     pub seen: u32,
-    /// The CQ's total when the last batch of SQEs began, and whether that is
-    /// being taken still.
+    /// How many SQEs the last batch was to have.
+    pub batch_want: u32,
+    /// The CQ's total when it began, and whether it is being taken still.
     pub batch_began: u32,
     pub in_batch: bool,
     /// Timeouts that have ended by time or count, whose CQEs count for none.
@@ -87,6 +90,7 @@ impl<'m> Holding<'m> {
             skipped: false,
             deferred: Fifo::new(),
             deferred_requests: 0,
+            deferred_of_batch: 0,
             queued: Fifo::new(),
             later: Fifo::new(),
             timers: Heap::new(Order::Time, timers),
@@ -95,6 +99,7 @@ impl<'m> Holding<'m> {
             // Timeouts are subtracted, and may have been posted before.
             events: 1 << 32,
             seen: 0,
+            batch_want: 0,
             batch_began: 0,
             in_batch: false,
             timeouts: 0,
@@ -134,7 +139,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.holding.held.is_empty() {
             return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
         }
-        (self.engaged, self.holding.in_batch) = (true, true);
+        self.engaged = true;
+        if !core::mem::replace(&mut self.holding.in_batch, true) {
+            self.holding.deferred_of_batch = 0;
+        }
         let linked = sqe.flags & LINKED != 0;
         if self.holding.refusing {
             self.holding.refusing = linked;
@@ -187,7 +195,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if linked {
             return Issue::Taken;
         }
-        self.begin(head);
+        self.begin(head, self.holding.batch_want - left + 1);
         if refused.is_some() { Issue::Failed } else { Issue::Taken }
     }
 
@@ -223,12 +231,6 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// All checks, and everything that has to be read while the SQE is taken.
     fn prepare_held(&mut self, index: u32, kind: Kind, sqe: &Sqe) -> Result<(), Errno> {
         let select = sqe.flags & uapi::IOSQE_BUFFER_SELECT != 0;
-        if select && !self.provides() {
-            return Err(Errno::EINVAL);
-        }
-        if select && !matches!(sqe.opcode, uapi::IORING_OP_READ | uapi::IORING_OP_READV) {
-            return Err(Errno::EOPNOTSUPP);
-        }
         prepare(&self.config, kind, sqe)?;
         if kind.provides() {
             return if self.provides() { Ok(()) } else { Err(Errno::EINVAL) };
@@ -291,6 +293,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// whoever has once skipped a CQE cannot.
     fn sound_flags(&mut self, sqe: &Sqe) -> Result<(), Errno> {
         check_flags(sqe)?;
+        // Before its other flags are looked at.
+        if sqe.flags & uapi::IOSQE_BUFFER_SELECT != 0 {
+            if !self.provides() {
+                return Err(Errno::EINVAL);
+            }
+            if !matches!(sqe.opcode, uapi::IORING_OP_READ | uapi::IORING_OP_READV) {
+                return Err(Errno::EOPNOTSUPP);
+            }
+        }
         self.holding.skipped |= sqe.flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0;
         let skipped = self.holding.skipped && !fault::on(Fault::DrainAfterSkip);
         if sqe.flags & uapi::IOSQE_IO_DRAIN != 0 && skipped {
@@ -327,18 +338,18 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         holding.held[index as usize].marks.insert(marks);
     }
 
-    /// Ends the chain that was being taken: a batch is at its end. One that is
-    /// being refused ends only with `all` of what was submitted: what is left of
-    /// it for want of room is refused next time.
-    pub(super) fn end_chain(&mut self, all: bool) {
+    /// Ends the chain that was being taken: a batch is at its end, having taken
+    /// `taken` SQEs. One that is being refused ends only with `all` of what was
+    /// submitted: what is left of it for want of room is refused next time.
+    pub(super) fn end_chain(&mut self, all: bool, taken: u32) {
         self.holding.refusing &= !all;
         if let Some((head, _)) = self.holding.chain.take() {
-            self.begin(head);
+            self.begin(head, taken);
         }
     }
 
-    /// A chain has been taken whole.
-    fn begin(&mut self, head: u32) {
+    /// A chain has been taken whole; with it the batch has taken `taken` SQEs.
+    fn begin(&mut self, head: u32, taken: u32) {
         self.engaged = true;
         let held = &mut self.holding.held[head as usize];
         if held.marks.contains(Marks::FAILED) {
@@ -356,8 +367,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let length = self.length(head);
         let holding = &mut self.holding;
         holding.deferred_requests += length;
+        holding.deferred_of_batch += length;
         holding.deferred.push(self.pool.outcomes, head);
-        self.release_deferred();
+        // As in Linux, what a batch has ended counts as under way until the batch
+        // is at its end.
+        if taken <= holding.deferred_of_batch {
+            self.release_deferred();
+        }
         if !drains && self.holding.deferred.is_empty() {
             self.holding.draining = false;
         }
@@ -393,7 +409,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Ends all that has not started: the ring is shut down.
     pub(super) fn discard_held(&mut self) {
         self.holding.draining = false;
-        self.end_chain(true);
+        self.end_chain(true, 0);
         while let Some((index, _)) = self.holding.timers.first(self.holding.held) {
             self.disarm(index);
             // A guard ends with what it guards.

@@ -74,6 +74,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // that came home. What is missing then is taken one by one.
             self.collect();
         }
+        self.holding.batch_want = want;
         // Those taken already were NOPs, and posted a CQE each.
         self.holding.batch_began = self.cq.total().wrapping_sub(taken);
         let mut kind = if self.engaged { Kind::None } else { self.next_kind() };
@@ -98,7 +99,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
         }
         if self.engaged {
-            self.end_chain(batch.end == End::All);
+            self.end_chain(batch.end == End::All, batch.taken);
         }
         self.backend.kick();
         if self.engaged {

@@ -311,6 +311,19 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         found.copied().min_by_key(|&index| place(index))
     }
 
+    /// What an update of a guard answers whose request has ended in this batch: as
+    /// in Linux, the guard ends with the batch.
+    fn ending_guard(&self, user_data: u64) -> i32 {
+        let records = &self.pool.records;
+        let mut later = self.holding.later.iter(self.pool.outcomes);
+        match later
+            .any(|index| self.guards(index) && records[index as usize].user_data == user_data)
+        {
+            true => 0,
+            false => Errno::ENOENT.to_result(),
+        }
+    }
+
     /// TIMEOUT_REMOVE: the result.
     pub(super) fn remove_timeout(&mut self, index: u32) -> i32 {
         let held = &self.holding.held[index as usize];
@@ -319,7 +332,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let update = sqe.op_flags & IORING_TIMEOUT_UPDATE != 0;
         let guards = update && sqe.op_flags & IORING_LINK_TIMEOUT_UPDATE != 0;
         let Some(found) = self.timeout(guards, |user_data, _| user_data == sqe.addr) else {
-            return Errno::ENOENT.to_result();
+            return if guards { self.ending_guard(sqe.addr) } else { Errno::ENOENT.to_result() };
         };
         // The clock is the old one, of which a point in time may need more.
         let absolute = update && sqe.op_flags & IORING_TIMEOUT_ABS != 0;

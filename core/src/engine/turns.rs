@@ -190,17 +190,18 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.starved = false;
     }
 
-    /// Goes through what has its turn. True if there was anything.
-    fn run_queued(&mut self) -> bool {
-        if self.holding.queued.is_empty() {
-            return false;
-        }
-        let mut any = false;
-        let mut launched = false;
-        // A batch: timeouts that start in it do not count its CQEs.
+    /// Takes what has come home, and goes through what has its turn. True if there
+    /// was anything.
+    fn take_turn(&mut self) -> bool {
+        let count = self.holding.queued.len();
+        // A batch, as in Linux: timeouts that start in it count the CQEs of what
+        // has come home with them, and what follows that has its turn later.
         self.holding.batch_began = self.cq.total();
         self.holding.in_batch = true;
-        for _ in 0..self.holding.queued.len() {
+        // What has been cancelled comes home before what follows is started.
+        let mut any = self.collect();
+        let mut launched = false;
+        for _ in 0..count {
             let Some(index) = self.holding.queued.pop(self.pool.outcomes) else { break };
             match self.holding.held[index as usize].step {
                 Step::Start if !self.down => {
@@ -218,7 +219,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             any = true;
         }
-        self.end_batch();
+        self.holding.in_batch = false;
+        if any {
+            self.end_batch();
+        }
         if launched {
             self.backend.kick();
         }
@@ -230,10 +234,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     #[cold]
     #[inline(never)]
     pub(super) fn settle(&mut self) -> bool {
-        let mut any = self.expire();
-        // What has been cancelled comes home before what follows is started, and
-        // what has come home is counted.
-        while self.collect() | self.count_out() | self.run_queued() | self.release_deferred() {
+        // What has come home before is counted before what follows it starts.
+        let mut any = self.expire() | self.count_out();
+        while self.take_turn() | self.count_out() | self.release_deferred() {
             any = true;
         }
         self.note_engaged();

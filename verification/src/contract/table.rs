@@ -364,6 +364,7 @@ rows! {
             "examples/tests/provided::reads_pick_their_buffers",
             "core/src/provided::a_list_is_picked_from_the_front_and_taken_back_there",
             "core/tests/picks::row_provided_buffers_a_read_that_ends_at_once_tells_of_its_own",
+            "core/tests/picks::row_provided_buffers_a_readv_is_found_by_its_own_opcode",
             "core/tests/picks::row_provided_buffers_a_read_under_way_has_its_own";
         "rings of buffers":
             "examples/tests/provided::a_ring_of_buffers",
@@ -387,7 +388,9 @@ rows! {
             "core/tests/held::what_skips_its_cqe_speaks_when_it_fails_and_silences_its_chain";
         "drain":
             "core/tests/held::a_drain_waits_for_all_before_and_holds_all_after",
-            "core/tests/held::a_drain_within_a_chain_drains_the_chain_and_what_follows";
+            "core/tests/held::a_drain_within_a_chain_drains_the_chain_and_what_follows",
+            "core/tests/held::a_drain_that_is_refused_holds_what_follows",
+            "core/tests/held::what_is_refused_for_its_buffer_has_skipped_nothing";
         "timeouts by time and by count, multishot, removed and updated":
             "core/tests/held::timeouts_end_by_time_or_by_count",
             "core/tests/held::a_timeout_is_removed_and_updated",
@@ -407,7 +410,8 @@ rows! {
             "examples/tests/clocks::guards_end_by_each_clock",
             "examples/tests/clocks::an_update_keeps_the_clock";
         "LINK_TIMEOUT":
-            "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it";
+            "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it",
+            "core/tests/held::a_guard_ends_with_the_batch_that_ends_its_request";
         "ASYNC_CANCEL by user_data, file, operation, any, all; 0, `-ENOENT`, `-EALREADY`":
             "core/tests/held::cancellation_finds_what_it_is_told_to",
             "hal-linux/tests/queued::what_is_queued_in_a_batch_can_be_cancelled_by_it",
