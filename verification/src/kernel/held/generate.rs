@@ -30,6 +30,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         skips: 0,
         timed: rng.chance(50),
         alone: false,
+        polled: false,
         twins: rng.chance(30),
         series: rng.chance(50),
         buffers: rng.chance(45),
@@ -41,7 +42,8 @@ pub fn program(wish: &Wish, index: u64) -> Program {
     draw.skips = if draw.drains == 0 || draw.rng.chance(15) { 18 } else { 0 };
     let mode = wish.mode.unwrap_or(mode);
     let submit_all = draw.rng.chance(if mode == Mode::SqPoll { 85 } else { 60 });
-    draw.alone = mode == Mode::SqPoll && !submit_all;
+    draw.polled = mode == Mode::SqPoll;
+    draw.alone = draw.polled && !submit_all;
     let count = draw.rng.range(1, 5);
     let mut rounds: Vec<_> = (0..count).map(|n| draw.round(n == 0)).collect();
     if draw.alone {
@@ -79,6 +81,9 @@ struct Draw {
     /// batch at an SQE that fails goes on by itself, and how far a chain has come
     /// until then is open.
     alone: bool,
+    /// A thread polls: of several that wait for one file it may see some before
+    /// the others have been woken, so what goes on behind one counts none.
+    polled: bool,
     /// Several have one user data. Linux has a LINK_TIMEOUT that ends look for
     /// what it guards by that, so none does.
     twins: bool,
@@ -112,6 +117,7 @@ impl Draw {
         let mut short = 3;
         let count = self.rng.range(1, if self.few { 8 } else { 12 });
         let mut sqes: Vec<Sqe> = Vec::new();
+        let mut chain_waits = false;
         for n in 0..count {
             let before = sqes.last().filter(|sqe| sqe.flags & LINKED != 0);
             let in_chain = before.is_some();
@@ -135,12 +141,28 @@ impl Draw {
                 // Which of the two is first is open.
                 *time = Time::Hour;
             }
+            if let What::LinkTimeout { flags, .. } = &mut what
+                && timeout
+                && self.counts
+            {
+                // In what is left of a batch it may be over when it starts.
+                *flags &= !uapi::IORING_TIMEOUT_ABS;
+            }
             if what.time().is_some_and(Time::ends) {
                 if short == 0 {
                     what = What::Nop(0);
                 }
                 short -= u32::from(short != 0);
             }
+            chain_waits &= in_chain;
+            if let What::Timeout { count, flags, .. } = &mut what
+                && self.polled
+                && chain_waits
+                && *flags & uapi::IORING_TIMEOUT_MULTISHOT == 0
+            {
+                *count = 0;
+            }
+            chain_waits |= what.touches_pipes();
             let mut flags = 0;
             if self.rng.chance(if in_chain { 55 } else { 35 }) {
                 flags |= match self.rng.chance(30) {
@@ -159,9 +181,6 @@ impl Draw {
                 flags |= uapi::IOSQE_ASYNC;
             }
             let spoil = self.rng.chance(3).then(|| *self.rng.pick(&Spoil::ALL));
-            // In Linux it is refused before its other flags are looked at.
-            let skips = flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0;
-            let spoil = spoil.filter(|&spoil| !skips || spoil != Spoil::Select);
             let user_data = match self.made.last() {
                 Some(_) if self.twins && self.rng.chance(12) => self.target(|_| true),
                 _ => FIRST + self.made.len() as u64 + n,
@@ -318,6 +337,10 @@ impl Draw {
             flags |= uapi::IORING_TIMEOUT_ABS;
         } else if self.wall && self.rng.chance(20) {
             flags |= uapi::IORING_TIMEOUT_REALTIME;
+        }
+        if count != 0 && time.ends() && flags & uapi::IORING_TIMEOUT_MULTISHOT == 0 {
+            // It may be over when it starts, and its count as well.
+            flags &= !uapi::IORING_TIMEOUT_ABS;
         }
         What::Timeout { time, count, flags }
     }

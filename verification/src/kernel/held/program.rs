@@ -257,6 +257,16 @@ impl What {
         matches!(self, What::LinkTimeout { .. }) || transfer && self.touches_pipes()
     }
 
+    /// Whether it may wait for this pipe.
+    pub fn reads(self, pipe: u8) -> bool {
+        match self {
+            What::Read { file, .. } | What::Readv { file, .. } | What::Poll { file } => {
+                file == File::Pipe(pipe)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it may wait for a pipe, or end what does.
     pub fn touches_pipes(self) -> bool {
         match self {
@@ -277,6 +287,11 @@ impl Program {
 }
 
 impl Sqe {
+    /// Whether the next one is of its chain.
+    pub fn linked(&self) -> bool {
+        self.flags & (uapi::IOSQE_IO_LINK | uapi::IOSQE_IO_HARDLINK) != 0
+    }
+
     /// The group of buffers that it is about.
     pub fn group(&self) -> Option<u16> {
         match self.what {
@@ -299,9 +314,8 @@ impl Round {
     /// Whether workers have a part in it: in Linux also in what follows a
     /// drain, and in a chain within which a batch ends.
     pub fn has_workers(&self) -> bool {
-        let linked = |sqe: &Sqe| sqe.flags & (uapi::IOSQE_IO_LINK | uapi::IOSQE_IO_HARDLINK) != 0;
         self.any(|sqe| sqe.flags & (uapi::IOSQE_ASYNC | uapi::IOSQE_IO_DRAIN) != 0)
-            || self.sqes.last().is_some_and(linked)
+            || self.sqes.last().is_some_and(Sqe::linked)
             || self.leave != 0
     }
 

@@ -89,7 +89,7 @@ impl Program {
         let mut all = Vec::new();
         for (n, race) in self.races.iter().enumerate() {
             let came = run.race(race)?;
-            if let Err(why) = story(race, &came) {
+            if let Err(why) = story(race, &came, T::NAME == Kernel::NAME) {
                 let list: Vec<_> =
                     came.iter().map(|c| format!("{}: {}", c.user_data, result(c.res))).collect();
                 return Ok(Err(format!("{}, race {n}: {why}: {list:?}", T::NAME)));
@@ -114,8 +114,8 @@ impl Program {
     }
 }
 
-/// Whether the completions of a race tell one story.
-fn story(race: &Race, came: &[Cqe]) -> Result<(), &'static str> {
+/// Whether the completions of a race tell one story, as the kernel's do or ours.
+fn story(race: &Race, came: &[Cqe], kernel: bool) -> Result<(), &'static str> {
     let of = |user_data| {
         let mut own = came.iter().filter(move |cqe| cqe.user_data == user_data);
         let first = own.next().map(|cqe| cqe.res);
@@ -137,9 +137,11 @@ fn story(race: &Race, came: &[Cqe]) -> Result<(), &'static str> {
             must(guarded.is_some() == guard.is_some(), "a guard that never ends")?;
             must(cancel == ender.is_some(), "a cancellation that never ends")?;
             let timed = guard == Some(-libc::ETIME);
+            // Linux's guard says so of a read that is just ending, too.
+            let late = kernel && timed && first == 8;
             let known = |res| timed || res == CANCELED || LATE.contains(&res);
             must(guard.is_none_or(known), "a guard that fails otherwise")?;
-            let stopped = ended || timed;
+            let stopped = ended || timed && !late;
             must(if stopped { first == CANCELED } else { first == 8 }, "an end without a reason")?;
             let goes_on = first == 8 || hard;
             must(next == Some(if goes_on { 0 } else { CANCELED }), "the rest of the chain")
@@ -303,7 +305,7 @@ mod tests {
             [(READ, CANCELED), (GUARD, CANCELED), (NEXT, CANCELED), (ENDER, 0)],
         ];
         for came in good {
-            assert_eq!(story(&race, &cqes(&came)), Ok(()), "{came:?}");
+            assert_eq!(story(&race, &cqes(&came), false), Ok(()), "{came:?}");
         }
         let bad = [
             [(READ, 8), (GUARD, -libc::ETIME), (NEXT, 0), (ENDER, LATE[0])],
@@ -313,7 +315,11 @@ mod tests {
             [(READ, 8), (READ, 8), (NEXT, 0), (ENDER, LATE[0])],
         ];
         for came in bad {
-            assert!(story(&race, &cqes(&came)).is_err(), "{came:?}");
+            assert!(story(&race, &cqes(&came), false).is_err(), "{came:?}");
         }
+        // Only the first of them may be the kernel's.
+        assert_eq!(bad.map(|came| story(&race, &cqes(&came), true).is_ok()), {
+            [true, false, false, false, false]
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! Runs a program: the kernel first, which shows how many completions each
 //! round gives, then Annulus until it has as many.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::thread::sleep;
@@ -12,9 +13,9 @@ use annulus::uapi::{
 };
 
 use super::super::program::{Mode, Setup};
-use super::super::target::{Cqe, Target};
-use super::super::threads;
-use super::program::{Act, EVENT, FEW, File, Program, RING, Round, Sqe, What};
+use super::super::target::{Cqe, RawSqe, Target};
+use super::super::threads::{Others, others};
+use super::program::{Act, EVENT, FEW, File, Program, RING, Round, Sqe, Time, What};
 use super::world::{Arena, World};
 
 /// SQ entries.
@@ -29,6 +30,15 @@ const CANCELS: usize = 16;
 const TIMES: Duration = Duration::from_micros(2500);
 /// Between looks at the other threads.
 const LOOK: Duration = Duration::from_micros(150);
+/// How long a completion that must come may take the kernel.
+const LEAST: Duration = Duration::from_secs(1);
+/// How often whoever polls goes round until it has nothing to do: more often than
+/// a chain is long, each request of which may take one.
+const TURNS: usize = 16;
+/// Looks at an SQ before it is waited for.
+const SPIN: u32 = 200;
+/// An index that no SQE has.
+const NOWHERE: u32 = u32::MAX;
 
 /// What a round did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +73,58 @@ impl Seen {
     }
 }
 
+/// What has been pushed and has not ended, as far as CQEs tell.
+#[derive(Default)]
+struct Open {
+    /// Requests of each user data.
+    count: BTreeMap<u64, i64>,
+    /// The user data of those that have a time which ends, or are given one.
+    timed: BTreeSet<u64>,
+    /// And of those that a worker of Linux's may do.
+    work: BTreeSet<u64>,
+    /// Something has drained: a worker does whatever comes behind.
+    drained: bool,
+}
+
+impl Open {
+    fn add(&mut self, sqes: &[Sqe]) {
+        let cut = sqes.last().is_some_and(Sqe::linked);
+        for sqe in sqes {
+            *self.count.entry(sqe.user_data).or_default() += 1;
+            if sqe.what.time().is_some_and(Time::ends) {
+                self.timed.insert(match sqe.what {
+                    What::TimeoutRemove { target, .. } => target,
+                    _ => sqe.user_data,
+                });
+            }
+            if cut || sqe.flags & uapi::IOSQE_ASYNC != 0 {
+                self.work.insert(sqe.user_data);
+            }
+            self.drained |= sqe.flags & uapi::IOSQE_IO_DRAIN != 0;
+        }
+    }
+
+    fn end(&mut self, cqes: &[Cqe]) {
+        for cqe in cqes.iter().filter(|cqe| cqe.flags & uapi::IORING_CQE_F_MORE == 0) {
+            *self.count.entry(cqe.user_data).or_default() -= 1;
+        }
+    }
+
+    fn any(&self, of: &BTreeSet<u64>) -> bool {
+        of.iter().any(|user_data| self.count.get(user_data).is_some_and(|&n| n > 0))
+    }
+
+    /// Whether anything is left that may come to its end by time.
+    fn times(&self) -> bool {
+        self.any(&self.timed)
+    }
+
+    /// Whether anything is left that a worker may have to do.
+    fn works(&self) -> bool {
+        self.any(&self.work) || self.drained && self.count.values().any(|&n| n > 0)
+    }
+}
+
 fn good(answer: i32) -> io::Result<()> {
     if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(()) }
 }
@@ -71,10 +133,17 @@ struct Run<'a, T> {
     ring: T,
     world: World<'a>,
     mode: Mode,
-    /// How long a round goes on though nothing comes and nobody works.
-    quiet: Duration,
+    open: Open,
+    /// Completions that a round must have, if nobody has told how many.
+    least: usize,
+    /// The pipes that anything waits for.
+    pipes: [bool; EVENT as usize + 1],
+    /// Something may end without a CQE.
+    skips: bool,
     /// Everything ends where it is submitted.
     ordered: bool,
+    /// Of what has been pushed last, workers have a part in something.
+    workers: bool,
     slowly: u32,
     /// Completions of each round, and how long to wait for them.
     told: Option<(&'a Trace, Duration)>,
@@ -118,8 +187,12 @@ pub fn run<T: Target>(
         ring,
         world,
         mode,
-        quiet: Duration::ZERO,
+        open: Open::default(),
+        least: 0,
+        pipes: std::array::from_fn(|n| program.sqes().any(|sqe| sqe.what.reads(n as u8))),
+        skips: program.sqes().any(|sqe| sqe.flags & uapi::IOSQE_CQE_SKIP_SUCCESS != 0),
         ordered: mode != Mode::SqPoll,
+        workers: false,
         slowly,
         told,
         trace: Trace::default(),
@@ -134,22 +207,23 @@ pub fn run<T: Target>(
 impl<T: Target> Run<'_, T> {
     fn round(&mut self, round: &Round) -> io::Result<()> {
         // What waits may end by time, or by a worker, in any later round.
-        if round.has_times() {
-            self.quiet = TIMES;
-        }
+        self.open.add(&round.sqes);
         self.ordered &= !round.has_times() && !round.has_workers() && !round.has_pipes();
         for &act in &round.pipes {
-            self.world.act(act)?;
-            // What waited has to be gone on with before it is looked for.
-            self.settle(Seen::default(), None)?;
+            self.act(act)?;
         }
-        let least = self.ring.sizes().sq.saturating_sub(round.sqes.len() as u32);
+        let room = self.ring.sizes().sq.saturating_sub(round.sqes.len() as u32);
+        // Workers and whoever looks for their work are not of one batch.
+        let workers = round.sqes.iter().any(|sqe| sqe.flags & uapi::IOSQE_ASYNC != 0);
+        self.workers |= workers;
+        let least = if self.workers { 0 } else { room };
         // Batches may have ended at SQEs that fail.
         for _ in least..self.ring.pending() {
             if self.ring.pending() > least {
                 self.settle(Seen::default(), Some(0))?;
             }
         }
+        self.workers = workers || self.workers && self.ring.pending() != 0;
         let raw: Vec<_> = round.sqes.iter().map(|sqe| self.world.raw(sqe)).collect();
         // SAFETY: the arena lasts as long as the process.
         if !unsafe { self.ring.push_all(&raw) } {
@@ -159,17 +233,60 @@ impl<T: Target> Run<'_, T> {
         self.settle(seen, Some(round.leave))
     }
 
+    /// Does something to a pipe. What waited has to be gone on with before it is
+    /// looked for.
+    fn act(&mut self, act: Act) -> io::Result<()> {
+        self.world.act(act)?;
+        match act {
+            Act::Feed(pipe) if self.pipes[usize::from(pipe)] => self.settle(Seen::default(), None),
+            // Nothing comes of it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether nobody works, and what has been left to this thread is all there
+    /// is to do.
+    fn at_rest(&mut self) -> io::Result<bool> {
+        Ok(match others()? {
+            Others::Asleep => true,
+            // A worker that Linux cannot make at once is made 5 ms later, and
+            // nobody is awake until then but whoever polls.
+            Others::Polling if self.open.works() => false,
+            Others::Polling => {
+                // A thread of the kernel's polls on for two ticks of its clock, and
+                // nothing is heard of it. But an index that names no SQE is taken as
+                // one that does, and nothing else comes of it.
+                for _ in 0..TURNS {
+                    // SAFETY: nobody looks at it.
+                    if !unsafe {
+                        self.ring.push(&RawSqe::new(uapi::IORING_OP_NOP, 0), Some(NOWHERE))
+                    } {
+                        return Err(io::Error::other("the SQ is full"));
+                    }
+                    self.taken()?;
+                }
+                others()? != Others::Awake
+            }
+            Others::Awake => false,
+        })
+    }
+
     /// Submits all but `leave` SQEs, and gathers what comes.
     fn settle(&mut self, mut seen: Seen, leave: Option<u32>) -> io::Result<()> {
         let at = self.trace.rounds.len();
         if let Some(leave) = leave {
             seen.answer = self.submit(leave)?;
         }
-        let told = self
-            .told
-            .map(|(trace, patience)| (trace.rounds.get(at).map_or(0, Seen::count), patience));
+        let told = match self.told {
+            Some((trace, patience)) => {
+                Some((trace.rounds.get(at).map_or(0, Seen::count), patience))
+            }
+            None => Some((self.least, LEAST)),
+        };
         let start = Instant::now();
-        let mut had = usize::MAX;
+        let (mut had, mut told_of) = (usize::MAX, 0);
+        let mut any = leave.is_some() || self.skips;
+        let mut waited = false;
         loop {
             let have = if seen.unread {
                 self.ring.ready()
@@ -177,16 +294,28 @@ impl<T: Target> Run<'_, T> {
                 self.ring.reap(usize::MAX, &mut seen.cqes);
                 seen.cqes.len()
             };
+            self.open.end(&seen.cqes[told_of..]);
+            told_of = seen.cqes.len();
+            any |= have != 0;
             let some = have != std::mem::replace(&mut had, have);
+            waited &= !some;
             let left = told.and_then(|(want, patience)| {
                 (have < want).then(|| patience.saturating_sub(start.elapsed()))
             });
-            // What is on its way to a timer has to get there first.
-            let rest = !some && threads::asleep()?;
+            let rest = self.at_rest()?;
+            // What is on its way to a timer has to get there first. Where nothing
+            // has happened no time has begun, and those before are over.
+            let times = any && !waited && self.open.times();
             let quiet = match rest {
-                true => self.quiet * self.slowly,
                 false => LOOK,
+                true if times && !some => {
+                    waited = true;
+                    TIMES * self.slowly
+                }
+                true => Duration::ZERO,
             };
+            let rest = rest && !some && !times;
+            let left = left.filter(|_| rest);
             if seen.unread {
                 // The ring would not wait if its CQ is full.
                 sleep(quiet);
@@ -195,7 +324,7 @@ impl<T: Target> Run<'_, T> {
                 self.look(left.unwrap_or(Duration::ZERO).max(quiet))?;
             }
             let known = if seen.unread { have } else { 0 };
-            if rest && self.ring.ready() == known && threads::asleep()? {
+            if rest && self.ring.ready() == known && self.at_rest()? {
                 // What they have left to this thread.
                 self.look(Duration::ZERO)?;
                 if self.ring.ready() == known && left.is_none_or(|left| left.is_zero()) {
@@ -229,8 +358,18 @@ impl<T: Target> Run<'_, T> {
         if self.mode != Mode::SqPoll {
             return Ok(self.ring.enter(pending.saturating_sub(leave), 0, 0, None));
         }
+        self.taken()?;
+        Ok(0)
+    }
+
+    /// Waits until a polling thread has taken all SQEs.
+    fn taken(&mut self) -> io::Result<()> {
         let start = Instant::now();
-        while self.ring.pending() != 0 {
+        for turn in 0.. {
+            let pending = self.ring.pending();
+            if pending == 0 {
+                break;
+            }
             if self.ring.sq_flags() & IORING_SQ_NEED_WAKEUP != 0 {
                 self.ring.enter(pending, 0, IORING_ENTER_SQ_WAKEUP, None);
             }
@@ -240,9 +379,13 @@ impl<T: Target> Run<'_, T> {
                     self.ring.dump()
                 )));
             }
-            sleep(Duration::from_micros(50));
+            // It may need this CPU.
+            match turn {
+                0..SPIN => std::hint::spin_loop(),
+                _ => sleep(Duration::from_micros(50)),
+            }
         }
-        Ok(0)
+        Ok(())
     }
 
     /// Ends everything that can be ended.
@@ -254,9 +397,8 @@ impl<T: Target> Run<'_, T> {
         self.ordered = false;
         for pipe in 0..=EVENT {
             // Whatever was in it.
-            self.world.act(Act::Empty(pipe))?;
-            self.world.act(Act::Feed(pipe))?;
-            self.settle(Seen::default(), None)?;
+            self.act(Act::Empty(pipe))?;
+            self.act(Act::Feed(pipe))?;
         }
         let flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
         let what = What::Cancel { target: 0, file: File::None, op: uapi::IORING_OP_NOP, flags };
@@ -275,6 +417,7 @@ impl<T: Target> Run<'_, T> {
             match said {
                 Some(0) => {
                     // Comes when everything else has ended, and not before.
+                    self.least = 1;
                     let what = What::Nop(0);
                     let flags = uapi::IOSQE_IO_DRAIN;
                     let sqe =

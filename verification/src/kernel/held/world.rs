@@ -262,7 +262,13 @@ impl<'a> World<'a> {
             Some(Spoil::SqeFlag) => raw.flags |= 1 << 7,
             Some(Spoil::Opcode) => raw.opcode = 0xee,
             Some(Spoil::Select) => raw.flags |= uapi::IOSQE_BUFFER_SELECT,
-            Some(Spoil::FixedFile) => raw.flags ^= uapi::IOSQE_FIXED_FILE,
+            Some(Spoil::FixedFile) => {
+                raw.flags ^= uapi::IOSQE_FIXED_FILE;
+                if self.registered {
+                    // Its place is the number of a file that is not ours.
+                    raw.fd = NONE;
+                }
+            }
         }
         raw
     }
