@@ -20,6 +20,8 @@ pub enum Kind {
     Call,
     /// A wrong rule in a device's driver: the guest's to find.
     Driver,
+    /// A check of what a peer writes is left out: the fuzzer's to find.
+    Peer,
 }
 
 macro_rules! faults {
@@ -390,6 +392,29 @@ faults! {
     SecondPageLost: Driver,
     /// NVMe: what was in flight when the controller was reset never ends.
     ResetForgets: Driver,
+
+    /// The index array may name entries that there are not.
+    IndexUnchecked: Peer,
+    /// As many SQEs are taken as the tail promises.
+    TailUnbounded: Peer,
+    /// A CQ head that makes no sense is believed.
+    HeadBelieved: Peer,
+    /// The address of a fixed read is read again after its check.
+    EntryReadTwice: Peer,
+    /// The place in a ring of buffers is not cut to its size.
+    BufferRingUnmasked: Peer,
+    /// NVMe: a completion ends whatever its slot has in flight.
+    AnswerOfOthers: Peer,
+    /// NVMe: a namespace may have blocks of any size.
+    BlockShiftUnchecked: Peer,
+    /// NVMe: doorbells may lie outside of the registers.
+    StrideUnchecked: Peer,
+    /// virtio: a used entry may name a place that has nothing in flight.
+    UsedIdle: Peer,
+    /// virtio: blocks may be of any size.
+    BlockSizeUnchecked: Peer,
+    /// PCI: a list of capabilities may be of any length.
+    ListUnbounded: Peer,
 }
 
 #[cfg(any(loom, annulus_faults))]

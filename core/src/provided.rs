@@ -8,6 +8,7 @@
 use core::ptr::NonNull;
 
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::sync::AtomicU16;
 use crate::types::BufRingEntry;
 
@@ -259,6 +260,7 @@ impl BufRingEntry {
         }
         // SAFETY: inside the ring; each field is read once, and aligned.
         unsafe {
+            let mask = if fault::on(Fault::BufferRingUnmasked) { u16::MAX } else { mask };
             let entry = base.as_ptr().add(usize::from(head & mask));
             let addr = (&raw const (*entry).addr).read_volatile();
             let len = (&raw const (*entry).len).read_volatile();

@@ -6,7 +6,12 @@
 #[cfg(not(loom))]
 mod imp {
     pub use core::hint::spin_loop;
-    pub use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+    #[cfg(not(fuzzing))]
+    pub use core::sync::atomic::AtomicU32;
+    pub use core::sync::atomic::{AtomicUsize, Ordering, fence};
+
+    #[cfg(fuzzing)]
+    pub use super::peer::AtomicU32;
 
     /// A cell whose accesses the caller orders by an atomic next to it.
     ///
@@ -53,6 +58,97 @@ mod imp {
         /// The same, if nobody else has it.
         pub fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
             self.0.try_lock().map(|mut value| f(&mut value))
+        }
+    }
+}
+
+/// Who else writes memory that is shared, with `--cfg fuzzing`: the fuzzer's
+/// hostile application acts before every access to an atomic word, so also
+/// between any two reads of an entry.
+#[cfg(fuzzing)]
+pub mod peer {
+    use core::sync::atomic::{self, Ordering};
+
+    static ACT: spin::Mutex<Option<fn()>> = spin::Mutex::new(None);
+
+    /// From now on `act` is called before each access.
+    pub fn set(act: fn()) {
+        *ACT.lock() = Some(act);
+    }
+
+    /// The peer's turn.
+    #[inline]
+    pub fn act() {
+        // In a line of its own: it is not locked meanwhile.
+        let act = *ACT.lock();
+        if let Some(act) = act {
+            act();
+        }
+    }
+
+    /// An atomic word that others may write before each access.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub struct AtomicU32(atomic::AtomicU32);
+
+    macro_rules! accesses {
+        ($($name:ident($($arg:ident: $of:ty),*) -> $result:ty,)+) => {
+            $(
+                /// As that of `core`.
+                #[inline]
+                pub fn $name(&self, $($arg: $of,)* order: Ordering) -> $result {
+                    act();
+                    self.0.$name($($arg,)* order)
+                }
+            )+
+        };
+    }
+
+    impl AtomicU32 {
+        /// As that of `core`.
+        pub const fn new(value: u32) -> Self {
+            Self(atomic::AtomicU32::new(value))
+        }
+
+        /// As that of `core`.
+        pub fn get_mut(&mut self) -> &mut u32 {
+            self.0.get_mut()
+        }
+
+        accesses! {
+            load() -> u32,
+            store(value: u32) -> (),
+            swap(value: u32) -> u32,
+            fetch_add(value: u32) -> u32,
+            fetch_sub(value: u32) -> u32,
+            fetch_and(value: u32) -> u32,
+            fetch_or(value: u32) -> u32,
+        }
+
+        /// As that of `core`.
+        #[inline]
+        pub fn compare_exchange(
+            &self,
+            current: u32,
+            new: u32,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u32, u32> {
+            act();
+            self.0.compare_exchange(current, new, success, failure)
+        }
+
+        /// As that of `core`.
+        #[inline]
+        pub fn compare_exchange_weak(
+            &self,
+            current: u32,
+            new: u32,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u32, u32> {
+            act();
+            self.0.compare_exchange_weak(current, new, success, failure)
         }
     }
 }

@@ -164,6 +164,7 @@ impl<const ARRAY: bool> Run for Same<'_, '_, '_, ARRAY> {
             Record { user_data: sqe.user_data(), what: self.what };
         // Before its start, as in `step`.
         let token = self.reads.slots.arm(index);
+        let addr = if fault::on(Fault::EntryReadTwice) { sqe.addr() } else { addr };
         Some(Piece { token, addr, len: len as u32, off: sqe.off() })
     }
 

@@ -1,6 +1,7 @@
 //! Identify data (Base section 5.17.2, NVM section 4.1.5), checked.
 
 use super::Error;
+use crate::fault::{self, Fault};
 use crate::hal::device::PAGE;
 
 /// Bytes of identify data.
@@ -199,7 +200,7 @@ impl NamespaceInfo {
             return refuse("it has end-to-end protection");
         }
         let block_shift = (lbaf >> 16) as u8;
-        if !(9..=12).contains(&block_shift) {
+        if !(9..=12).contains(&block_shift) && !fault::on(Fault::BlockShiftUnchecked) {
             return refuse("its blocks are not of 512 to 4096 bytes");
         }
         if blocks > u64::MAX >> 1 >> block_shift {

@@ -62,7 +62,7 @@ impl<'m> CqProducer<'m> {
             self.ring.cq_head.load(fault::order(Fault::CqHeadLoadRelaxed, Ordering::Acquire));
         // A head past the tail, or far behind it, is an application's lie:
         // the queue stays full until the head makes sense again.
-        if self.tail.wrapping_sub(head) <= self.mask + 1 {
+        if self.tail.wrapping_sub(head) <= self.mask + 1 || fault::on(Fault::HeadBelieved) {
             self.full = head.wrapping_add(self.mask + 1);
         }
         self.tail != self.full

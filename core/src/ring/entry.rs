@@ -180,10 +180,18 @@ impl Group {
 mod load {
     use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+    /// Whoever else writes the entry may do so before each of its words is read.
+    #[inline(always)]
+    fn others() {
+        #[cfg(fuzzing)]
+        crate::sync::peer::act();
+    }
+
     /// # Safety
     /// Valid for reads, aligned, not written but by the application.
     #[inline(always)]
     pub unsafe fn load32(from: *const u32) -> u32 {
+        others();
         // SAFETY: the caller's promise.
         // Relaxed: ordered by the Acquire load of the SQ tail.
         unsafe { (*from.cast::<AtomicU32>()).load(Ordering::Relaxed) }
@@ -193,6 +201,7 @@ mod load {
     /// As for [`load32`].
     #[inline(always)]
     pub unsafe fn load_word(from: *const usize) -> usize {
+        others();
         // SAFETY: the caller's promise.
         // Relaxed: as above.
         unsafe { (*from.cast::<AtomicUsize>()).load(Ordering::Relaxed) }

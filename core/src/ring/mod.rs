@@ -18,6 +18,7 @@ pub use sq::{PushError, SqHalf, SubmissionQueue};
 pub(crate) use sq::{SqConsumer, Stretch};
 
 use crate::cqe::Cqe;
+use crate::fault::{self, Fault};
 use crate::sqe::Sqe;
 use crate::sync::{AtomicU32, Ordering};
 use core::ptr::NonNull;
@@ -50,8 +51,9 @@ fn cell<T>(cells: &[T], index: u32, mask: u32) -> &T {
 #[inline(always)]
 fn checked<T>(cells: &[T], index: u32, mask: u32) -> Option<&T> {
     debug_assert_eq!(cells.len(), mask as usize + 1);
+    let checked = index <= mask || fault::on(Fault::IndexUnchecked);
     // SAFETY: no more than the slice's length less one, as above.
-    (index <= mask).then(|| unsafe { cells.get_unchecked(index as usize) })
+    checked.then(|| unsafe { cells.get_unchecked(index as usize) })
 }
 
 /// Byte offsets of a ring's parts from the start of its memory.

@@ -333,7 +333,8 @@ impl<'m> SqConsumer<'m> {
     /// the application wrote into the tail.
     #[inline(always)]
     pub fn ready(&self) -> u32 {
-        self.published().min(self.mask + 1)
+        let most = if fault::on(Fault::TailUnbounded) { u32::MAX } else { self.mask + 1 };
+        self.published().min(most)
     }
 
     /// Whether at least `want` entries, and one, are ready.

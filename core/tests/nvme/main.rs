@@ -13,3 +13,4 @@ mod rig;
 mod ring;
 mod rules;
 mod threads;
+mod tricks;

@@ -1,5 +1,8 @@
 //! Controllers and rings on the fake.
 
+#[path = "lent.rs"]
+mod lent;
+
 use crate::fake::{Device, Fake, Plug, Rng, Setup};
 use crate::ring::{Chunk, REGISTERED};
 use annulus::config::{Config, Footprint};
@@ -13,6 +16,8 @@ use annulus::register::Call;
 use annulus::sync::{AtomicU32, Ordering};
 use annulus::types::Iovec;
 use annulus::uapi;
+use lent::Lent;
+use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::{Arc, MutexGuard};
 
@@ -104,29 +109,30 @@ impl<const SYNC: bool> Rig<SYNC> {
         let polled = options.completions == Completions::Polled;
         let config = Config::new(64).requests(requests).files(4).buffers(2).submit_all(true);
         let config = config.iopoll(polled);
-        let trackers: Vec<_> = (0..=requests).map(|_| Tracker::new()).collect();
-        let vectors: Vec<_> = (0..4).map(|_| Vectors::new()).collect();
-        let backend: Backend<SYNC> = NvmeBackend::new(
-            self.controller().clone(),
-            options,
-            Box::leak(trackers.into()),
-            Box::leak(vectors.into()),
-        )?;
-        let need = Footprint::of::<Backend<SYNC>, Place>(&config);
-        let memory = |bytes: usize| {
-            let lent = std::mem::ManuallyDrop::new(Chunk::new(bytes, 64));
-            // SAFETY: leaked, so exclusively the ring's for ever.
-            unsafe { Memory::from_raw(NonNull::new(lent.at(0)).unwrap(), bytes) }
-        };
-        let (engine, rings) = (memory(need.engine()), RingMemory::At(memory(need.rings)));
-        let host = Place(self.fake.clone());
-        let mut parts = build(&config, engine, rings, host, |_| backend).unwrap();
+        let trackers = Lent::new((0..=requests).map(|_| Tracker::new()));
+        let vectors = Lent::new((0..4).map(|_| Vectors::new()));
+        // SAFETY: lent once, to a ring that ends before it gives them back.
+        let lent = unsafe { (trackers.lend(), vectors.lend()) };
+        let backend: Backend<SYNC> =
+            NvmeBackend::new(self.controller().clone(), options, lent.0, lent.1)?;
+        let need = Footprint::of::<Backend<SYNC>, &Place>(&config);
+        let chunks = [need.engine(), need.rings].map(|bytes| (Chunk::new(bytes, 64), bytes));
+        let [engine, rings] = chunks.each_ref().map(|(chunk, bytes)| {
+            // SAFETY: the ring's alone, until it ends.
+            unsafe { Memory::from_raw(NonNull::new(chunk.at(0)).unwrap(), *bytes) }
+        });
+        let host = Lent::new([Place(self.fake.clone())]);
+        // SAFETY: as above.
+        let place = &unsafe { host.lend() }[0];
+        let mut parts = build(&config, engine, RingMemory::At(rings), place, |_| backend).unwrap();
         let registered = Chunk::new(REGISTERED, 4096);
         registered.addr();
         let iovec = Iovec { base: registered.at(0).cast(), len: REGISTERED };
         // SAFETY: the chunk outlives the ring.
         unsafe { parts.engine.call(Call::RegisterBuffers(&[iovec])) }.unwrap();
-        Ok(Ring::new(self.fake.clone(), parts, registered, polled))
+        let lent: [Box<dyn Any>; 4] =
+            [Box::new(trackers), Box::new(vectors), Box::new(chunks), Box::new(host)];
+        Ok(Ring::new(self.fake.clone(), parts, registered, lent, polled))
     }
 
     /// Ends the controller, and looks that all is well.

@@ -10,6 +10,7 @@ use annulus::register::Call;
 use annulus::squeue::Entry;
 use annulus::types::{Fd, Fixed, Iovec, UseFd};
 use std::alloc::Layout;
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -85,11 +86,11 @@ pub struct Ended {
     pub data: Vec<u8>,
 }
 
-pub const REGISTERED: usize = if cfg!(miri) { 256 << 10 } else { 4 << 20 };
+pub const REGISTERED: usize = if cfg!(any(miri, fuzzing)) { 256 << 10 } else { 4 << 20 };
 
 pub struct Ring<const SYNC: bool = false> {
     pub fake: Arc<Fake>,
-    pub parts: Option<Parts<'static, Backend<SYNC>, Place>>,
+    pub parts: Option<Parts<'static, Backend<SYNC>, &'static Place>>,
     registered: Chunk,
     /// Ranges of it in use.
     used: Vec<(usize, usize)>,
@@ -99,13 +100,16 @@ pub struct Ring<const SYNC: bool = false> {
     /// In the SQ, not taken.
     pushed: u32,
     polled: bool,
+    /// Freed when the engine has ended.
+    _lent: [Box<dyn Any>; 4],
 }
 
 impl<const SYNC: bool> Ring<SYNC> {
     pub fn new(
         fake: Arc<Fake>,
-        parts: Parts<'static, Backend<SYNC>, Place>,
+        parts: Parts<'static, Backend<SYNC>, &'static Place>,
         registered: Chunk,
+        lent: [Box<dyn Any>; 4],
         polled: bool,
     ) -> Self {
         Self {
@@ -118,10 +122,11 @@ impl<const SYNC: bool> Ring<SYNC> {
             next: 1,
             pushed: 0,
             polled,
+            _lent: lent,
         }
     }
 
-    pub fn parts(&mut self) -> &mut Parts<'static, Backend<SYNC>, Place> {
+    pub fn parts(&mut self) -> &mut Parts<'static, Backend<SYNC>, &'static Place> {
         self.parts.as_mut().unwrap()
     }
 

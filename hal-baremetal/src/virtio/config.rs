@@ -1,5 +1,7 @@
 //! What a disk says of itself (section 5.2.4).
 
+use annulus::fault::{self, Fault};
+
 use super::spec::{SECTOR, feature};
 use super::{Error, Transport};
 
@@ -108,7 +110,8 @@ impl<T: Transport> Fields<'_, T> {
         let high = self.transport.config32(CAPACITY + 4);
         let sectors = u64::from(low) | u64::from(high) << 32;
         let block = self.word(feature::BLK_SIZE, BLK_SIZE)?.unwrap_or(SECTOR as u32);
-        if !block.is_power_of_two() || u64::from(block) < SECTOR || block > MOST_BLOCK {
+        let good = block.is_power_of_two() && u64::from(block) >= SECTOR && block <= MOST_BLOCK;
+        if !good && !fault::on(Fault::BlockSizeUnchecked) {
             return wrong("the block size is not a power of two from 512 to 65,536");
         }
         // As a file has them: below 2^63.

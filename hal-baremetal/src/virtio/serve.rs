@@ -5,6 +5,7 @@ use core::ops::Deref;
 use annulus::block::Medium;
 use annulus::block::{NONE, Source};
 use annulus::errno::Errno;
+use annulus::fault::{self, Fault};
 use annulus::hal::{Backend, Request, Start, Target, Token};
 use annulus::uapi;
 
@@ -124,7 +125,8 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     fn take(&mut self, place: u32, len: u32) -> Result<(Token, i32), u8> {
         let Some(tracker) = self.trackers.get(place as usize) else { return Err(NO_STATUS) };
         let hot = tracker.hot;
-        if hot.issued == Issued::No || len > hot.most {
+        let idle = hot.issued == Issued::No && !fault::on(Fault::UsedIdle);
+        if idle || len > hot.most {
             return Err(NO_STATUS);
         }
         let status = self.status(place as u16);
@@ -143,7 +145,8 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     #[inline(never)]
     fn settle(&mut self, place: u32, len: u32, status: u8) -> Option<(Token, i32)> {
         let known = self.trackers.get(place as usize).map(|tracker| tracker.hot);
-        let Some(hot) = known.filter(|hot| hot.issued != Issued::No) else {
+        let Some(hot) = known.filter(|hot| hot.issued != Issued::No || fault::on(Fault::UsedIdle))
+        else {
             self.accuse(Lie::Id(place));
             return None;
         };

@@ -1,14 +1,10 @@
 //! Functions whose registers hold anything: every look at them ends, and
 //! nothing outside of a BAR is touched.
 
-use annulus::hal::device::Mmio;
-use annulus_baremetal::NvmeFunction;
-use annulus_baremetal::pci::{
-    Function, Leave, Message, Msix, Slot, VirtioWindows, Windows, functions, set_up,
-};
 use proptest::prelude::*;
 
-use crate::fake::{APERTURE, Device, Fake, MAPPED, machine};
+use crate::fake::{APERTURE, Device, Fake, machine};
+use crate::looks::look_at_all;
 
 /// What matters of a header, and capabilities, mostly as they should be.
 fn device() -> impl Strategy<Value = Device> {
@@ -80,40 +76,12 @@ proptest! {
     fn nothing_that_a_device_says_leads_astray(
         devices in prop::collection::vec((device(), any::<prop::sample::Index>()), 1..6),
     ) {
-        let machine = machine();
         let fake = Fake::new([]);
         for (n, (mut device, parent)) in devices.into_iter().enumerate() {
             // Behind any that came before, or on the root bus.
             device.parent = parent.index(n + 1).checked_sub(1);
             fake.devices().push(device);
         }
-        let config = fake.ecam();
-        let windows =
-            Windows { memory: APERTURE..APERTURE + (16 << 20), prefetchable: Some(1 << 40..1 << 41) };
-        let _ = set_up(&config, 0, &windows);
-        let leave = Leave::new();
-        let message = Message { address: 0xfee0_0000, data: 1 };
-        for function in functions(&config, 0).take(4096) {
-            prop_assert!(function.capabilities().count() <= 48);
-            for index in 0..8 {
-                let _ = function.bar(index);
-                let _ = function.window(&machine, index);
-            }
-            if let Ok(found) = VirtioWindows::new(&machine, &function) {
-                prop_assert!(!found.isr.is_empty() && found.common.len() >= 56);
-                let windows = [found.common, found.notify, found.isr];
-                prop_assert!(windows.iter().chain(&found.device).all(|w| w.len() <= MAPPED));
-            }
-            if let Ok(msix) = Msix::new(&machine, &function) {
-                let last = msix.vectors() - 1;
-                let _ = (msix.set(last, message), msix.is_pending(last));
-            }
-            if let Ok(slot) = Slot::new(&function) {
-                let _ = (slot.listen(&machine), slot.power_off(&machine), slot.acknowledge());
-            }
-            let _ = NvmeFunction::new(machine, function, &[message; 2], &leave);
-            let _ = function.reset(&machine);
-            let _ = Function::new(&config, function.address()).map(|same| same.enable());
-        }
+        look_at_all(&machine(), &fake);
     }
 }

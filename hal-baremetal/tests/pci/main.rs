@@ -7,6 +7,8 @@ mod fake;
 #[cfg(feature = "nvme")]
 mod hostile;
 #[cfg(feature = "nvme")]
+mod looks;
+#[cfg(feature = "nvme")]
 mod nvme;
 mod places;
 mod scan;

@@ -8,3 +8,4 @@ mod ring;
 mod rules;
 mod set_up;
 mod sleep;
+mod steps;

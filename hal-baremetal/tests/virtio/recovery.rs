@@ -2,8 +2,9 @@
 
 use crate::fake::{Fate, Lie, Rng, Rule, Setup, bit, mmio, pci};
 use crate::rig::*;
+use crate::steps::{Chance, Step, tell};
 use annulus::errno::Errno;
-use annulus::hal::{Backend, Start};
+use annulus::hal::Start;
 use annulus::uapi::*;
 use annulus_baremetal::virtio::{Completions, Lie as Told, Options, QueueOptions};
 use proptest::prelude::*;
@@ -243,17 +244,6 @@ fn every_lie_is_told_by_its_name() {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Ask { write: bool, fixed: bool, block: u64, blocks: usize },
-    Run(usize),
-    Poll,
-    Wait(u64),
-    Fate(Fate),
-    Break,
-    Grow,
-}
-
 fn step() -> impl Strategy<Value = Step> {
     let lie = prop_oneof![
         any::<u32>().prop_map(Lie::Id),
@@ -281,87 +271,43 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What the property test draws.
+struct Drawn {
+    rng: Rng,
+    steps: std::vec::IntoIter<Step>,
+}
+
+impl Chance for Drawn {
+    fn below(&mut self, end: usize) -> usize {
+        self.rng.below(end)
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        self.steps.next()
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the device says, every request ends once, no memory is touched
-    /// that is not the request's, and a device that has come to its senses
-    /// serves the disk again.
     #[test]
     fn lies_do_no_harm(
         seed in any::<u64>(),
         layout in 0usize..4,
         quiet in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..60),
+        scribbles in prop_oneof![
+            3 => Just(Vec::new()),
+            1 => proptest::collection::vec((0usize..2, 0usize..1024, any::<u16>()), 1..20),
+        ],
     ) {
+        let after = scribbles.into_iter().flat_map(|(queue, at, value)| {
+            [Step::Scribble { queue, at, value }, Step::Run(1), Step::Poll]
+        });
+        let steps: Vec<Step> = steps.into_iter().chain(after).collect();
         let events = if quiet { bit::EVENT_IDX } else { 0 };
         let fake = crate::fake::Fake::new(seed, without(LAYOUTS[layout] | events));
-        let options = Options { queues: 2, ..quick() };
-        let on = disk::<_, false>(&fake, mmio(&fake), options).unwrap();
-        let options = QueueOptions { completions: Completions::Interrupt, ..polled() };
-        let mut sides = [0, 1].map(|_| Side::new(&on, &options, 24).unwrap());
-        let plain = Chunk::new(64 * 512);
-        let mut rng = Rng::new(seed);
-        for step in steps {
-            let side = &mut sides[rng.below(2)];
-            match step {
-                Step::Ask { write, fixed, block, blocks } if side.asked.contains(&false) => {
-                    let opcode = match (write, fixed) {
-                        (true, true) => IORING_OP_WRITE_FIXED,
-                        (false, true) => IORING_OP_READ_FIXED,
-                        (true, false) => IORING_OP_WRITE,
-                        (false, false) => IORING_OP_READ,
-                    };
-                    let at = if fixed { side.buffer.addr() } else { plain.addr() };
-                    // Beyond the end it ends at once; a dead disk ends all.
-                    if side.start(Ask::new(opcode, at, blocks * 512, block * 512)).is_ok() {
-                        side.kick();
-                    }
-                }
-                Step::Ask { .. } => {}
-                Step::Run(times) => (0..times).for_each(|_| { fake.device().step(); }),
-                Step::Poll => side.poll(),
-                Step::Wait(ms) => fake.device().now += ms * 1_000_000,
-                Step::Fate(fate) => fake.device().rules.push(Rule { kind: None, skip: 0, fate }),
-                Step::Break => fake.device().break_down(),
-                Step::Grow => {
-                    let sectors = fake.device().sectors + 8;
-                    fake.device().resize(sectors);
-                    on.acknowledge();
-                }
-            }
-        }
-        // From here on it is honest, and time passes.
-        fake.device().rules.clear();
-        fake.device().lies.deaf = false;
-        let mut rounds = 0;
-        while sides.iter().any(Side::busy) {
-            for side in &mut sides {
-                side.backend().deadline();
-                side.poll();
-            }
-            fake.device().run();
-            fake.device().now += 60_000_000;
-            rounds += 1;
-            prop_assert!(rounds < 100, "{sides:?}", sides = sides.each_ref().map(|s| &s.backend));
-        }
-        for side in &mut sides {
-            side.poll();
-            side.ended.clear();
-            // What was repeated may lie there still.
-            let at = side.buffer.addr();
-            let mut tries = 0;
-            while side.run(Ask::new(READ, at, 512, 512)) != 512 {
-                tries += 1;
-                prop_assert!(tries < 3);
-            }
-            let disk = fake.device().disk[512..1024].to_vec();
-            prop_assert!(side.buffer.get(0, 512) == disk);
-        }
-        let [one, other] = sides;
-        one.end();
-        other.end();
-        drop(on);
+        tell(&fake, &mut Drawn { rng: Rng::new(seed), steps: steps.into_iter() }).unwrap();
         // A device that lies may find old descriptors; nothing else is held
         // against the driver.
         fake.check();

@@ -1,6 +1,9 @@
 //! Disks on the fake, and requests to them without an engine: what is asked
 //! for is answered once.
 
+#[path = "../../../core/tests/nvme/lent.rs"]
+mod lent;
+
 use crate::fake::{Device, Fake, Plug, Setup};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Request, Start, Target, Token};
@@ -11,6 +14,7 @@ use annulus_baremetal::virtio::{
     Vectors,
 };
 use std::alloc::Layout;
+use std::any::Any;
 use std::sync::{Arc, MutexGuard};
 
 /// Memory for data, on a page, whose provenance is exposed.
@@ -103,10 +107,12 @@ pub struct Side<T: Transport, const SYNC: bool = false> {
     generation: u32,
     /// What has ended: slot and result.
     pub ended: Vec<(usize, i32)>,
+    /// Freed when the backend has ended.
+    _lent: [Box<dyn Any>; 2],
 }
 
 /// Bytes of the registered buffer.
-pub const REGISTERED: usize = if cfg!(miri) { 64 << 10 } else { 256 << 10 };
+pub const REGISTERED: usize = if cfg!(any(miri, fuzzing)) { 64 << 10 } else { 256 << 10 };
 
 pub fn polled() -> QueueOptions {
     QueueOptions {
@@ -138,16 +144,19 @@ impl<T: Transport, const SYNC: bool> Side<T, SYNC> {
         requests: usize,
     ) -> Result<Self, Error> {
         let fake = disk.platform().0.clone();
-        let trackers: Box<[_]> = (0..=requests).map(|_| Tracker::new()).collect();
-        let vectors: Box<[_]> = (0..2).map(|_| Vectors::new()).collect();
-        let lent = (Box::leak(trackers), Box::leak(vectors));
+        let trackers = Lent::new((0..=requests).map(|_| Tracker::new()));
+        let vectors = Lent::new((0..2).map(|_| Vectors::new()));
+        // SAFETY: lent once, to a backend that ends before it gives them back.
+        let lent = unsafe { (trackers.lend(), vectors.lend()) };
         let mut backend = DiskBackend::new(disk.clone(), options, lent.0, lent.1)?;
+        let lent: [Box<dyn Any>; 2] = [Box::new(trackers), Box::new(vectors)];
         let buffer = Chunk::new(REGISTERED);
         // SAFETY: unmapped before it is freed.
         let mapped = unsafe { backend.map(buffer.addr(), REGISTERED) }.unwrap();
         let asked = vec![false; requests + 1];
         let (generation, ended) = (0, Vec::new());
-        Ok(Self { backend: Some(backend), fake, buffer, mapped, asked, generation, ended })
+        let backend = Some(backend);
+        Ok(Self { backend, fake, buffer, mapped, asked, generation, ended, _lent: lent })
     }
 
     pub fn device(&self) -> MutexGuard<'_, Device> {
@@ -270,6 +279,7 @@ pub fn errno(errno: Errno) -> i32 {
 }
 
 pub use crate::fake::noise;
+pub use lent::Lent;
 
 /// A device of the usual kind.
 pub fn fake(setup: Setup) -> Arc<Fake> {

@@ -7,6 +7,12 @@ use super::{Step, Wishes, target_dir};
 const TARGETS: &[&str] =
     &["x86_64-unknown-linux-gnu", "i686-unknown-linux-gnu", "s390x-unknown-linux-gnu"];
 
+/// Of the same width and byte order as the machine's own kind, so that what
+/// differs is what the interpreter is told of it (and the code chosen for it):
+/// core's unit tests there, and those that drive a whole engine.
+const ALSO: &str = "aarch64-unknown-linux-gnu";
+const ALSO_TESTS: &[&str] = &["engine", "driven", "fixed", "review", "memory"];
+
 /// The NVMe driver's tests that touch most of its memory. All of them, and its
 /// unit tests, take an hour.
 const NVME: &[&str] = &[
@@ -59,7 +65,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             .env("MIRIFLAGS", flags + " -Zmiri-disable-isolation -Zmiri-ignore-leaks")
     };
     let mut steps = Vec::new();
-    for target in TARGETS {
+    for target in TARGETS.iter().chain([&ALSO]) {
         let setup = miri(&["miri", "setup"], target, "strict");
         steps.push(Step::command(format!("set-up for {target}"), setup).alone());
     }
@@ -100,5 +106,9 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         let virtio = virtio.env("PROPTEST_CASES", cases).show("test result: ok");
         steps.push(Step::command(format!("the virtio driver on {target}"), virtio));
     }
+    let core = ["miri", "test", "-p", "annulus", "--no-fail-fast", "--lib"];
+    let tests = miri(&core, ALSO, "strict").args(tests(|name| ALSO_TESTS.contains(&name)));
+    let tests = tests.args(["--", "--skip", READING_UNITS]).show("test result: ok");
+    steps.push(Step::command(format!("core's engine on {ALSO}"), tests));
     steps
 }

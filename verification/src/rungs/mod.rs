@@ -5,6 +5,7 @@ mod embedded;
 pub mod exec;
 mod fault_programs;
 mod fixtures;
+mod fuzz;
 mod guest;
 mod kernel;
 mod kvlog;
@@ -15,6 +16,7 @@ mod programs;
 pub mod run;
 mod simulate;
 mod test;
+mod tsan;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -141,6 +143,22 @@ pub const RUNGS: &[Rung] = &[
         at_once: 1,
     },
     Rung {
+        name: "fuzz",
+        shows: "hostile applications, NVMe controllers, virtio disks, PCI functions, by libFuzzer",
+        budget: (minutes(8), minutes(45)),
+        needs: &[Need::Nightly(&["rust-src"]), Need::Installed("cargo-fuzz")],
+        steps: fuzz::steps,
+        at_once: 2,
+    },
+    Rung {
+        name: "tsan",
+        shows: "the Linux place's tests under the thread sanitizer; weakened orderings reported",
+        budget: (minutes(8), minutes(20)),
+        needs: &[Need::Nightly(&["rust-src"])],
+        steps: tsan::steps,
+        at_once: 1,
+    },
+    Rung {
         name: "guest",
         shows: "virtual machines: NVMe through VFIO; images with virtio-blk and NVMe, and nothing below",
         budget: (minutes(28), minutes(100)),
@@ -149,10 +167,6 @@ pub const RUNGS: &[Rung] = &[
         at_once: 1,
     },
 ];
-
-/// Rungs of the design that are not built yet, and the issue that brings them.
-pub const LATER: &[(&str, &str)] =
-    &[("fuzz", "hostile SQEs and devices: issue 6 (proof, hostile inputs, long runs)")];
 
 /// The workspace.
 pub fn root() -> PathBuf {

@@ -13,6 +13,8 @@ pub enum Need {
     Nightly(&'static [&'static str]),
     /// The machine's own io_uring.
     IoUring,
+    /// A subcommand of cargo's, by its package.
+    Installed(&'static str),
     /// Programs, each with the Debian package that it comes from.
     Programs(&'static [(&'static str, &'static str)]),
 }
@@ -40,6 +42,7 @@ impl Need {
                 components("nightly".into(), wanted)
             }
             Need::IoUring => io_uring().map(|()| None),
+            Need::Installed(package) => subcommand(package),
             Need::Programs(programs) => packages(programs),
         }
     }
@@ -66,6 +69,16 @@ fn install(wanted: &[&str], there: &str, how: &[&str]) -> Result<Option<String>,
     }
     Cmd::new("rustup", how).args(missing.iter().copied()).ask()?;
     Ok(Some(format!("installed {}", missing.join(", "))))
+}
+
+/// Installs a subcommand of cargo's.
+fn subcommand(package: &str) -> Result<Option<String>, String> {
+    let there = Cmd::cargo(&["install", "--list"]).ask()?;
+    if there.lines().any(|line| line.split(' ').next() == Some(package)) || installed(package) {
+        return Ok(None);
+    }
+    Cmd::cargo(&["install", "--locked", package]).ask()?;
+    Ok(Some(format!("installed {package}")))
 }
 
 /// Installs the packages of the programs that are not there.

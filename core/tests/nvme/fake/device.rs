@@ -77,6 +77,8 @@ pub struct Device {
     pub regs: Registers,
     pub phase: Phase,
     pub isolated: bool,
+    /// A register has been read wrong.
+    pub garbled: bool,
     pub gone: bool,
     pub sqs: BTreeMap<u16, Submissions>,
     pub cqs: BTreeMap<u16, Completions>,
@@ -122,6 +124,7 @@ impl Device {
             regs: Registers::default(),
             phase: Phase::Off,
             isolated: false,
+            garbled: false,
             gone: false,
             sqs: BTreeMap::new(),
             cqs: BTreeMap::new(),
@@ -146,7 +149,9 @@ impl Device {
     }
 
     pub fn fault(&mut self, what: impl Into<String>) {
-        self.faults.push(what.into());
+        if !self.lies.scribbled {
+            self.faults.push(what.into());
+        }
     }
 
     /// What the driver should not have done, had it an honest device.
@@ -165,6 +170,11 @@ impl Device {
     /// Whether it can reach memory.
     pub fn reaches(&self) -> bool {
         !self.gone && !self.isolated && self.phase.is_on()
+    }
+
+    /// Whether it has not said that it had done this command.
+    pub fn honest(&self, work: &Work) -> bool {
+        !self.lies.scribbled && !self.made_up.contains(&(work.sqid, work.cid))
     }
 
     /// Memory is not the device's any more, the driver says.
@@ -187,7 +197,7 @@ impl Device {
         if self.shadow.is_some_and(|(a, b)| hits(a, 4096) || hits(b, 4096)) {
             by.push("shadow doorbells".into());
         }
-        let honest = |work: &&Work| !self.made_up.contains(&(work.sqid, work.cid));
+        let honest = |work: &&Work| self.honest(work);
         for work in self.work.iter().filter(|work| work.uses(at, len)).filter(honest) {
             by.push(format!("command {:#x} of queue {}", work.cid, work.sqid));
         }

@@ -157,6 +157,14 @@ impl Device {
         self.memory.write32(at + 12, u32::from(cid) | phase << 16);
     }
 
+    /// Writes a word anywhere in a completion queue's memory.
+    pub fn scribble(&mut self, cqid: u16, word: usize, value: u32) {
+        let Some(cq) = self.cqs.get(&cqid) else { return };
+        let at = cq.base + (word % (cq.entries as usize * 4)) as u64 * 4;
+        self.lies.scribbled = true;
+        self.memory.write32(at, value);
+    }
+
     /// Full: it looks at the shadow doorbell, and asks to be told.
     fn refresh_head(&mut self, cqid: u16) {
         let shadow = self.shadow_of(cqid, true);

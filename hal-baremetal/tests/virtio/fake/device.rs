@@ -35,6 +35,9 @@ pub struct Lies {
     pub deaf: bool,
 }
 
+/// As much of a disk is there, however large it says that it is.
+const MOST: u64 = if cfg!(fuzzing) { 1 << 10 } else { 1 << 16 };
+
 /// The device.
 pub struct Device {
     pub setup: Setup,
@@ -58,6 +61,9 @@ pub struct Device {
     /// In a reset that does not end.
     pub stuck: bool,
     pub leaving: bool,
+    /// It has written to its queues what it should not: nothing that it finds
+    /// there, or does, is known to be the driver's doing.
+    pub scribbled: bool,
     pub notifications: u32,
     pub interrupts: u32,
     /// Sleeps that no interrupt has ended.
@@ -71,7 +77,7 @@ pub struct Device {
 
 impl Device {
     pub fn new(seed: u64, setup: Setup) -> Self {
-        let bytes = (setup.sectors.min(1 << 16) * 512) as usize;
+        let bytes = (setup.sectors.min(MOST) * 512) as usize;
         let rng = Rng::new(seed);
         let disk = noise(seed, bytes);
         let queues = vec![Queue { vector: 0xffff, ..Queue::default() }; setup.queues.into()];
@@ -93,6 +99,7 @@ impl Device {
             auto: false,
             stuck: false,
             leaving: false,
+            scribbled: false,
             notifications: 0,
             interrupts: 0,
             slept: 0,
@@ -104,12 +111,15 @@ impl Device {
     }
 
     pub fn fault(&mut self, what: &str) {
-        if self.faults.len() < 5 {
+        if self.faults.len() < 5 && !self.scribbled {
             self.faults.push(what.into());
         }
     }
 
     pub fn faults(&self) -> Vec<String> {
+        if self.scribbled {
+            return Vec::new();
+        }
         self.faults.iter().chain(&self.memory.faults).cloned().collect()
     }
 
@@ -117,6 +127,11 @@ impl Device {
     pub fn forgive(&mut self) {
         self.faults.clear();
         self.memory.faults.clear();
+    }
+
+    /// Whether what it does is what it was asked for.
+    pub fn is_itself(&self) -> bool {
+        !self.scribbled && !self.gone && !self.stuck
     }
 
     /// A reset begins: it has nothing any more.
@@ -141,7 +156,7 @@ impl Device {
     /// The disk has another size from now on.
     pub fn resize(&mut self, sectors: u64) {
         self.sectors = sectors;
-        self.disk.resize((sectors * 512) as usize, 0);
+        self.disk.resize((sectors.min(MOST) * 512) as usize, 0);
         self.generation += 1;
         self.regs.interrupt |= 2;
     }

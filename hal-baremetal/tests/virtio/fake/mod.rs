@@ -44,7 +44,7 @@ impl Rng {
 
 /// Bytes that say where they belong: noise, and in each piece its number.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    const PIECE: usize = if cfg!(miri) { 512 } else { 64 };
+    const PIECE: usize = if cfg!(any(miri, fuzzing)) { 512 } else { 64 };
     let mut rng = Rng::new(seed);
     let piece: Vec<u8> = (0..PIECE / 8).flat_map(|_| rng.next().to_le_bytes()).collect();
     let mut bytes = Vec::with_capacity(len + PIECE);
@@ -122,7 +122,7 @@ impl Default for Setup {
             refused: 0,
             queues: 4,
             queue_size: 256,
-            sectors: if cfg!(miri) { 256 } else { 2048 },
+            sectors: if cfg!(any(miri, fuzzing)) { 256 } else { 2048 },
             block: 512,
             segments: 126,
             segment_bytes: 1 << 20,

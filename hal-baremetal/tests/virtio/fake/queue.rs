@@ -3,6 +3,9 @@
 use super::bit;
 use super::device::Device;
 
+/// No piece of memory is longer.
+const LONGEST: u32 = 1 << 24;
+
 /// How a used entry is false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
@@ -136,7 +139,7 @@ impl Device {
             let len = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
             let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
             let (flags, next) = if linked { (half(12), half(14)) } else { (half(14), at + 1) };
-            if flags & 4 != 0 || len == 0 || pieces.len() >= usize::from(size) {
+            if flags & 4 != 0 || len == 0 || len > LONGEST || pieces.len() >= usize::from(size) {
                 self.fault("a chain that is longer than its queue, empty, or a table in a table");
                 return pieces;
             }
@@ -183,6 +186,10 @@ impl Device {
             }
             let device = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             let len = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
+            if len > LONGEST {
+                self.fault("a piece that is longer than anything");
+                return pieces;
+            }
             pieces.push(Piece { device, len, writes: flags & 2 != 0 });
         }
         pieces
@@ -303,6 +310,22 @@ impl Device {
             }
             (true, _) => self.put16(queue.parts[2] + 2, u16::from(!wants)),
         }
+    }
+
+    /// Writes half a word anywhere where it may: the used ring and the event
+    /// behind it (split); the descriptors and its events (packed).
+    pub fn scribble(&mut self, queue: usize, at: usize, value: u16) {
+        let Some(queue) = self.queues.get(queue).filter(|queue| queue.ready).cloned() else {
+            return;
+        };
+        let size = usize::from(queue.size);
+        let at = match self.packed() {
+            true if at % 8 == 7 => queue.parts[2] + (at / 8 % 2 * 2) as u64,
+            true => queue.parts[0] + (at % (size * 8) * 2) as u64,
+            false => queue.parts[2] + (at % (3 + size * 4) * 2) as u64,
+        };
+        self.scribbled = true;
+        self.put16(at, value);
     }
 
     /// Hands a chain back, of which it has written so much.
