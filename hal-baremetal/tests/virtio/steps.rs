@@ -91,7 +91,7 @@ pub fn tell(fake: &Arc<Fake>, chance: &mut impl Chance) -> Result<(), Error> {
             Step::Fate(fate) => fake.device().rules.push(Rule { kind: None, skip: 0, fate }),
             Step::Break => fake.device().break_down(),
             Step::Grow => {
-                let sectors = fake.device().sectors + 8;
+                let sectors = fake.device().sectors.saturating_add(8);
                 fake.device().resize(sectors);
                 on.acknowledge();
             }

@@ -279,8 +279,13 @@ impl Device {
         let range = |device: &mut Self, len: usize| {
             let block = device.setup.block as usize;
             let whole = from.is_multiple_of(block) && len.is_multiple_of(block);
-            if !whole || from.saturating_add(len) > (device.sectors * 512) as usize {
+            let end = from.saturating_add(len);
+            if !whole || end > device.sectors.saturating_mul(512) as usize {
                 device.fault(&format!("{len} bytes at {from:#x}: off the disk, or off its grid"));
+                return None;
+            }
+            if end > device.disk.len() {
+                // It has said that it is larger than it is.
                 return None;
             }
             Some(from..from + len)

@@ -221,8 +221,8 @@ impl Device {
         if let Some(left) = self.setup.restless_config.checked_sub(1) {
             // It grows while it is read: halves of two versions do not fit.
             self.setup.restless_config = left;
-            self.generation += 1;
-            self.sectors += 1 << 31;
+            self.generation = self.generation.wrapping_add(1);
+            self.sectors = self.sectors.wrapping_add(1 << 31);
         }
         u64::from_le_bytes(value)
     }
