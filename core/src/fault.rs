@@ -79,6 +79,10 @@ faults! {
     CqHeadLoadRelaxed: Loom,
     /// CQEs and SQ room are published without a full fence before the look for a waiter.
     PublishNoFence: Loom,
+    /// That timeouts have ended is told without Release.
+    TimeoutsTellRelaxed: Loom,
+    /// Whether timeouts have ended is read without Acquire.
+    TimeoutsLoadRelaxed: Loom,
     /// A slot is pushed on the return list without Release.
     ReturnPushRelaxed: Loom,
     /// The return list is taken without Acquire.

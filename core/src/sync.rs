@@ -3,6 +3,9 @@
 //! Everything else in the crate takes its shared state from here, so that
 //! `--cfg loom` swaps every primitive for its model-checked twin at once.
 
+#[cfg(loom)]
+pub mod watched;
+
 #[cfg(not(loom))]
 mod imp {
     pub use core::hint::spin_loop;
@@ -155,9 +158,10 @@ pub mod peer {
 
 #[cfg(loom)]
 mod imp {
+    pub use super::watched::{AtomicU32, AtomicUsize, fence};
     pub use loom::cell::UnsafeCell;
     pub use loom::hint::spin_loop;
-    pub use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::Ordering;
 
     /// A lock for what is cold and short. Never taken per operation.
     #[derive(Debug)]

@@ -3,13 +3,17 @@
 mod calls;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod inventory;
 mod kernel;
 #[cfg(test)]
 mod opcodes;
+mod orderings;
 #[cfg(test)]
 mod pages;
 mod rungs;
 mod simulate;
+mod sources;
 
 use std::process::ExitCode;
 
@@ -34,7 +38,7 @@ struct Cli {
     /// Multiply every time budget by this, for slow machines
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     budget_scale: f64,
-    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL` (or kvlog), `simulate -- --seed N`, `fuzz -- TARGET`, `guest -- SCENARIO`
+    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL` (or kvlog, table, mutants), `simulate -- --seed N`, `fuzz -- TARGET`, `guest -- SCENARIO`
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -140,7 +144,7 @@ mod tests {
     #[test]
     fn a_rung_that_is_not_there_is_an_error() {
         assert!(chosen(&["gest".into()]).is_err_and(|why| {
-            why.contains("test, loom, miri, kernel, simulate, fuzz, tsan, guest")
+            why.contains("test, supply, loom, miri, kernel, simulate, fuzz, tsan, guest")
         }));
         assert!(chosen(&[]).is_ok_and(|rungs| rungs.len() == RUNGS.len()));
     }

@@ -270,6 +270,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
         }
         if self.config.mode != Mode::Inline {
+            // Relaxed: the engine's own word.
             if self.shared.timeouts.load(Ordering::Relaxed) != self.ended_timeouts() {
                 self.tell_timeouts();
             }
@@ -286,7 +287,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     fn tell_timeouts(&self) {
         // Release: pairs with the Acquire in `Remote::wait_cqes`: who sees that
         // a timeout has ended sees its CQE.
-        self.shared.timeouts.store(self.ended_timeouts(), Ordering::Release);
+        let order = fault::order(Fault::TimeoutsTellRelaxed, Ordering::Release);
+        self.shared.timeouts.store(self.ended_timeouts(), order);
     }
 }
 

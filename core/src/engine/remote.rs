@@ -164,7 +164,10 @@ impl<'m, H: Host> Remote<'m, H> {
         let ring = &self.shared.ring;
         let want = want.min(ring.cqes.len() as u32);
         // Acquire: pairs with the Release in `Engine::tell_timeouts`.
-        let timeouts = || self.shared.timeouts.load(Ordering::Acquire);
+        let timeouts = || {
+            let order = fault::order(Fault::TimeoutsLoadRelaxed, Ordering::Acquire);
+            self.shared.timeouts.load(order)
+        };
         let mut waiting = Waiting::new(want, until.into(), ring.cq_total(), timeouts());
         loop {
             let over = || waiting.is_over(ring.cq_ready(), timeouts());

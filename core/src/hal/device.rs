@@ -223,6 +223,7 @@ pub mod barrier {
             miri,
             not(any(target_arch = "aarch64", target_arch = "riscv64", target_arch = "riscv32"))
         ))]
+        // The processor's own full fence is one for registers, too.
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
     }
 }

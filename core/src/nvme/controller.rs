@@ -288,6 +288,7 @@ impl<P: Platform> Controller<P> {
     pub(super) fn retire(&self, seen: u32, kind: u32) {
         if self.claim(seen) {
             self.with_admin(|_, admin| self.quieten(admin));
+            // Relaxed: see the field.
             self.state.store(seen.wrapping_add(INCARNATION) & !KIND | kind, Ordering::Relaxed);
         }
     }
@@ -303,6 +304,7 @@ impl<P: Platform> Controller<P> {
     /// Whether the caller is the one to change the state from `seen`.
     fn claim(&self, seen: u32) -> bool {
         let next = seen & !KIND | RESETTING;
+        // Relaxed, both: see the field.
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
         seen & KIND == RUNNING && self.state.compare_exchange(seen, next, success, failure).is_ok()
     }
@@ -353,6 +355,7 @@ impl<P: Platform> Controller<P> {
                 Err(Error::Gone) => GONE,
                 Err(_) => DEAD,
             };
+        // Relaxed: see the field.
         self.state.store(state, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::table::{self, Expect, Model};
 use annulus::fault::{self, Fault, Kind};
+use annulus::sync::watched;
 use std::io::Read;
 use std::os::unix::process::parent_id;
 use std::process::{Command, ExitCode, Stdio};
@@ -147,7 +148,8 @@ fn run(model: &Model, fault: Option<Fault>) -> Run {
     let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
     command.env(MODEL, model.name).env_remove(FAULT).stdout(Stdio::piped()).stderr(Stdio::null());
     if let Some(fault) = fault {
-        command.env(FAULT, fault.name());
+        // What comes by where is asked of the model as it is.
+        command.env(FAULT, fault.name()).env_remove(watched::SITES);
     }
     let mut child = command.spawn().expect("this program can be started");
     let mut timed_out = false;
@@ -194,6 +196,7 @@ fn child(name: &str) -> ExitCode {
         println!("{} {first}", ITERATIONS.load(Ordering::Relaxed));
         std::process::exit(101);
     }));
+    watched::begin();
     let model = table::model(name);
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 5_000;
@@ -208,6 +211,7 @@ fn child(name: &str) -> ExitCode {
         }
         body();
     });
+    watched::passed(name);
     println!("{} passed", ITERATIONS.load(Ordering::Relaxed));
     ExitCode::SUCCESS
 }

@@ -11,7 +11,10 @@ use annulus::hal::{Request, Start, Token};
 use annulus::model::Place;
 use annulus::register::Call;
 use annulus::ring::SqHalf;
+use annulus::sqe::Sqe;
 use annulus::sync::UnsafeCell;
+use annulus::types::Timespec;
+use annulus::uapi::IORING_OP_TIMEOUT;
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 
@@ -26,7 +29,7 @@ fn poll(mut engine: Engine<'static, Script, Place>) -> JoinHandle<()> {
 }
 
 /// Pushes one SQE and wakes the engine if it asks for it, as a program does.
-fn submit(sq: &mut SqHalf<'_>, remote: &Remote<'_, Place>, n: annulus::sqe::Sqe) {
+fn submit(sq: &mut SqHalf<'_>, remote: &Remote<'_, Place>, n: Sqe) {
     push(sq, n).unwrap();
     if remote.need_wakeup() {
         assert_eq!(remote.enter(1, 0, EnterFlags::SQ_WAKEUP, None), Ok(1));
@@ -134,6 +137,38 @@ pub fn sqpoll_mail() {
         Err(true)
     );
     engine.join().unwrap();
+    drop(arena);
+}
+
+/// A timeout that ends, ends a wait for more, which then sees its CQE and those
+/// before it. Otherwise what comes from elsewhere does.
+pub fn sqpoll_timeout() {
+    let threads = Threads::default();
+    let config = Config::new(4).requests(3).mode(Mode::SqPoll { idle_ms: 0 });
+    let Rig { parts, arena } = rig(config, by_threads(&threads));
+    let (mut sq, mut cq, remote) = (parts.sq, parts.cq, parts.remote);
+    let engine = poll(parts.engine);
+    // It ends by the count, of one.
+    let never = Timespec::new().sec(1 << 40);
+    let timeout = Sqe {
+        opcode: IORING_OP_TIMEOUT,
+        addr: (&raw const never) as u64,
+        len: 1,
+        off: 1,
+        ..nop(1)
+    };
+    for sqe in [read(3), timeout, nop(2)] {
+        push(&mut sq, sqe).unwrap();
+    }
+    if remote.need_wakeup() {
+        assert_eq!(remote.enter(3, 0, EnterFlags::SQ_WAKEUP, None), Ok(3));
+    }
+    assert_eq!(remote.wait_cqes(3, None), Ok(()));
+    let seen: Vec<_> = reap(&mut cq).into_iter().map(|(user_data, _)| user_data).collect();
+    assert!(seen.contains(&1) && seen.len() >= 2, "{seen:?}");
+    remote.stop();
+    engine.join().unwrap();
+    threads.join();
     drop(arena);
 }
 

@@ -32,7 +32,7 @@ models! {
     polls: poll_wakes 3, poll_remove 3, poll_room 3, poll_shutdown 3;
     signals: signal_arm 3, signal_again 3, signal_remove 3;
     sqpoll: sqpoll_submit 3, sqpoll_return 3, sqpoll_unordered 3, sqpoll_interrupt 3, sqpoll_sq_room 3,
-        sqpoll_cq_room 3, sqpoll_starved 2, sqpoll_mail 3, sqpoll_stop 3, sqpoll_stop_waiting 3;
+        sqpoll_cq_room 3, sqpoll_starved 2, sqpoll_mail 3, sqpoll_timeout 2, sqpoll_stop 3, sqpoll_stop_waiting 3;
     served: served_claim all, served_work all, served_return 3, served_mail 3, served_room 3,
         served_polled 3, served_stop 2;
     workers: workers_run 3, workers_wake 3, workers_leave 3, workers_fail 3, workers_stop 3,
@@ -96,6 +96,7 @@ pub fn expect(fault: Fault) -> Expect {
         RoomNoWake | RoomNoFence => &["sqpoll_cq_room", "served_room"],
         OverflowNotShown => &["sqpoll_cq_room"],
         StopNoWake => &["sqpoll_submit", "sqpoll_stop"],
+        TimeoutsTellRelaxed | TimeoutsLoadRelaxed => &["sqpoll_timeout"],
         EndNoWake | StoppedLoadRelaxed => &["sqpoll_stop_waiting"],
         // `shutdown` publishes the last CQEs, and `publish` ends with a full
         // fence (in every mode in which another thread can ask): the fence

@@ -340,6 +340,7 @@ impl<P: Platform, T: Transport> Disk<P, T> {
     /// Whether the caller is the one to change the state from `seen`.
     fn claim(&self, seen: u32) -> bool {
         let next = seen & !KIND | RESETTING;
+        // Relaxed, both: see the field.
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
         seen & KIND == RUNNING && self.state.compare_exchange(seen, next, success, failure).is_ok()
     }
@@ -367,7 +368,7 @@ impl<P: Platform, T: Transport> Disk<P, T> {
             let gone = seen.wrapping_add(INCARNATION) & !KIND | GONE;
             self.with_cold(|cold| {
                 self.quieten(cold);
-                // With the lock, as in `reset`.
+                // Relaxed, and with the lock: as in `reset`.
                 self.state.store(gone, Ordering::Relaxed);
             });
         }
@@ -401,7 +402,7 @@ impl<P: Platform, T: Transport> Disk<P, T> {
                 Err(Error::Gone) => GONE,
                 Err(_) => DEAD,
             };
-            // With the lock: who has it never finds queues of one incarnation
+            // Relaxed, and with the lock: who has it never finds queues of one incarnation
             // and the state of another.
             self.state.store(next | kind, Ordering::Relaxed);
         });

@@ -3,6 +3,7 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use annulus::sync::watched;
 use annulus_baremetal::fault::{self, Fault};
 
 use crate::{line, queue};
@@ -69,7 +70,8 @@ fn run(model: &str, fault: Option<Fault>) -> (bool, String) {
     let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
     command.env(MODEL, model).env_remove(FAULT).stderr(Stdio::null());
     if let Some(fault) = fault {
-        command.env(FAULT, fault.name());
+        // What comes by where is asked of the model as it is.
+        command.env(FAULT, fault.name()).env_remove(watched::SITES);
     }
     let output = command.output().expect("this program can be started");
     (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -87,6 +89,7 @@ fn child(name: &str) -> ExitCode {
         println!("execution {}: {:.80}", EXECUTIONS.load(Ordering::Relaxed), first.trim());
         std::process::exit(101);
     }));
+    watched::begin();
     let (_, body) = MODELS.iter().find(|(other, _)| *other == name).expect("a model's name");
     let mut builder = loom::model::Builder::new();
     // Every order, whatever the environment says of other models.
@@ -95,6 +98,7 @@ fn child(name: &str) -> ExitCode {
         EXECUTIONS.fetch_add(1, Ordering::Relaxed);
         body();
     });
+    watched::passed(name);
     println!("{} executions", EXECUTIONS.load(Ordering::Relaxed));
     ExitCode::SUCCESS
 }

@@ -131,6 +131,14 @@ impl Cmd {
     pub fn start(&self) -> io::Result<Child> {
         self.command().stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()
     }
+
+    /// The same, without what it says of its errors.
+    ///
+    /// # Errors
+    /// Of the start.
+    pub fn start_quietly(&self) -> io::Result<Child> {
+        self.command().stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+    }
 }
 
 /// Waits for a child; past the limit, ends it and its family.

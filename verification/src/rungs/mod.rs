@@ -15,6 +15,7 @@ pub mod needs;
 mod programs;
 pub mod run;
 mod simulate;
+mod supply;
 mod test;
 mod tsan;
 
@@ -111,9 +112,17 @@ pub const RUNGS: &[Rung] = &[
         at_once: 1,
     },
     Rung {
+        name: "supply",
+        shows: "licences, sources and versions of what is built in; the promised toolchain",
+        budget: (minutes(2), minutes(2)),
+        needs: &[],
+        steps: supply::steps,
+        at_once: 1,
+    },
+    Rung {
         name: "loom",
-        shows: "rings, return list, wakes, slots: every order of events; seeded faults caught",
-        budget: (minutes(15), minutes(240)),
+        shows: "rings, return list, wakes, slots: every order of events; seeded faults, weakened orderings caught",
+        budget: (minutes(20), minutes(240)),
         needs: &[],
         steps: loom::steps,
         at_once: 1,
