@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::thread;
 
@@ -91,11 +92,13 @@ fn a_rings_descriptor_is_nobodys_to_close_register_or_fill() {
 #[test]
 fn row_messages_to_rings_that_come_and_go() {
     let (target, sent) = (AtomicI32::new(-1), AtomicU64::new(0));
+    // The senders' own rings must not have a number that was a target's.
+    let made = Barrier::new(3);
     let mut got = 0;
     thread::scope(|scope| {
         let senders: Vec<_> = (0..2)
             .map(|sender| {
-                let (target, sent) = (&target, &sent);
+                let (target, sent, made) = (&target, &sent, &made);
                 scope.spawn(move || {
                     let builder = &mut Ring::builder();
                     let mut ring = match sender {
@@ -103,6 +106,7 @@ fn row_messages_to_rings_that_come_and_go() {
                         _ => builder.setup_sqpoll(10).build(8),
                     }
                     .unwrap();
+                    made.wait();
                     let mut all = [0; 4];
                     loop {
                         let fd = target.load(Ordering::Relaxed);
@@ -120,6 +124,7 @@ fn row_messages_to_rings_that_come_and_go() {
                 })
             })
             .collect();
+        made.wait();
         for round in 0..300 {
             let mut builder = Ring::builder();
             match round % 3 {

@@ -184,12 +184,14 @@ impl Device {
         }
         let hits = |start: u64, bytes: usize| start < at + len as u64 && at < start + bytes as u64;
         let mut by = Vec::new();
-        for (qid, sq) in &self.sqs {
+        // Not if it may have said that it had deleted them.
+        let lied = self.made_up.iter().any(|&(cqid, _)| cqid == 0);
+        for (qid, sq) in self.sqs.iter().filter(|_| !lied) {
             if hits(sq.base, sq.entries as usize * 64) {
                 by.push(format!("submission queue {qid}"));
             }
         }
-        for (qid, cq) in &self.cqs {
+        for (qid, cq) in self.cqs.iter().filter(|_| !lied) {
             if hits(cq.base, cq.entries as usize * 16) {
                 by.push(format!("completion queue {qid}"));
             }
@@ -298,12 +300,28 @@ impl Device {
                 }
             }
         }
+        let before = self.memory.faults.len();
         work.refused = if qid == 0 { self.look_admin(&mut work) } else { self.look_io(&mut work) };
+        self.excuse(&work, before);
         self.work.push(work);
+    }
+
+    /// What was reached for since there were `before` faults is nobody's fault
+    /// if the device had said before that it had done this command: whatever
+    /// that points to is another's by now.
+    fn excuse(&mut self, work: &Work, before: usize) {
+        if !self.honest(work) {
+            self.memory.faults.truncate(before);
+        }
     }
 
     fn end(&mut self, at: usize) {
         let work = self.work.remove(at);
+        if work.fate == Fate::Status(0) {
+            // It says so, and has done nothing.
+            self.made_up.insert((work.sqid, work.cid));
+        }
+        let before = self.memory.faults.len();
         let (dword0, status) = match (work.fate, work.refused) {
             (Fate::Status(status), _) => (0, status),
             (_, Some(status)) => (0, status),
@@ -314,6 +332,7 @@ impl Device {
             },
             _ => (0, self.do_io(&work)),
         };
+        self.excuse(&work, before);
         self.post(work.sqid, work.cid, dword0, status);
     }
 
@@ -324,7 +343,9 @@ impl Device {
         }
         for work in std::mem::take(&mut self.work) {
             if work.sqid != 0 && work.refused.is_none() {
+                let before = self.memory.faults.len();
                 self.do_io(&work);
+                self.excuse(&work, before);
             }
         }
     }

@@ -277,7 +277,8 @@ impl Device {
         self.carried_out.push(kind);
         let from = sector.saturating_mul(512) as usize;
         let range = |device: &mut Self, len: usize| {
-            let block = device.setup.block as usize;
+            // What a driver that has not asked for its size knows of blocks.
+            let block = if device.has(bit::BLK_SIZE) { device.setup.block as usize } else { 512 };
             let whole = from.is_multiple_of(block) && len.is_multiple_of(block);
             let end = from.saturating_add(len);
             if !whole || end > device.sectors.saturating_mul(512) as usize {
