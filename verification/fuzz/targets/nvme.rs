@@ -165,13 +165,11 @@ fn run(bytes: Bytes) {
     let garbled = garbled & 15 != 0;
     let mut told = Told { bytes, left: TRICKS };
     let _ = tell(&fake, kind, &mut told);
-    // A disk with other blocks than it says moves other amounts than it was
-    // asked for.
-    if PATCHES.with_borrow(|patches| !patches.is_empty()) {
-        fake.device().memory.faults.clear();
-    }
+    // A controller that is not what it says it is: it moves other amounts than
+    // it was asked for, and does not know what it has offered.
+    let patched = PATCHES.with_borrow(|patches| !patches.is_empty());
     // Who has been told that a device is quiet which is not cannot be blamed.
-    if garbled || fake.device().garbled {
+    if patched || garbled || fake.device().garbled {
         let mut device = fake.device();
         device.faults.clear();
         device.memory.faults.clear();
