@@ -155,6 +155,26 @@ impl Message {
     }
 }
 
+/// Who has the news: the engine reads what is below them on the list before the
+/// lane says that it is empty, and whoever tells it next writes that after.
+///
+/// Both are relaxed, and loom shows no load a later store of another thread's;
+/// so under loom a cell goes with them, for which an access that the lane does
+/// not order fails the model.
+#[derive(Debug)]
+struct Turn(#[cfg(loom)] crate::sync::UnsafeCell<()>);
+
+#[cfg(not(loom))]
+impl Turn {
+    fn new() -> Self {
+        Self()
+    }
+
+    fn written(&self) {}
+
+    fn read(&self) {}
+}
+
 /// The shared parts of a ring's slots, and their way home.
 pub(crate) struct Slots<'m> {
     slots: &'m [SharedSlot],
@@ -162,6 +182,7 @@ pub(crate) struct Slots<'m> {
     head: AtomicU32,
     /// What is below the news on the return list, plus one.
     below_news: AtomicU32,
+    news: Turn,
     /// Notices refused.
     stale: AtomicU32,
 }
@@ -176,7 +197,8 @@ impl SharedSlot {
 impl<'m> Slots<'m> {
     pub fn new(slots: &'m [SharedSlot]) -> Self {
         let below_news = AtomicU32::new(NIL);
-        Self { slots, head: AtomicU32::new(NIL), below_news, stale: AtomicU32::new(0) }
+        let (head, stale) = (AtomicU32::new(NIL), AtomicU32::new(0));
+        Self { slots, head, below_news, news: Turn::new(), stale }
     }
 
     // -- the outside ------------------------------------------------------
@@ -213,6 +235,7 @@ impl<'m> Slots<'m> {
     /// are there once only, has something for the engine. They come home as the
     /// index behind the last slot's. True if the list was empty before.
     pub fn announce(&self) -> bool {
+        self.news.written();
         self.push(self.slots.len(), &self.below_news)
     }
 
@@ -287,6 +310,9 @@ impl<'m> Slots<'m> {
         // Relaxed: the engine's own since `take`. Read before the notice is
         // taken, for after that the slot may be pushed again.
         list.first = self.below(index as usize).load(Ordering::Relaxed);
+        if index as usize == self.slots.len() {
+            self.news.read();
+        }
         Some(index)
     }
 
