@@ -198,7 +198,8 @@ pub fn poll(fd: RawFd, events: u32) -> Result<u32, i32> {
     // SAFETY: not -1; the kernel checks whether it is open, and the borrow
     // ends with the call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    let wanted = PollFlags::from_bits_retain(events as u16);
+    // Signed or not: rustix's two ways to the kernel differ.
+    let wanted = PollFlags::from_bits_retain(events as _);
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut asked = [PollFd::from_borrowed_fd(borrowed, wanted)];
     loop {
@@ -210,6 +211,6 @@ pub fn poll(fd: RawFd, events: u32) -> Result<u32, i32> {
     }
     match asked[0].revents() {
         come if come.contains(PollFlags::NVAL) => Err(-libc::EBADF),
-        come => Ok(u32::from(come.bits()) & events),
+        come => Ok(come.bits() as u32 & 0xffff & events),
     }
 }
