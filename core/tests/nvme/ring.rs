@@ -90,7 +90,9 @@ pub const REGISTERED: usize = if cfg!(any(miri, fuzzing)) { 256 << 10 } else { 4
 
 pub struct Ring<const SYNC: bool = false> {
     pub fake: Arc<Fake>,
-    pub parts: Option<Parts<'static, Backend<SYNC>, &'static Place>>,
+    /// In a box: what a function takes by value has its references protected until
+    /// it returns, and `end` gives the memory behind them back before.
+    pub parts: Option<Box<Parts<'static, Backend<SYNC>, &'static Place>>>,
     registered: Chunk,
     /// Ranges of it in use.
     used: Vec<(usize, usize)>,
@@ -114,7 +116,7 @@ impl<const SYNC: bool> Ring<SYNC> {
     ) -> Self {
         Self {
             fake,
-            parts: Some(parts),
+            parts: Some(Box::new(parts)),
             registered,
             used: Vec::new(),
             live: HashMap::new(),

@@ -98,7 +98,9 @@ impl Ask {
 
 /// One ring's backend, with a registered buffer.
 pub struct Side<T: Transport, const SYNC: bool = false> {
-    pub backend: Option<OnDisk<T, SYNC>>,
+    /// In a box: what a function takes by value has its references protected until
+    /// it returns, and `end` gives the memory behind them back before.
+    pub backend: Option<Box<OnDisk<T, SYNC>>>,
     pub fake: Arc<Fake>,
     pub buffer: Chunk,
     mapped: Buffer<SYNC>,
@@ -155,7 +157,7 @@ impl<T: Transport, const SYNC: bool> Side<T, SYNC> {
         let mapped = unsafe { backend.map(buffer.addr(), REGISTERED) }.unwrap();
         let asked = vec![false; requests + 1];
         let (generation, ended) = (0, Vec::new());
-        let backend = Some(backend);
+        let backend = Some(Box::new(backend));
         Ok(Self { backend, fake, buffer, mapped, asked, generation, ended, _lent: lent })
     }
 

@@ -33,7 +33,7 @@ const VIRTIO: &[&str] = &["every_lie", "lies_do", "vectors_are", "cannot_be_rese
 /// SQE carries addresses as numbers, and pointers are made of them again: their
 /// provenance was exposed.
 const READING: &[&str] =
-    &["calls", "clocks", "held", "iopoll", "messages", "places", "tags", "waits"];
+    &["calls", "clocks", "held", "iopoll", "messages", "picks", "places", "tags", "waits"];
 /// And those of core's unit tests.
 const READING_UNITS: &str = "register::numbers";
 
