@@ -105,6 +105,22 @@ pub mod peer {
                 }
             )+
         };
+        ($($name:ident),+) => {
+            $(
+                /// As that of `core`.
+                #[inline]
+                pub fn $name(
+                    &self,
+                    current: u32,
+                    new: u32,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<u32, u32> {
+                    act();
+                    self.0.$name(current, new, success, failure)
+                }
+            )+
+        };
     }
 
     impl AtomicU32 {
@@ -128,31 +144,7 @@ pub mod peer {
             fetch_or(value: u32) -> u32,
         }
 
-        /// As that of `core`.
-        #[inline]
-        pub fn compare_exchange(
-            &self,
-            current: u32,
-            new: u32,
-            success: Ordering,
-            failure: Ordering,
-        ) -> Result<u32, u32> {
-            act();
-            self.0.compare_exchange(current, new, success, failure)
-        }
-
-        /// As that of `core`.
-        #[inline]
-        pub fn compare_exchange_weak(
-            &self,
-            current: u32,
-            new: u32,
-            success: Ordering,
-            failure: Ordering,
-        ) -> Result<u32, u32> {
-            act();
-            self.0.compare_exchange_weak(current, new, success, failure)
-        }
+        accesses!(compare_exchange, compare_exchange_weak);
     }
 }
 

@@ -3,11 +3,12 @@
 mod common;
 
 use annulus::config::{Config, Mode};
-use annulus::engine::{EnterFlags, Inbox};
+use annulus::engine::{EnterFlags, Inbox, Remote};
 use annulus::errno::Errno;
 use annulus::opcode::MsgRingData;
 use annulus::probe::Probe;
 use annulus::register::Call;
+use annulus::ring::CqHalf;
 use annulus::served::Served;
 use annulus::squeue::{Entry, Flags};
 use annulus::types::{Fd, Timespec};
@@ -246,12 +247,8 @@ fn row_messages_of_threads_end_an_inline_wait() {
     check(&seen, COUNT);
 }
 
-#[test]
-fn row_messages_of_threads_wake_a_polled_ring() {
-    let config = Config::new(4).cq_entries(4).messages(3).mode(Mode::SqPoll { idle_ms: 1 });
-    let Rig { parts, .. } = rig(config);
-    let (mut engine, mut cq, remote) = (parts.engine, parts.cq, parts.remote);
-    let poller = thread::spawn(move || engine.poll_loop());
+/// What two threads send is all there, waited for from outside of the engine.
+fn all_come(remote: Remote<'static, Place>, cq: &mut CqHalf<'static>) {
     let senders = send_from_two(remote.inbox(), COUNT);
     let mut seen = Vec::new();
     while (seen.len() as u64) < 2 * COUNT {
@@ -260,6 +257,15 @@ fn row_messages_of_threads_wake_a_polled_ring() {
     }
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     check(&seen, COUNT);
+}
+
+#[test]
+fn row_messages_of_threads_wake_a_polled_ring() {
+    let config = Config::new(4).cq_entries(4).messages(3).mode(Mode::SqPoll { idle_ms: 1 });
+    let Rig { parts, .. } = rig(config);
+    let (mut engine, mut cq, remote) = (parts.engine, parts.cq, parts.remote);
+    let poller = thread::spawn(move || engine.poll_loop());
+    all_come(remote, &mut cq);
     remote.stop();
     poller.join().unwrap();
     assert_eq!(remote.inbox().send(cqe(1)), Err(Errno::EBADFD));
@@ -272,14 +278,7 @@ fn row_messages_of_threads_wake_a_served_ring() {
     let served = std::sync::Arc::new(Served::new(parts.engine, remote));
     let helper = served.clone();
     let helper = thread::spawn(move || helper.help());
-    let senders = send_from_two(remote.inbox(), COUNT);
-    let mut seen = Vec::new();
-    while (seen.len() as u64) < 2 * COUNT {
-        assert_eq!(remote.wait_cqes(1, None), Ok(()));
-        seen.extend(cq.queue().map(|cqe| (cqe.user_data, cqe.res)));
-    }
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
-    check(&seen, COUNT);
+    all_come(remote, &mut cq);
     remote.stop();
     helper.join().unwrap();
 }

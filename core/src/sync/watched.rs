@@ -126,6 +126,31 @@ pub fn fence(order: Ordering) {
     }
 }
 
+/// Accesses with one ordering, and those with one for failure.
+macro_rules! accesses {
+    ($value:ty: $($(#[$about:meta])+ $name:ident($($arg:ident),*) -> $result:ty,)+) => {$(
+        $(#[$about])+
+        #[track_caller]
+        pub fn $name(&self, $($arg: $value,)* order: Ordering) -> $result {
+            self.0.$name($($arg,)* at(Location::caller(), order, Relaxed)[0])
+        }
+    )+};
+    ($value:ty; $($(#[$about:meta])+ $name:ident,)+) => {$(
+        $(#[$about])+
+        #[track_caller]
+        pub fn $name(
+            &self,
+            current: $value,
+            new: $value,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<$value, $value> {
+            let [success, failure] = at(Location::caller(), success, failure);
+            self.0.$name(current, new, success, failure)
+        }
+    )+};
+}
+
 macro_rules! words {
     ($($name:ident $value:ty),+) => {$(
         /// As in [`core::sync::atomic`].
@@ -139,72 +164,32 @@ macro_rules! words {
                 Self(loom::sync::atomic::$name::new(value))
             }
 
-            /// Loads the value.
-            #[track_caller]
-            pub fn load(&self, order: Ordering) -> $value {
-                self.0.load(at(Location::caller(), order, Relaxed)[0])
+            accesses! { $value:
+                /// Loads the value.
+                load() -> $value,
+                /// Stores a value.
+                store(value) -> (),
+                /// Stores a value, and answers the one before.
+                swap(value) -> $value,
+                /// Adds, and answers the value before.
+                fetch_add(value) -> $value,
+                /// Sets bits, and answers the value before.
+                fetch_or(value) -> $value,
+                /// Clears the bits that `value` has not, and answers the value before.
+                fetch_and(value) -> $value,
             }
 
-            /// Stores a value.
-            #[track_caller]
-            pub fn store(&self, value: $value, order: Ordering) {
-                self.0.store(value, at(Location::caller(), order, Relaxed)[0]);
-            }
-
-            /// Stores a value, and answers the one before.
-            #[track_caller]
-            pub fn swap(&self, value: $value, order: Ordering) -> $value {
-                self.0.swap(value, at(Location::caller(), order, Relaxed)[0])
-            }
-
-            /// Adds, and answers the value before.
-            #[track_caller]
-            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                self.0.fetch_add(value, at(Location::caller(), order, Relaxed)[0])
-            }
-
-            /// Sets bits, and answers the value before.
-            #[track_caller]
-            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
-                self.0.fetch_or(value, at(Location::caller(), order, Relaxed)[0])
-            }
-
-            /// Clears the bits that `value` has not, and answers the value before.
-            #[track_caller]
-            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
-                self.0.fetch_and(value, at(Location::caller(), order, Relaxed)[0])
-            }
-
-            /// Stores `new` if the value is `current`.
-            ///
-            /// # Errors
-            /// The value, if it is another.
-            #[track_caller]
-            pub fn compare_exchange(
-                &self,
-                current: $value,
-                new: $value,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$value, $value> {
-                let [success, failure] = at(Location::caller(), success, failure);
-                self.0.compare_exchange(current, new, success, failure)
-            }
-
-            /// The same, and may fail for no reason.
-            ///
-            /// # Errors
-            /// The value.
-            #[track_caller]
-            pub fn compare_exchange_weak(
-                &self,
-                current: $value,
-                new: $value,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$value, $value> {
-                let [success, failure] = at(Location::caller(), success, failure);
-                self.0.compare_exchange_weak(current, new, success, failure)
+            accesses! { $value;
+                /// Stores `new` if the value is `current`.
+                ///
+                /// # Errors
+                /// The value, if it is another.
+                compare_exchange,
+                /// The same, and may fail for no reason.
+                ///
+                /// # Errors
+                /// The value.
+                compare_exchange_weak,
             }
         }
     )+};
