@@ -29,6 +29,11 @@ pub fn explain(error: &vfio::Error) -> Failure {
     }
 }
 
+/// Why `error` came of registering buffers for a controller: what it could not map says more.
+pub fn unmapped(nvme: &Nvme, error: &std::io::Error) -> String {
+    nvme.take_refusal().map_or_else(|| error.to_string(), |refusal| refusal.to_string())
+}
+
 /// A namespace of a controller that is open.
 #[derive(Debug, Clone)]
 pub struct Namespace {

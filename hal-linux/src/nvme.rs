@@ -167,6 +167,13 @@ impl Nvme {
         &self.controller
     }
 
+    /// Why memory could not be mapped for the controller, with what to do about
+    /// it, when a ring's `register_buffers` answered `ENOMEM`, `ENOSPC` or
+    /// `EFAULT`, which is all that a call can say: the last time, and once.
+    pub fn take_refusal(&self) -> Option<vfio::Error> {
+        self.controller.platform().take_refusal()
+    }
+
     /// An interrupt for a ring.
     pub(crate) fn vector(&self) -> Result<Vector, RingError> {
         let mut free = self.vectors.free.lock().unwrap_or_else(PoisonError::into_inner);

@@ -52,7 +52,7 @@ impl Annulus {
             .build(plan.depth)
             .map_err(|error| failed!("cannot set up the ring: {error}"))?;
         if let (true, Some(work)) = (plan.registered, work) {
-            ring::register(&ring, work)?;
+            ring::register(&ring, work, ToString::to_string)?;
         }
         Ok(Self { ring, mode: plan.mode.name(), registered: plan.registered })
     }

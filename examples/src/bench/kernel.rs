@@ -52,7 +52,7 @@ impl Kernel {
             failed!("cannot set up the kernel's io_uring: {error}{why}")
         })?;
         if let (true, Some(work)) = (plan.registered, work) {
-            ring::register(&ring, work)?;
+            ring::register(&ring, work, ToString::to_string)?;
         }
         Ok(Self { ring, mode, registered: plan.registered })
     }

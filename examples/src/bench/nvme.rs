@@ -5,7 +5,7 @@ use super::pace::Pace;
 use super::plan::Plan;
 use super::work::Work;
 use crate::cli::{Completions, Mode};
-use crate::device::Namespace;
+use crate::device::{Namespace, unmapped};
 use crate::error::{Failure, failed};
 
 /// A ring on a controller, by the names that `ring.rs` knows.
@@ -75,7 +75,7 @@ impl Nvme {
             .build_on(&namespace.nvme, plan.depth)
             .map_err(|error| failed!("cannot set up a ring on {}: {error}", namespace.address))?;
         if plan.registered {
-            ring::register(&ring, work)?;
+            ring::register(&ring, work, |error| unmapped(&namespace.nvme, error))?;
         }
         Ok(Self { ring, mode: plan.mode.name(), registered: plan.registered })
     }

@@ -96,15 +96,21 @@ impl<const REGISTERED_TOO: bool> Job for Blocks<'_, REGISTERED_TOO> {
 /// Registers the file and the buffers of `work`.
 ///
 /// # Errors
-/// The ring's, with what to do about the usual one: a locked-memory limit.
-pub fn register(ring: &IoUring, work: &Work) -> Result<(), Failure> {
+/// The ring's, for the buffers with `why`, and with what to do about the usual one: a
+/// locked-memory limit.
+pub fn register(
+    ring: &IoUring,
+    work: &Work,
+    why: impl FnOnce(&std::io::Error) -> String,
+) -> Result<(), Failure> {
     ring.submitter()
         .register_files(&[work.fd])
         .map_err(|error| failed!("--registered: cannot register the file: {error}"))?;
     // SAFETY: `Work` keeps its buffers where they are, and every engine is dropped before it.
     unsafe { ring.submitter().register_buffers(&[work.buffers.iovec()]) }.map_err(|error| {
+        let why = why(&error);
         failed!(
-            "--registered: cannot register the buffers: {error}; a smaller --depth or --bs, \
+            "--registered: cannot register the buffers: {why}; a smaller --depth or --bs, \
         or a higher `ulimit -l`, may help"
         )
     })

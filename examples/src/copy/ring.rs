@@ -7,7 +7,7 @@ use annulus_linux::vfio::PciAddress;
 use annulus_linux::{IoUring, squeue};
 
 use crate::buffers::Buffers;
-use crate::device::Namespace;
+use crate::device::{Namespace, unmapped};
 use crate::error::{Failure, failed};
 
 #[allow(clippy::large_enum_variant)] // there are two of them at most
@@ -53,10 +53,8 @@ impl Ring {
                 // SAFETY: the transfer's buffers, which outlive its rings and never move.
                 let registered = unsafe { ring.submitter().register_buffers(&[buffers.iovec()]) };
                 registered.map_err(|error| {
-                    failed!(
-                        "cannot let the controller at {address} reach the buffers: {error}; a \
-                        smaller --depth or --bs, or a higher `ulimit -l`, may help"
-                    )
+                    let why = unmapped(nvme, &error);
+                    failed!("cannot let the controller at {address} reach the buffers: {why}")
                 })?;
                 Kind::Nvme(ring, *address)
             }

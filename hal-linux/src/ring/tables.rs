@@ -80,7 +80,9 @@ impl<B: RingBackend> Submitter<'_, B> {
     /// `EBUSY` if there are registered buffers already, `EFAULT` for memory
     /// that is not all writable, `ENOMEM` for more than
     /// [`Builder::buffers`](super::Builder::buffers) allows. Then nothing is
-    /// registered.
+    /// registered. On an NVMe controller also what stands in the way of mapping
+    /// the memory, which [`Nvme::take_refusal`](crate::nvme::Nvme::take_refusal)
+    /// puts into words.
     ///
     /// # Safety
     /// The memory stays valid until it is unregistered and its last request

@@ -1,7 +1,7 @@
 //! The device as a driver sees it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annulus::errno::Errno;
@@ -88,7 +88,7 @@ impl Options {
         let bar = pci.map_bar0()?;
         let pool = Pool::new(iommu, self.huge_pages)?;
         pci.enable()?;
-        Ok(VfioDevice { bar, pool, pci, function })
+        Ok(VfioDevice { bar, pool, refused: Mutex::default(), pci, function })
     }
 }
 
@@ -107,6 +107,8 @@ pub struct VfioDevice {
     // In the order in which they are dropped: registers, address space, device.
     bar: Bar,
     pool: Pool,
+    /// Why the last memory that could not be had, or mapped, could not.
+    refused: Mutex<Option<Error>>,
     pci: Device,
     function: Function,
 }
@@ -220,6 +222,18 @@ impl VfioDevice {
         unsafe { self.pool.map(addr, len) }
     }
 
+    /// Why memory could not be had or mapped for the device through [`Dma`],
+    /// which has only a number for it: of several times the last, and once.
+    pub fn take_refusal(&self) -> Option<Error> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn refuse(&self, error: Error) -> Errno {
+        let errno = error.errno();
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        errno
+    }
+
     /// What is mapped for the device.
     pub fn mapped(&self) -> Mapped {
         self.pool.mapped()
@@ -273,7 +287,7 @@ unsafe impl Dma for VfioDevice {
     const SHARES_MAPPINGS: bool = true;
 
     fn alloc(&self, len: usize) -> Result<Coherent, Errno> {
-        Ok(self.pool.alloc(len)?)
+        self.pool.alloc(len).map_err(|error| self.refuse(error))
     }
 
     unsafe fn free(&self, memory: Coherent) {
@@ -286,7 +300,7 @@ unsafe impl Dma for VfioDevice {
 
     unsafe fn map(&self, addr: usize, len: usize) -> Result<Buffer, Errno> {
         // SAFETY: the caller's promise.
-        Ok(unsafe { self.pool.map(addr, len) }?)
+        unsafe { self.pool.map(addr, len) }.map_err(|error| self.refuse(error))
     }
 
     fn unmap(&self, buffer: Buffer) {

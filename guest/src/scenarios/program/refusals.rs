@@ -2,6 +2,9 @@
 
 use std::process::{Command, Stdio};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+
 use super::annulus;
 use crate::init::ANNULUS;
 use crate::scenarios::Context;
@@ -50,5 +53,17 @@ pub fn refuses(context: &mut Context) -> Result<String, String> {
     unbind?.fails(1, &[&said])?;
     // A process that was killed has left nothing behind.
     annulus(&format!("info --vfio {address}"))?.says(&["no warnings"])?;
-    Ok(format!("{} requests", cases.len() + 2))
+    // Last: what follows in this process, and what it starts, may lock little.
+    little_locked_memory()?;
+    let words = &["exceeds this process's limit of locked memory, 8388608 bytes", "ulimit -l"];
+    annulus(&format!("{bench} --registered --bs 1m --depth 16"))?.fails(1, words)?;
+    Ok(format!("{} requests", cases.len() + 3))
+}
+
+/// 8 MiB: enough for the driver's own, and not to be exceeded by root either.
+fn little_locked_memory() -> Result<(), String> {
+    let text = |e: rustix::io::Errno| e.to_string();
+    remove_capability_from_bounding_set(CapabilitySet::IPC_LOCK).map_err(text)?;
+    let limit = Rlimit { current: Some(8 << 20), maximum: Some(8 << 20) };
+    setrlimit(Resource::Memlock, limit).map_err(text)
 }

@@ -233,6 +233,12 @@ fn the_locked_memory_limit_says_what_to_do() {
         assert_eq!((needed, pinned, said), (64 * PAGE, 4 * PAGE, limit));
         assert!(error.to_string().contains("ulimit -l"), "{error}");
         assert_eq!(error.errno(), Errno::ENOMEM);
+        // A ring gets the number, whoever it asks for says the rest, once.
+        // SAFETY: the scripted kernel writes to nothing.
+        let errno = unsafe { Dma::map(&device, memory.0, 64 * P) }.expect_err("too much");
+        let refusal = device.take_refusal().expect("a reason");
+        assert_eq!((errno, refusal.to_string()), (Errno::ENOMEM, error.to_string()));
+        assert!(device.take_refusal().is_none());
         device.unmap(map(&device, memory.0, 60 * P).expect("just enough"));
         free(&device, queue);
     }

@@ -2,8 +2,12 @@
 //! one boot and by turns.
 
 use std::cell::RefCell;
+use std::fs;
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::Session;
 use super::image;
@@ -41,6 +45,9 @@ const CONTENDERS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What QEMU calls the thread that is the guest's first processor.
+const FIRST_PROCESSOR: &str = "CPU 0/TCG";
+
 /// How long and how often.
 #[derive(Clone, Copy)]
 struct Effort {
@@ -63,13 +70,37 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         Step::check(format!("{NAME}: boots"), move |left| {
             let mut session = session.borrow_mut();
             session.more = image::with_libraries("fio", "/bin/fio")?;
-            session.boot(left)
+            let booted = session.boot(left)?;
+            session.running.as_ref().map_or(Ok(()), |running| place(running.process()))?;
+            Ok(booted)
         }),
         Step::check(format!("{NAME}: {rounds} x {seconds} s each, by turns"), move |left| {
             measure(&mut runs.borrow_mut(), effort, left)
         }),
         Step::check(format!("{NAME}: powers off"), move |left| ends.borrow_mut().off(left)),
     ]
+}
+
+/// Gives the guest's first processor, on which the load is, one of this
+/// machine's for itself, and all that works for it the other. Left alone, a
+/// processor that polls and the device that it polls for are now and then on
+/// the same one, for a part of a run.
+fn place(process: u32) -> Result<(), String> {
+    let tasks = format!("/proc/{process}/task");
+    let failed = |e: std::io::Error| format!("    {tasks}: {e}");
+    let mut first = 0;
+    for task in fs::read_dir(&tasks).map_err(failed)? {
+        let task = task.map_err(failed)?;
+        let name = fs::read_to_string(task.path().join("comm")).map_err(failed)?;
+        let is_first = name.starts_with(FIRST_PROCESSOR);
+        let thread = task.file_name().to_str().and_then(|id| id.parse().ok());
+        let thread = thread.and_then(Pid::from_raw).ok_or("    a thread without a number")?;
+        let mut processors = CpuSet::new();
+        processors.set(usize::from(!is_first));
+        sched_setaffinity(Some(thread), &processors).map_err(|e| failed(e.into()))?;
+        first += usize::from(is_first);
+    }
+    if first == 1 { Ok(()) } else { Err(format!("    {first} threads are {FIRST_PROCESSOR}")) }
 }
 
 fn measure(session: &mut Session, effort: Effort, left: Duration) -> Found {

@@ -119,6 +119,8 @@ impl Machine {
     pub fn arguments(&self, dir: &Path, kernel: &Path, initramfs: &Path) -> Vec<String> {
         // Software emulation always: it is there everywhere, and is the same.
         let mut all = words("-accel tcg -cpu max -smp 2 -no-reboot -no-user-config -nodefaults");
+        // Its threads' names tell which of them is which processor.
+        all.extend(["-name".into(), format!("{},debug-threads=on", self.name)]);
         all.extend(words("-display none -machine q35,kernel-irqchip=split"));
         all.extend(words("-device intel-iommu,intremap=on,caching-mode=on,aw-bits=48"));
         all.extend(["-m".into(), self.memory_mib.to_string()]);
