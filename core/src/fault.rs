@@ -15,6 +15,9 @@ pub enum Kind {
     /// A wrong rule for requests that are held back: the kernel comparison's
     /// second family's to find.
     Held,
+    /// A wrong rule of waits and clocks: the kernel comparison's third family's to
+    /// find.
+    Pair,
     /// A wrong rule of register calls: the scripts' to find that are run on the
     /// kernel and on Annulus.
     Call,
@@ -355,6 +358,12 @@ faults! {
     TimeoutsCounted: Held,
     /// A cancellation that has ended something says that it has found nothing.
     CancelSaysNoEntry: Held,
+    /// A wait does not end at its least time, though something has come.
+    LeastTimeForgotten: Pair,
+    /// A wait until a point in time ends at once.
+    PointInTimeIsOver: Pair,
+    /// A point in time by the wall clock is taken as one by the monotonic clock.
+    WallClockForgotten: Pair,
     /// A ring that polls takes operations that cannot be polled for.
     PolledRingTakesAll: Call,
     /// The CQE of a tag is not posted.

@@ -212,6 +212,25 @@ fn waits_end_with_the_time_or_a_signal() {
 }
 
 #[test]
+fn a_disabled_ring_says_so_before_a_wait_is_looked_at() {
+    for served in [false, true] {
+        let mut builder = Ring::builder();
+        if served {
+            builder.setup_served();
+        }
+        let ring = builder.setup_r_disabled().build(4).expect("a ring");
+        let args = types::SubmitArgs::new();
+        for (flags, arg) in [(1, Some(&args)), (1 | 1 << 3, None)] {
+            for (to_submit, min_complete) in [(0, 0), (0, 1), (1, 1)] {
+                // SAFETY: nothing was pushed.
+                let answer = unsafe { ring.submitter().enter(to_submit, min_complete, flags, arg) };
+                assert_eq!(answer.unwrap_err().raw_os_error(), Some(libc::EBADFD));
+            }
+        }
+    }
+}
+
+#[test]
 fn enter_checks_its_flags() {
     each(4, |ring| {
         let submitter = ring.submitter();

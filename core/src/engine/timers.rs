@@ -32,7 +32,9 @@ const LOOK: u64 = 1_000_000_000;
 fn other_clock(flags: u32, absolute: bool) -> Option<OtherClock> {
     match flags & uapi::IORING_TIMEOUT_CLOCK_MASK {
         uapi::IORING_TIMEOUT_BOOTTIME => Some(OtherClock::Boot),
-        uapi::IORING_TIMEOUT_REALTIME if absolute => Some(OtherClock::Wall),
+        uapi::IORING_TIMEOUT_REALTIME if absolute && !fault::on(Fault::WallClockForgotten) => {
+            Some(OtherClock::Wall)
+        }
         _ => None,
     }
 }

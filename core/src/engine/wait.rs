@@ -67,8 +67,11 @@ impl Until {
 
     fn at(args: &SubmitArgs, absolute: bool, now: u64) -> Self {
         let time = args.timeout().map(|time| time.as_nanos());
-        let until =
-            Self::from(time.map(|time| if absolute { time } else { now.saturating_add(time) }));
+        let until = Self::from(time.map(|time| match absolute {
+            true if fault::on(Fault::PointInTimeIsOver) => now,
+            true => time,
+            false => now.saturating_add(time),
+        }));
         match args.min_wait() {
             0 => until,
             least => until.least(now.saturating_add(u64::from(least) * 1000)),
@@ -136,6 +139,9 @@ impl Waiting {
             return false;
         }
         let least = core::mem::take(&mut self.until.least) != 0;
+        if least && self.until.deadline != u64::MAX && fault::on(Fault::LeastTimeForgotten) {
+            return false;
+        }
         if !least || self.until.deadline == u64::MAX || unread != 0 || posted != self.posted {
             return true;
         }

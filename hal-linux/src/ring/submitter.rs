@@ -102,19 +102,17 @@ impl<B: RingBackend> Submitter<'_, B> {
             Ok(flags) => flags,
             Err(errno) => return failed(errno),
         };
-        // As in the kernel, where only a wait looks at it, and what has been
-        // submitted is the better answer.
-        if flags.contains(EnterFlags::GETEVENTS) {
-            let wrong = match (flags.contains(EnterFlags::EXT_ARG), arg) {
-                (true, None) => Some(Errno::EFAULT),
-                (false, Some(_)) => Some(Errno::EINVAL),
-                _ => None,
-            };
-            match wrong {
-                Some(errno) if to_submit == 0 => return failed(errno),
-                Some(_) => flags.remove(EnterFlags::GETEVENTS),
-                None => {}
-            }
+        // As in the kernel, where only a wait looks at it, after everything else,
+        // and what has been submitted is the better answer.
+        let wrong = match (flags.contains(EnterFlags::EXT_ARG), arg) {
+            (true, None) => Some(Errno::EFAULT),
+            (false, Some(_)) => Some(Errno::EINVAL),
+            _ => None,
+        };
+        if let Some(errno) = wrong.filter(|_| flags.contains(EnterFlags::GETEVENTS)) {
+            flags.remove(EnterFlags::GETEVENTS);
+            let submitted = self.ring.enter(to_submit, 0, flags, Until::default())?;
+            return if to_submit == 0 { failed(errno) } else { Ok(submitted) };
         }
         let absolute = flags.contains(EnterFlags::ABS_TIMER);
         let until = arg.map_or(Until::default(), |arg| self.ring.remote.until(arg, absolute));

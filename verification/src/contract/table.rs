@@ -75,7 +75,9 @@ rows! {
             "examples/tests/waits::as_many_as_were_asked_for_end_a_wait_at_once",
             "examples/tests/waits::a_time_can_be_a_point_in_time",
             "examples/tests/waits::a_timeout_that_ends_ends_a_wait",
-            "examples/tests/waits::arguments_are_looked_at_by_who_waits";
+            "examples/tests/waits::arguments_are_looked_at_by_who_waits",
+            "verification/src/kernel/pair/draw::wait",
+            "verification/src/kernel/pair/draw::wait_alone";
         "flags that mean nothing are refused":
             "hal-linux/tests/modes::enter_checks_its_flags",
             "hal-linux/tests/modes::choices_that_do_not_go_together";
@@ -186,7 +188,8 @@ rows! {
             "core/src/files::a_tag_goes_with_its_resource",
             "verification/src/calls/tags::last_use",
             "verification/src/calls/tags::full",
-            "verification/src/calls/tags::in_order";
+            "verification/src/calls/tags::in_order",
+            "verification/src/kernel/pair/draw::table";
     }
     "SQPOLL" {
         "no call is needed while it polls; idle, it sleeps and shows NEED_WAKEUP; SQ_WAKEUP wakes it":
@@ -408,7 +411,8 @@ rows! {
             "examples/tests/clocks::spans_and_points_in_time_end",
             "examples/tests/clocks::one_clock_and_no_repeated_point_in_time",
             "examples/tests/clocks::guards_end_by_each_clock",
-            "examples/tests/clocks::an_update_keeps_the_clock";
+            "examples/tests/clocks::an_update_keeps_the_clock",
+            "verification/src/kernel/pair/draw::clock";
         "LINK_TIMEOUT":
             "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it",
             "core/tests/held::a_guard_ends_with_the_batch_that_ends_its_request";
@@ -424,7 +428,8 @@ rows! {
             "core/tests/calls::a_call_from_outside_waits_without_the_engine",
             "hal-linux/tests/calls::a_cancellation_waits_for_what_a_worker_is_at",
             "hal-linux/tests/calls::a_cancellation_ends_who_waits_for_a_file",
-            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
+            "verification/src/kernel/pair/draw::cancel";
         "a ring that ends, ends all of it; without memory for it, it is refused":
             "core/tests/held::shutting_down_ends_all_that_waits",
             "core/tests/held::without_memory_for_them_they_are_refused";
@@ -435,12 +440,14 @@ rows! {
             "core/tests/calls::every_cqe_is_followed_by_a_signal",
             "core/tests/calls::a_late_cqe_is_signalled_though_it_came_home_while_sqes_were_taken",
             "hal-linux/tests/calls::an_event_loop_lives_on_a_registered_eventfd",
-            "hal-linux/tests/calls::a_full_counter_blocks_nobody";
+            "hal-linux/tests/calls::a_full_counter_blocks_nobody",
+            "verification/src/kernel/pair/draw::act";
         "a ring that starts disabled takes calls only; restrictions hold from the moment it is enabled":
             "core/tests/calls::a_disabled_ring_takes_calls_only",
             "core/tests/calls::a_polling_thread_waits_for_its_ring_to_be_enabled",
             "core/tests/calls::restrictions_hold_from_the_moment_the_ring_is_enabled",
-            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
+            "verification/src/kernel/pair/draw::enabling";
         "by number and with Linux's structures, or typed; arguments are checked as there":
             "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
             "core/src/register/numbers::counts_and_addresses_are_checked_as_in_the_kernel",
@@ -455,7 +462,8 @@ rows! {
             "examples/tests/messages::row_messages_to_oneself_come_first",
             "core/tests/messages::row_messages_to_oneself_come_before_the_answer",
             "core/tests/messages::row_messages_that_fail_break_a_chain",
-            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels";
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
+            "verification/src/kernel/pair/draw::message";
         "what was accepted is posted, once, in order, before and after whatever waits for room; what finds no place is `-EOVERFLOW`":
             "core/tests/messages::row_messages_that_find_no_room_wait_in_their_order",
             "core/tests/messages::row_messages_that_wait_hold_nothing_up",

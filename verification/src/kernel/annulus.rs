@@ -1,5 +1,7 @@
 //! Annulus over files.
 
+use std::os::fd::AsRawFd as _;
+
 use annulus_linux::squeue::{Entry, SubmissionQueue};
 use annulus_linux::types::{SubmitArgs, Timespec};
 use annulus_linux::{Layout, Ring};
@@ -20,7 +22,8 @@ pub struct Annulus {
     tail: u32,
 }
 
-fn answer<T: TryInto<i32>>(result: std::io::Result<T>) -> i32 {
+/// As the kernel answers.
+pub fn answer<T: TryInto<i32>>(result: std::io::Result<T>) -> i32 {
     match result {
         Ok(n) => n.try_into().unwrap_or(i32::MAX),
         // An error without a number is not the contract's: it shows as a
@@ -51,8 +54,7 @@ unsafe fn put(
     sqe: &RawSqe,
     index: Option<u32>,
 ) -> bool {
-    // SAFETY: both are the uapi's 64 bytes, any of which are valid.
-    let entry = unsafe { std::mem::transmute::<RawSqe, Entry>(*sqe) };
+    let entry = Annulus::entry(sqe);
     // A place keeps the index it was given last, so each is given anew.
     let index = index.unwrap_or(*tail & (sq.capacity() as u32 - 1));
     // SAFETY: the caller's promise. The memory of a program's entries lasts as
@@ -63,6 +65,24 @@ unsafe fn put(
     };
     *tail = tail.wrapping_add(pushed.into());
     pushed
+}
+
+impl Annulus {
+    /// The number that names the ring.
+    pub fn number(&self) -> i32 {
+        self.ring.as_raw_fd()
+    }
+
+    /// The ring itself.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// The same entry by the library's name.
+    pub fn entry(sqe: &RawSqe) -> Entry {
+        // SAFETY: both are the uapi's 64 bytes, any of which are valid.
+        unsafe { std::mem::transmute::<RawSqe, Entry>(*sqe) }
+    }
 }
 
 impl Target for Annulus {
@@ -86,6 +106,9 @@ impl Target for Annulus {
         }
         if setup.clamp {
             builder.setup_clamp();
+        }
+        if setup.disabled {
+            builder.setup_r_disabled();
         }
         if setup.uapi_layout {
             builder.layout(Layout::Uapi);

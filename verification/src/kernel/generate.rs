@@ -65,6 +65,7 @@ fn setup(rng: &mut Rng, mode: Mode) -> Setup {
         clamp: rng.chance(4),
         pool,
         uapi_layout: rng.chance(50),
+        disabled: false,
     }
 }
 

@@ -11,9 +11,11 @@ mod held;
 mod interrupt;
 mod memory;
 mod model;
+mod pair;
 mod polls;
 mod program;
 mod registrations;
+mod rest;
 pub mod rng;
 mod run;
 mod show;
@@ -75,6 +77,9 @@ pub struct Options {
     /// The second family: chains, drains, timeouts, cancellation
     #[arg(long)]
     pub held: bool,
+    /// The third family: two rings, messages, eventfds, calls, waits
+    #[arg(long, conflicts_with = "held")]
+    pub pair: bool,
     /// Compare the kernel with itself
     #[arg(long)]
     pub kernel_only: bool,
@@ -90,6 +95,16 @@ pub struct Options {
     /// How many seconds a completion that must come may take
     #[arg(long, default_value_t = 5)]
     pub patience: u64,
+}
+
+impl Options {
+    /// The numbers of the programs.
+    fn indices(&self) -> Vec<u64> {
+        match self.program {
+            Some(one) => vec![one],
+            None => (0..self.count).map(|i| self.first + i * self.stride).collect(),
+        }
+    }
 }
 
 fn mode(name: &str) -> Result<Mode, String> {
@@ -111,6 +126,9 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
     if options.held {
         return held::main(options, dir.path());
     }
+    if options.pair {
+        return pair::main(options, dir.path());
+    }
     let mut bench = Bench {
         dir: dir.path(),
         memory: Arena::new()?,
@@ -119,14 +137,10 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
     };
     bench.probe()?;
     let wish = Wish { seed: options.seed, mode: options.mode };
-    let indices: Vec<u64> = match options.program {
-        Some(one) => vec![one],
-        None => (0..options.count).map(|i| options.first + i * options.stride).collect(),
-    };
     let mut tally = Tally::default();
     let mut kinds = BTreeSet::new();
     let dog = watchdog::start(Duration::from_secs(4 * options.patience + 20));
-    for index in indices {
+    for index in options.indices() {
         if index % POLLS == POLLS - 1 {
             let mode = options.mode.unwrap_or(Mode::ALL[(index / POLLS % 3) as usize]);
             let program = polls::Program::nth(options.seed, index, mode);
@@ -218,6 +232,7 @@ impl Bench<'_> {
                 clamp: false,
                 pool: None,
                 uapi_layout: false,
+                disabled: false,
             },
             steps: Vec::new(),
         };

@@ -107,6 +107,17 @@ pub fn shrink(
     time: Duration,
     mut differs: impl FnMut(&Program) -> bool,
 ) -> Program {
+    smallest(program, time, simpler, |next| Model::plan(next).is_ok() && differs(next))
+}
+
+/// As [`shrink`], of any family, whose programs are a little simpler as
+/// `simpler` says.
+pub fn smallest<P: Clone>(
+    program: &P,
+    time: Duration,
+    simpler: impl Fn(&P) -> Vec<P>,
+    mut differs: impl FnMut(&P) -> bool,
+) -> P {
     let end = Instant::now() + time;
     let mut best = program.clone();
     'again: loop {
@@ -114,7 +125,7 @@ pub fn shrink(
             if Instant::now() > end {
                 return best;
             }
-            if Model::plan(&next).is_ok() && differs(&next) {
+            if differs(&next) {
                 best = next;
                 continue 'again;
             }

@@ -113,14 +113,16 @@ impl Tally {
         outcomes.dedup();
         let width = outcomes.iter().map(|name| name.len()).max().unwrap_or(0).max(8) + 1;
         let mut text = format!("{:width$}", "");
+        let column = |op: &str| op.len().max(11) + 1;
         for op in self.table.keys() {
-            text += &format!("{op:>12}");
+            text += &format!("{op:>0$}", column(op));
         }
         text.push('\n');
         for outcome in outcomes {
             text += &format!("{outcome:width$}");
-            for row in self.table.values() {
-                text += &row.get(outcome).map_or(format!("{:>12}", "."), |n| format!("{n:>12}"));
+            for (op, row) in &self.table {
+                let shown = row.get(outcome).map_or(".".into(), u64::to_string);
+                text += &format!("{shown:>0$}", column(op));
             }
             text.push('\n');
         }

@@ -57,7 +57,8 @@ pub struct Kernel {
     _apart: Option<Apart>,
 }
 
-fn call(number: libc::c_long, args: [usize; 6]) -> i32 {
+/// One of io_uring's system calls: what it answers, or a negative errno.
+pub fn call(number: libc::c_long, args: [usize; 6]) -> i32 {
     let [a, b, c, d, e, f] = args;
     // SAFETY: io_uring's calls check what they are given; memory that they
     // write is the caller's.
@@ -66,6 +67,17 @@ fn call(number: libc::c_long, args: [usize; 6]) -> i32 {
 }
 
 impl Kernel {
+    /// The number that names the ring.
+    pub fn number(&self) -> i32 {
+        self.fd
+    }
+
+    /// Writes the application's word of `IORING_CQ_*`.
+    pub fn set_cq_flags(&mut self, flags: u32) {
+        // Relaxed: the kernel looks within its own calls.
+        self.rings().word(self.params.cq_off.flags).store(flags, Ordering::Relaxed);
+    }
+
     fn rings(&self) -> &Map {
         self.rings.as_ref().expect("mapped until the drop")
     }
@@ -122,6 +134,7 @@ impl Target for Kernel {
             | on(!setup.array, uapi::IORING_SETUP_NO_SQARRAY)
             | on(setup.submit_all, uapi::IORING_SETUP_SUBMIT_ALL)
             | on(setup.clamp, uapi::IORING_SETUP_CLAMP)
+            | on(setup.disabled, uapi::IORING_SETUP_R_DISABLED)
             | on(setup.mode == Mode::SqPoll, uapi::IORING_SETUP_SQPOLL);
         params.cq_entries = setup.cq_entries.unwrap_or(0);
         params.sq_thread_idle = IDLE_MS;

@@ -35,7 +35,7 @@ pub fn build(log: &Path, left: Duration) -> Found {
 }
 
 pub fn steps(_: &Wishes) -> Vec<Step> {
-    let engine = |fault: &Fault| matches!(fault.kind(), Kind::Engine | Kind::Held);
+    let engine = |fault: &Fault| matches!(fault.kind(), Kind::Engine | Kind::Held | Kind::Pair);
     let faults: Vec<Fault> = Fault::ALL.iter().copied().filter(engine).collect();
     let (count, names) = (faults.len(), faults.clone());
     let mut steps = vec![
@@ -66,8 +66,10 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
 fn start(fault: Option<Fault>, count: u64) -> Result<std::process::Child, String> {
     let count = count.to_string();
     let mut cmd = Cmd::new(exe(), &["programs", "--no-shrink", "--seed", "5", "--count", &count]);
-    if fault.is_some_and(|fault| fault.kind() == Kind::Held) {
-        cmd = cmd.args(["--held", "--mode", "inline"]);
+    match fault.map(Fault::kind) {
+        Some(Kind::Held) => cmd = cmd.args(["--held", "--mode", "inline"]),
+        Some(Kind::Pair) => cmd = cmd.args(["--pair", "--mode", "inline"]),
+        _ => {}
     }
     if let Some(fault) = fault {
         cmd = cmd.args(["--fault", fault.name(), "--patience", "1"]);

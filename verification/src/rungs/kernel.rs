@@ -17,7 +17,10 @@ const PROGRAMS: (u64, u64) = (16_500, 200_000);
 /// kernel's polling threads.
 const HELD: [(&str, u64, u64, u64); 3] =
     [("inline", 7_000, 40_000, 8), ("sqpoll", 2_000, 20_000, 3), ("served", 1_000, 20_000, 8)];
-/// So many programs of both families must have run inline and with a polling
+/// Programs of the third family, of two rings, in the same way.
+const PAIR: [(&str, u64, u64, u64); 3] =
+    [("inline", 1_000, 10_000, 8), ("sqpoll", 300, 3_000, 3), ("served", 500, 5_000, 8)];
+/// So many programs of all families must have run inline and with a polling
 /// thread.
 const TOGETHER: u64 = 20_000;
 /// Programs that the kernel runs twice.
@@ -47,22 +50,26 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
             move |left| compare(count, &ran, left)
         }),
     ];
-    for (mode, count, deep, jobs) in HELD {
-        let count = if wishes.deep { deep } else { count };
-        let ran = ran.clone();
-        steps.push(Step::check(
-            format!("{count} {mode} programs of chains and races, seed {SEED}"),
-            move |left| {
-                let seed = SEED.to_string();
-                let args = ["--held", "--seed", &seed, "--mode", mode].map(String::from);
-                let tally = programs::spread(&exe()?, &args, count, jobs, left)?;
-                add(&ran, &tally);
-                match tally.unsteady * UNSTEADY > count {
-                    false => Ok(tally.show()),
-                    true => Err(format!("{}too many differed once", tally.show())),
-                }
-            },
-        ));
+    for (family, what, shares) in
+        [("--held", "chains and races", HELD), ("--pair", "two rings", PAIR)]
+    {
+        for (mode, count, deep, jobs) in shares {
+            let count = if wishes.deep { deep } else { count };
+            let ran = ran.clone();
+            steps.push(Step::check(
+                format!("{count} {mode} programs of {what}, seed {SEED}"),
+                move |left| {
+                    let seed = SEED.to_string();
+                    let args = [family, "--seed", &seed, "--mode", mode].map(String::from);
+                    let tally = programs::spread(&exe()?, &args, count, jobs, left)?;
+                    add(&ran, &tally);
+                    match tally.unsteady * UNSTEADY > count {
+                        false => Ok(tally.show()),
+                        true => Err(format!("{}too many differed once", tally.show())),
+                    }
+                },
+            ));
+        }
     }
     steps.push(Step::check(
         format!("{TOGETHER} programs or more have run inline and with a polling thread"),
@@ -81,7 +88,7 @@ pub fn exe() -> Result<PathBuf, String> {
     std::env::current_exe().map_err(|e| e.to_string())
 }
 
-/// Programs of both families that have run without a difference, by mode.
+/// Programs of all families that have run without a difference, by mode.
 type Ran = Rc<RefCell<BTreeMap<String, u64>>>;
 
 fn add(ran: &Ran, tally: &Tally) {

@@ -13,6 +13,7 @@ mod generate;
 mod program;
 mod race;
 mod run;
+mod show;
 mod shrink;
 mod world;
 
@@ -28,6 +29,7 @@ use serde_json::json;
 use super::annulus::Annulus;
 use super::compare::result;
 use super::generate::Wish;
+use super::shrink::smallest;
 use super::target::{Cqe, Target as _};
 use super::uring::Kernel;
 use super::{DIFFERENT, Options, Tally, watchdog};
@@ -85,7 +87,7 @@ impl Bench<'_> {
     fn report(&mut self, wish: &Wish, index: u64, program: &Program) -> io::Result<()> {
         let kind = |found: Option<Difference>| found.map(|found| found.kind);
         let first = kind(self.both(program)?.0);
-        let small = shrink::shrink(program, Duration::from_secs(30), |next| {
+        let small = smallest(program, Duration::from_secs(30), shrink::simpler, |next| {
             let same = |bench: &mut Self| bench.both(next).is_ok_and(|(d, ..)| kind(d) == first);
             first.is_some() && (0..2).all(|_| same(self))
         });
@@ -119,14 +121,10 @@ pub fn main(options: &Options, dir: &Path) -> io::Result<ExitCode> {
     let mut bench =
         Bench { dir, arena: Arena::new(), patience, kernel_only: options.kernel_only, slowly: 1 };
     let wish = Wish { seed: options.seed, mode: options.mode };
-    let indices: Vec<u64> = match options.program {
-        Some(one) => vec![one],
-        None => (0..options.count).map(|i| options.first + i * options.stride).collect(),
-    };
     let mut tally = Tally::default();
     let mut kinds = BTreeSet::new();
     let dog = watchdog::start(4 * patience + Duration::from_secs(20));
-    for index in indices {
+    for index in options.indices() {
         if index % RACES == RACES - 1 {
             let program = race::Program::nth(options.seed, index, options.mode);
             dog.watch(index, &program);

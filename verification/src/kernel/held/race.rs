@@ -82,6 +82,7 @@ impl Program {
             clamp: false,
             pool: None,
             uapi_layout: false,
+            disabled: false,
         };
         let ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
         let (reader, writer) = io::pipe()?;

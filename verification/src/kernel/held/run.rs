@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use annulus::uapi::{
     self, IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_ANY, IORING_ENTER_GETEVENTS,
-    IORING_ENTER_SQ_WAKEUP, IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP,
+    IORING_SQ_CQ_OVERFLOW,
 };
 
 use super::super::program::{Mode, Setup};
-use super::super::target::{Cqe, RawSqe, Target};
-use super::super::threads::{Others, others};
+use super::super::rest::{at_rest, taken};
+use super::super::target::{Cqe, Target};
 use super::program::{Act, EVENT, FEW, File, Program, RING, Round, Sqe, Time, What};
 use super::world::{Arena, World};
 
@@ -32,13 +32,6 @@ const TIMES: Duration = Duration::from_micros(2500);
 const LOOK: Duration = Duration::from_micros(150);
 /// How long a completion that must come may take the kernel.
 const LEAST: Duration = Duration::from_secs(1);
-/// How often whoever polls goes round until it has nothing to do: more often than
-/// a chain is long, each request of which may take one.
-const TURNS: usize = 16;
-/// Looks at an SQ before it is waited for.
-const SPIN: u32 = 200;
-/// An index that no SQE has.
-const NOWHERE: u32 = u32::MAX;
 
 /// What a round did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -172,6 +165,7 @@ pub fn run<T: Target>(
         clamp: false,
         pool: program.tight.then_some(program.sqes().count() as u32 + 2),
         uapi_layout: false,
+        disabled: false,
     };
     let mut ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
     if program.registered {
@@ -244,33 +238,6 @@ impl<T: Target> Run<'_, T> {
         }
     }
 
-    /// Whether nobody works, and what has been left to this thread is all there
-    /// is to do.
-    fn at_rest(&mut self) -> io::Result<bool> {
-        Ok(match others()? {
-            Others::Asleep => true,
-            // A worker that Linux cannot make at once is made 5 ms later, and
-            // nobody is awake until then but whoever polls.
-            Others::Polling if self.open.works() => false,
-            Others::Polling => {
-                // A thread of the kernel's polls on for two ticks of its clock, and
-                // nothing is heard of it. But an index that names no SQE is taken as
-                // one that does, and nothing else comes of it.
-                for _ in 0..TURNS {
-                    // SAFETY: nobody looks at it.
-                    if !unsafe {
-                        self.ring.push(&RawSqe::new(uapi::IORING_OP_NOP, 0), Some(NOWHERE))
-                    } {
-                        return Err(io::Error::other("the SQ is full"));
-                    }
-                    self.taken()?;
-                }
-                others()? != Others::Awake
-            }
-            Others::Awake => false,
-        })
-    }
-
     /// Submits all but `leave` SQEs, and gathers what comes.
     fn settle(&mut self, mut seen: Seen, leave: Option<u32>) -> io::Result<()> {
         let at = self.trace.rounds.len();
@@ -302,7 +269,7 @@ impl<T: Target> Run<'_, T> {
             let left = told.and_then(|(want, patience)| {
                 (have < want).then(|| patience.saturating_sub(start.elapsed()))
             });
-            let rest = self.at_rest()?;
+            let rest = at_rest(&mut self.ring, self.open.works())?;
             // What is on its way to a timer has to get there first. Where nothing
             // has happened no time has begun, and those before are over.
             let times = any && !waited && self.open.times();
@@ -324,7 +291,7 @@ impl<T: Target> Run<'_, T> {
                 self.look(left.unwrap_or(Duration::ZERO).max(quiet))?;
             }
             let known = if seen.unread { have } else { 0 };
-            if rest && self.ring.ready() == known && self.at_rest()? {
+            if rest && self.ring.ready() == known && at_rest(&mut self.ring, self.open.works())? {
                 // What they have left to this thread.
                 self.look(Duration::ZERO)?;
                 if self.ring.ready() == known && left.is_none_or(|left| left.is_zero()) {
@@ -358,34 +325,8 @@ impl<T: Target> Run<'_, T> {
         if self.mode != Mode::SqPoll {
             return Ok(self.ring.enter(pending.saturating_sub(leave), 0, 0, None));
         }
-        self.taken()?;
+        taken(&mut self.ring)?;
         Ok(0)
-    }
-
-    /// Waits until a polling thread has taken all SQEs.
-    fn taken(&mut self) -> io::Result<()> {
-        let start = Instant::now();
-        for turn in 0.. {
-            let pending = self.ring.pending();
-            if pending == 0 {
-                break;
-            }
-            if self.ring.sq_flags() & IORING_SQ_NEED_WAKEUP != 0 {
-                self.ring.enter(pending, 0, IORING_ENTER_SQ_WAKEUP, None);
-            }
-            if start.elapsed() > Duration::from_secs(5) {
-                return Err(io::Error::other(format!(
-                    "the SQ does not empty: {}",
-                    self.ring.dump()
-                )));
-            }
-            // It may need this CPU.
-            match turn {
-                0..SPIN => std::hint::spin_loop(),
-                _ => sleep(Duration::from_micros(50)),
-            }
-        }
-        Ok(())
     }
 
     /// Ends everything that can be ended.

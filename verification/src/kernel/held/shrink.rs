@@ -1,12 +1,10 @@
-//! Makes a program that shows a difference smaller.
-
-use std::time::{Duration, Instant};
+//! What a program that shows a difference is made smaller by.
 
 use super::super::program::Mode;
 use super::program::{Program, Round};
 
 /// Programs that are a little simpler, the simplest first.
-fn simpler(program: &Program) -> Vec<Program> {
+pub fn simpler(program: &Program) -> Vec<Program> {
     let mut all = Vec::new();
     let mut with = |change: &dyn Fn(&mut Program)| {
         let mut next = program.clone();
@@ -44,26 +42,4 @@ fn simpler(program: &Program) -> Vec<Program> {
     with(&|p| p.mode = Mode::Inline);
     with(&|p| p.submit_all = true);
     all
-}
-
-/// The smallest program found within `time` that `differs`.
-pub fn shrink(
-    program: &Program,
-    time: Duration,
-    mut differs: impl FnMut(&Program) -> bool,
-) -> Program {
-    let end = Instant::now() + time;
-    let mut best = program.clone();
-    'again: loop {
-        for next in simpler(&best) {
-            if Instant::now() > end {
-                return best;
-            }
-            if differs(&next) {
-                best = next;
-                continue 'again;
-            }
-        }
-        return best;
-    }
 }

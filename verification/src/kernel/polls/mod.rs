@@ -52,6 +52,7 @@ impl Program {
             clamp: false,
             pool: None,
             uapi_layout: rng.chance(30),
+            disabled: false,
         };
         let fixed = rng.chance(30);
         let steps = draw::steps(&mut rng, &mut model(&setup, fixed));
