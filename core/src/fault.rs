@@ -372,6 +372,10 @@ faults! {
     TagsOfFailure: Call,
     /// The CQE of a tag passes those that wait for room.
     TagOvertakes: Call,
+    /// A buffer that is used up by parts is read into from its front each time.
+    PartUsedTwice: Call,
+    /// A stream's short read uses up as much of a buffer as it has asked for.
+    PartWholeIfShort: Call,
     /// A message's flags are not passed on.
     MessageFlagsLost: Call,
     /// A message that finds the CQ full is lost.

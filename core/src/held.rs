@@ -49,6 +49,11 @@ bitflags::bitflags! {
         const ALWAYS_SUCCESS = 1 << 10;
         /// It was a READV of one buffer, and is carried out as a READ.
         const WAS_READV = 1 << 11;
+        /// It has picked a buffer of a ring, and how much of it it uses has still
+        /// to be told.
+        const UNSPENT = 1 << 12;
+        /// There is more of that buffer.
+        const BUF_MORE = 1 << 13;
     }
 }
 

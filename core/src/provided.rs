@@ -50,11 +50,17 @@ enum From {
         last: u32,
         count: u32,
     },
-    Ring {
-        base: NonNull<BufRingEntry>,
-        mask: u16,
-        head: u16,
-    },
+    Ring(Ring),
+    /// A ring whose buffers are used up by parts.
+    Parts(Ring),
+}
+
+/// A ring of buffers.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    base: NonNull<BufRingEntry>,
+    mask: u16,
+    head: u16,
 }
 
 /// A place for a group.
@@ -80,7 +86,8 @@ pub(crate) struct Provided<'m> {
 }
 
 // SAFETY: the rings' memory is the application's, promised to the engine
-// wherever that runs; it is only read, by atomic loads.
+// wherever that runs; what is written of it is the entry at the head of a ring,
+// which is the engine's until it has been used up.
 #[allow(unsafe_code)]
 unsafe impl Send for Provided<'_> {}
 
@@ -166,16 +173,33 @@ impl<'m> Provided<'m> {
                 self.free = index;
                 Some(entry.buffer)
             }
-            From::Ring { base, mask, head } => {
-                // SAFETY: the ring is valid until it is unregistered
-                // (`register`), and its entries are read as words that
-                // somebody else may write.
-                #[allow(unsafe_code)]
-                let picked = unsafe { BufRingEntry::pick(*base, *mask, *head)? };
-                *head = head.wrapping_add(1);
+            From::Ring(ring) => {
+                let picked = ring.first()?;
+                ring.head = ring.head.wrapping_add(1);
                 Some(picked)
             }
-            From::Nothing => None,
+            From::Parts(_) | From::Nothing => None,
+        }
+    }
+
+    /// What is left of the first buffer of a ring whose buffers are used up by
+    /// parts. It is used by [`spend`](Self::spend), and nothing of it is before.
+    #[cold]
+    pub fn part(&mut self, id: u16) -> Option<Picked> {
+        let at = self.find(id)?;
+        match &self.groups[at].from {
+            From::Parts(ring) => ring.first(),
+            _ => None,
+        }
+    }
+
+    /// Uses `bytes` at the front of what [`part`](Self::part) has just given.
+    /// True if there is more of that buffer.
+    #[cold]
+    pub fn spend(&mut self, id: u16, part: Picked, bytes: u32) -> bool {
+        match self.find(id).map(|at| &mut self.groups[at].from) {
+            Some(From::Parts(ring)) => ring.spend(part, bytes),
+            _ => false,
         }
     }
 
@@ -194,20 +218,23 @@ impl<'m> Provided<'m> {
                 }
                 (*first, *count) = (index, *count + 1);
             }
-            From::Ring { head, .. } => *head = head.wrapping_sub(1),
-            From::Nothing => {}
+            From::Ring(ring) => ring.head = ring.head.wrapping_sub(1),
+            // Nothing of it has been used.
+            From::Parts(_) | From::Nothing => {}
         }
     }
 
     /// Makes a group of a ring of `entries` buffers, which is valid until
-    /// [`unregister`](Self::unregister).
+    /// [`unregister`](Self::unregister). `parts`: each is used up by parts.
     pub fn register(
         &mut self,
         id: u16,
         base: NonNull<BufRingEntry>,
         entries: u32,
+        parts: bool,
     ) -> Result<(), Errno> {
-        let ring = From::Ring { base, mask: (entries - 1) as u16, head: 0 };
+        let ring = Ring { base, mask: (entries - 1) as u16, head: 0 };
+        let ring = if parts { From::Parts(ring) } else { From::Ring(ring) };
         match self.find(id) {
             Some(at) => match self.groups[at].from {
                 From::List { count: 0, .. } => {
@@ -223,7 +250,9 @@ impl<'m> Provided<'m> {
     /// Ends a ring of buffers.
     pub fn unregister(&mut self, id: u16) -> Result<(), Errno> {
         let at = self.find(id).ok_or(Errno::ENOENT)?;
-        let From::Ring { .. } = self.groups[at].from else { return Err(Errno::EINVAL) };
+        let (From::Ring(_) | From::Parts(_)) = self.groups[at].from else {
+            return Err(Errno::EINVAL);
+        };
         self.groups[at] = Group::empty();
         Ok(())
     }
@@ -231,37 +260,38 @@ impl<'m> Provided<'m> {
     /// Whether a group is a ring, to which a buffer that waits can go back:
     /// as in Linux, one of a list stays with the request that has picked it.
     pub fn takes_back(&mut self, id: u16) -> bool {
-        self.find(id).is_some_and(|at| matches!(self.groups[at].from, From::Ring { .. }))
+        let Some(at) = self.find(id) else { return false };
+        matches!(self.groups[at].from, From::Ring(_) | From::Parts(_))
     }
 
-    /// How many buffers of a ring have been picked, modulo 2^16.
+    /// How many buffers of a ring have been picked, or used up, modulo 2^16.
     pub fn head(&mut self, id: u16) -> Result<u16, Errno> {
         let at = self.find(id).ok_or(Errno::ENOENT)?;
         match self.groups[at].from {
-            From::Ring { head, .. } => Ok(head),
+            From::Ring(ring) | From::Parts(ring) => Ok(ring.head),
             _ => Err(Errno::EINVAL),
         }
     }
 }
 
-impl BufRingEntry {
-    /// The entry at `head` of a ring, if the application has filled it.
-    ///
-    /// # Safety
-    /// The ring is valid, with `mask` + 1 entries.
-    #[allow(unsafe_code)]
-    unsafe fn pick(base: NonNull<Self>, mask: u16, head: u16) -> Option<Picked> {
-        // SAFETY: the caller's promise.
-        let tail = unsafe { Self::tail_of(base.as_ptr()) };
+/// A ring is valid from its registration until it is unregistered.
+impl Ring {
+    /// The entry at the head, if the application has filled it.
+    #[inline]
+    fn first(&self) -> Option<Picked> {
+        // SAFETY: the ring is valid.
+        #[allow(unsafe_code)]
+        let tail = unsafe { BufRingEntry::tail_of(self.base.as_ptr()) };
         // Acquire: pairs with the application's Release store: what it has
         // filled in before is there.
-        if tail.load(core::sync::atomic::Ordering::Acquire) == head {
+        if tail.load(core::sync::atomic::Ordering::Acquire) == self.head {
             return None;
         }
-        // SAFETY: inside the ring; each field is read once, and aligned.
+        // SAFETY: inside the ring; each field is read once, aligned, and as a
+        // word that somebody else may write.
+        #[allow(unsafe_code)]
         unsafe {
-            let mask = if fault::on(Fault::BufferRingUnmasked) { u16::MAX } else { mask };
-            let entry = base.as_ptr().add(usize::from(head & mask));
+            let entry = self.entry();
             let addr = (&raw const (*entry).addr).read_volatile();
             let len = (&raw const (*entry).len).read_volatile();
             let id = (&raw const (*entry).bid).read_volatile();
@@ -269,6 +299,39 @@ impl BufRingEntry {
         }
     }
 
+    /// Uses `bytes` of the entry at the head, which is `part`. True if there is
+    /// more of it.
+    fn spend(&mut self, part: Picked, bytes: u32) -> bool {
+        let left = part.len.saturating_sub(bytes);
+        let more = left != 0 || bytes == 0;
+        if !fault::on(Fault::PartUsedTwice) {
+            // SAFETY: inside the ring; the application does not look at an entry
+            // before a CQE tells of it, and not while there is more of it.
+            #[allow(unsafe_code)]
+            unsafe {
+                let entry = self.entry();
+                if more {
+                    let addr = part.addr.wrapping_add(bytes.into());
+                    (&raw mut (*entry).addr).write_volatile(addr);
+                }
+                (&raw mut (*entry).len).write_volatile(left);
+            }
+        }
+        if !more {
+            self.head = self.head.wrapping_add(1);
+        }
+        more
+    }
+
+    /// The entry at the head.
+    #[inline]
+    fn entry(&self) -> *mut BufRingEntry {
+        let mask = if fault::on(Fault::BufferRingUnmasked) { u16::MAX } else { self.mask };
+        self.base.as_ptr().wrapping_add(usize::from(self.head & mask))
+    }
+}
+
+impl BufRingEntry {
     /// # Safety
     /// The ring is valid.
     #[allow(unsafe_code)]
@@ -325,8 +388,8 @@ mod tests {
         let mut ring = [const { BufRingEntry::new() }; 4];
         let base = NonNull::from(&mut ring).cast::<BufRingEntry>();
         let mut all = Provided::new(&mut groups, &mut entries);
-        all.register(1, base, 4).unwrap();
-        assert_eq!(all.register(1, base, 4), Err(Errno::EEXIST));
+        all.register(1, base, 4, false).unwrap();
+        assert_eq!(all.register(1, base, 4, false), Err(Errno::EEXIST));
         assert_eq!(all.provide(1, FIRST, 1), Err(Errno::EINVAL));
         assert_eq!(all.pick(1), None);
         let fill = |at: usize, id: u16| {
@@ -350,5 +413,44 @@ mod tests {
             assert_eq!((all.pick(1), all.head(1)), (None, Ok(at as u16 + 1)));
         }
         assert_eq!((all.unregister(1), all.unregister(1)), (Ok(()), Err(Errno::ENOENT)));
+    }
+
+    #[test]
+    fn a_buffer_is_used_up_by_parts() {
+        let (mut groups, mut entries) = buffers(0);
+        let mut ring = [const { BufRingEntry::new() }; 2];
+        let base = NonNull::from(&mut ring).cast::<BufRingEntry>();
+        let mut all = Provided::new(&mut groups, &mut entries);
+        all.register(1, base, 2, true).unwrap();
+        assert_eq!((all.part(1), all.part(2)), (None, None));
+        assert_eq!(all.provide(1, FIRST, 1), Err(Errno::EINVAL));
+        // SAFETY: entries of the array above.
+        #[allow(unsafe_code)]
+        unsafe {
+            for (at, len) in [(0, 10), (1, 0)] {
+                let entry = base.as_ptr().add(at);
+                ((*entry).addr, (*entry).len, (*entry).bid) = (100 * at as u64, len, at as u16);
+            }
+            BufRingEntry::tail_of(base.as_ptr()).store(2, core::sync::atomic::Ordering::Release);
+        }
+        assert_eq!(all.pick(1), None, "it is not used whole");
+        for (addr, bytes, more) in [(0, 4, true), (4, 0, true), (4, 6, false)] {
+            let part = all.part(1).unwrap();
+            assert_eq!(part, Picked { addr, len: 10 - addr as u32, id: 0 });
+            assert!(all.takes_back(1));
+            all.put_back(1, part);
+            assert_eq!(all.part(1), Some(part));
+            assert_eq!(all.head(1), Ok(0));
+            assert_eq!(all.spend(1, part, bytes), more);
+        }
+        // Nothing can be used of nothing.
+        for _ in 0..2 {
+            let part = all.part(1).unwrap();
+            assert_eq!(part, Picked { addr: 100, len: 0, id: 1 });
+            assert!(all.spend(1, part, 0));
+            assert_eq!(all.head(1), Ok(1));
+        }
+        assert_eq!(all.unregister(1), Ok(()));
+        assert!(!all.spend(1, FIRST, 1), "there is no such ring any more");
     }
 }

@@ -295,8 +295,9 @@ fn null_reads<const BATCH: usize>(rounds: u32, provided: bool) {
     let mut ring = providing_ring(64);
     let mut buffers = Buffers::new();
     let (base, entries, group) = (buffers.base, PLACES.into(), GROUP);
+    let call = Call::RegisterBufRing { base, entries, group, incremental: false };
     // SAFETY: the page is leaked; the buffers outlive the last read.
-    let answer = unsafe { ring.engine.call(Call::RegisterBufRing { base, entries, group }) };
+    let answer = unsafe { ring.engine.call(call) };
     assert_eq!(answer, Ok(0));
     for _ in 0..rounds {
         buffers.provide();

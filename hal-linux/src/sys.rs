@@ -187,6 +187,23 @@ pub fn ready_now(fd: RawFd, write: bool) -> bool {
     )
 }
 
+/// Whether an open file tells those who wait for it that it is ready: pipes and
+/// sockets do, storage does not, and of devices some.
+pub fn wakes(fd: RawFd) -> bool {
+    use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+    let Ok(stat) = status(fd) else { return false };
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFIFO | libc::S_IFSOCK => return true,
+        libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR => return false,
+        _ => {}
+    }
+    let Ok(set) = epoll::create(CreateFlags::CLOEXEC) else { return true };
+    // SAFETY: open just now; the kernel looks whether it still is.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let added = epoll::add(&set, borrowed, EventData::new_u64(0), EventFlags::IN);
+    added != Err(rustix::io::Errno::PERM)
+}
+
 /// Which of `events` (a poll mask) have come, as `poll(2)` says at once.
 ///
 /// # Errors

@@ -9,16 +9,17 @@ use core::ptr::NonNull;
 use super::Engine;
 use super::submit::Issue;
 use crate::errno::Errno;
+use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Target};
-use crate::held::Marks;
+use crate::held::{Held, Marks};
 use crate::op::MAX_RW;
 use crate::provided::{MAX_RING, Picked};
 use crate::request::{CANCELLED, HELD};
 use crate::sqe::Sqe;
 use crate::types::{BufRingEntry, Iovec};
 use crate::uapi::{
-    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_BUFFER, IORING_OP_READ, IORING_OP_READV,
-    IOSQE_BUFFER_SELECT,
+    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_BUF_MORE, IORING_CQE_F_BUFFER, IORING_OP_READ,
+    IORING_OP_READV, IOSQE_ASYNC, IOSQE_BUFFER_SELECT,
 };
 
 /// Buffers that one group can tell apart.
@@ -61,6 +62,12 @@ pub(super) fn check_remove(sqe: &Sqe) -> Result<(), Errno> {
 /// The flags of a CQE that tells of a buffer.
 pub(super) fn shown(buffer: Option<Picked>) -> u32 {
     buffer.map_or(0, |buffer| IORING_CQE_F_BUFFER | u32::from(buffer.id) << IORING_CQE_BUFFER_SHIFT)
+}
+
+/// The flags of a held request's CQE.
+pub(super) fn flags(held: &Held) -> u32 {
+    let more = held.marks.contains(Marks::BUF_MORE);
+    shown(held.picked) | if more { IORING_CQE_F_BUF_MORE } else { 0 }
 }
 
 /// The bytes of a read of `wanted` into a buffer; 0 wants all of it.
@@ -136,7 +143,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return Ok(());
         }
         let (sqe, wanted) = (held.sqe, held.wanted);
-        let Some(picked) = self.provided.pick(sqe.buf_index) else {
+        let group = sqe.buf_index;
+        let picked = self.provided.pick(group).or_else(|| self.provided.part(group));
+        let Some(picked) = picked else {
             return match self.target(&sqe)?.0 {
                 Target::Fd(fd) if !self.backend.is_open(fd) => Err(Errno::EBADF),
                 _ => Err(Errno::ENOBUFS),
@@ -147,23 +156,82 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         (held.sqe.addr, held.sqe.len) = (picked.addr, len);
         held.whole = Some(len);
         held.picked = Some(picked);
+        held.marks.set(Marks::UNSPENT, self.provided.takes_back(group));
         Ok(())
+    }
+
+    /// Request `index` has been tried and goes on: the buffer that it has picked
+    /// is its own, or as much of it as it has asked for.
+    pub(super) fn spend_asked(&mut self, index: u32) {
+        if self.unspent(index) {
+            self.spend(index, None);
+        }
+    }
+
+    /// Request `index` has ended with `res` as it was tried, but comes home
+    /// later: others may pick a buffer before.
+    pub(super) fn spend_early(&mut self, index: u32, res: i32) {
+        if self.unspent(index) {
+            self.spend_moved(index, res);
+        }
+    }
+
+    fn unspent(&self, index: u32) -> bool {
+        self.pool.records[index as usize].what.has(HELD)
+            && self.holding.held[index as usize].marks.contains(Marks::UNSPENT)
+    }
+
+    /// Request `index`, which has picked a buffer of a ring, has ended with `res`
+    /// as it was tried. As in Linux, what waits for readiness uses as much as was
+    /// moved, and a buffer that it has failed with stays; storage, and what was
+    /// to be done asynchronously, uses what was asked for.
+    #[cold]
+    pub(super) fn spend_moved(&mut self, index: u32, res: i32) {
+        let held = &self.holding.held[index as usize];
+        let (sqe, waited) = (held.sqe, held.waits != 0);
+        let moved = match self.target(&sqe) {
+            _ if sqe.flags & IOSQE_ASYNC != 0 || u32::try_from(res) == Ok(sqe.len) => false,
+            _ if waited => true,
+            Ok((target, _)) => self.backend.waits_for_readiness(target),
+            Err(_) => false,
+        };
+        match u32::try_from(res) {
+            Err(_) if moved => self.unselect(index),
+            Ok(res) if moved && !fault::on(Fault::PartWholeIfShort) => self.spend(index, Some(res)),
+            _ => self.spend(index, None),
+        }
+    }
+
+    /// Request `index` uses so many bytes of the buffer that it has picked, if
+    /// that is used up by parts; or what it has asked for.
+    fn spend(&mut self, index: u32, bytes: Option<u32>) {
+        let held = &mut self.holding.held[index as usize];
+        held.marks.remove(Marks::UNSPENT);
+        let (group, wanted) = (held.sqe.buf_index, held.wanted);
+        let Some(picked) = held.picked else { return };
+        let asked = if wanted == 0 { picked.len } else { wanted.min(picked.len) };
+        if self.provided.spend(group, picked, bytes.unwrap_or(asked)) {
+            held.marks.insert(Marks::BUF_MORE);
+        }
     }
 
     /// The buffer that request `index` has picked was not used.
     pub(super) fn unselect(&mut self, index: u32) {
         let held = &mut self.holding.held[index as usize];
         let group = held.sqe.buf_index;
+        held.marks.remove(Marks::UNSPENT);
         if let Some(picked) = held.picked.take() {
             self.provided.put_back(group, picked);
         }
     }
 
-    /// [`unselect`](Self::unselect) for a request that waits for readiness.
+    /// [`unselect`](Self::unselect) for a request that waits for readiness. As in
+    /// Linux, one that was to be done asynchronously keeps its buffer.
     pub(super) fn lend(&mut self, index: u32) {
         if self.selects(index) {
-            let group = self.holding.held[index as usize].sqe.buf_index;
-            if self.provided.takes_back(group) {
+            let sqe = &self.holding.held[index as usize].sqe;
+            let (group, keeps) = (sqe.buf_index, sqe.flags & IOSQE_ASYNC != 0);
+            if !keeps && self.provided.takes_back(group) {
                 self.unselect(index);
             }
         }
@@ -225,12 +293,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         base: *mut BufRingEntry,
         entries: u32,
         group: u16,
+        parts: bool,
     ) -> Result<u32, Errno> {
         let page = base.addr() & 0xfff == 0;
         if !entries.is_power_of_two() || entries > MAX_RING || !page {
             return Err(Errno::EINVAL);
         }
         let base = NonNull::new(base).ok_or(Errno::EFAULT)?;
-        self.provided.register(group, base, entries).map(|()| 0)
+        self.provided.register(group, base, entries, parts).map(|()| 0)
     }
 }

@@ -83,7 +83,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.finish(index, result);
         } else {
             // A notice has crossed the end. The slot is free when that has
-            // come home.
+            // come home, and others may pick a buffer before.
+            self.spend_early(index, result);
             self.pool.outcomes[index as usize].res = result;
             self.pool.records[index as usize].what.set(ENDED);
         }
@@ -183,7 +184,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                             self.lend(index);
                             self.shared.slots.acted_on(index);
                         }
-                        Start::Pending | Start::NoRoom => slots.acted_on(index),
+                        Start::Pending | Start::NoRoom => {
+                            self.spend_asked(index);
+                            self.shared.slots.acted_on(index);
+                        }
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::submit::Issue;
 use crate::cqe::Cqe;
 use crate::files::NONE;
 use crate::hal::{Backend, Host, Request, Start};
-use crate::held::Held;
+use crate::held::{Held, Marks};
 use crate::op::Kind;
 use crate::request::{HELD, Record, What};
 use crate::sqe::Sqe;
@@ -56,6 +56,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.complete_now(index, Cqe { user_data, res, flags: shown(Some(picked)) });
             return Some(Issue::Taken);
         }
+        let group = sqe.buf_index;
         let held = Held {
             whole: Some(len),
             wanted: sqe.len,
@@ -63,12 +64,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             ..Held::new(Sqe { addr: picked.addr, len, ..*sqe })
         };
         self.holding.held[index as usize] = held;
+        let ring = self.provided.takes_back(group);
+        self.holding.held[index as usize].marks.set(Marks::UNSPENT, ring);
         self.pool.records[index as usize].what.set(HELD);
         let issue = self.started(index, user_data, start);
         if let Issue::NoRoom = issue {
             self.unselect(index);
             self.pool.records[index as usize].what.clear(HELD);
         }
+        self.spend_asked(index);
         Some(issue)
     }
 }

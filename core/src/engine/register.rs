@@ -102,8 +102,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 self.backend.max_workers(counts).map(|()| 0)
             }
             // SAFETY: the caller's promise.
-            Call::RegisterBufRing { base, entries, group } if self.provides() => unsafe {
-                self.register_buf_ring(base, entries, group)
+            Call::RegisterBufRing { base, entries, group, incremental } if self.provides() => unsafe {
+                self.register_buf_ring(base, entries, group, incremental)
             },
             Call::UnregisterBufRing(group) if self.provides() => {
                 self.provided.unregister(group).map(|()| 0)

@@ -80,6 +80,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         }
         // What is still under way has its guard look after it.
         if self.under_way(index) {
+            self.spend_asked(index);
             let guard = self.holding.held[index as usize].link;
             if guard != NONE && self.guards(guard) {
                 self.arm_guard(guard, index);
@@ -113,6 +114,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.starved &= fault::on(Fault::StarvedForEver);
         if res == Errno::EBADF.to_result() {
             self.unselect_unopened(index);
+        }
+        if self.holding.held[at].marks.contains(Marks::UNSPENT) {
+            self.spend_moved(index, res);
         }
         let held = &mut self.holding.held[at];
         let time = res == Errno::ETIME.to_result() && held.marks.contains(Marks::TIME_IS_SUCCESS);
@@ -152,7 +156,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         record.what.clear(HELD);
         let user_data = record.user_data;
         let held = &self.holding.held[at];
-        let (marks, flags) = (held.marks, super::buffers::shown(held.picked));
+        let (marks, flags) = (held.marks, super::buffers::flags(held));
         if marks.contains(Marks::KEPT) {
             self.backend.forget(at);
         }

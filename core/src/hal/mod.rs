@@ -383,6 +383,15 @@ pub trait Backend {
         true
     }
 
+    /// Whether a file's reads wait for readiness, as those of pipes and sockets,
+    /// and so may move less than they ask for: that is what they use of a buffer
+    /// that is used up by parts. Asked when such a read has ended within its
+    /// start, and not as it should.
+    fn waits_for_readiness(&mut self, target: Target<Self::File>) -> bool {
+        let _ = target;
+        false
+    }
+
     /// Takes a reference to file number `fd`, which outlives the number.
     ///
     /// # Errors

@@ -114,12 +114,18 @@ pub enum Call<'a> {
         entries: u32,
         /// The group.
         group: u16,
+        /// `IOU_PBUF_RING_INC`: each buffer is used up by parts. A read takes
+        /// what it needs at the front of the first, whose entry says from then
+        /// on where its rest is; its CQE has `IORING_CQE_F_BUF_MORE` while there
+        /// is any. As in Linux, a read of what waits for readiness uses what it
+        /// has moved, and any other what it has asked for.
+        incremental: bool,
     },
     /// `IORING_UNREGISTER_PBUF_RING`: `ENOENT` without such a group, `EINVAL`
     /// if it is no ring.
     UnregisterBufRing(u16),
     /// `IORING_REGISTER_PBUF_STATUS`: how many buffers the engine has taken
-    /// from a ring, modulo 2^16. Errors as above.
+    /// from a ring, whole, modulo 2^16. Errors as above.
     BufRingHead(u16),
     /// `IORING_REGISTER_EVENTFD`, and `IORING_REGISTER_EVENTFD_ASYNC`: every CQE
     /// is followed by a signal to this counter, `only_late` for those that did
@@ -269,7 +275,12 @@ mod tests {
             Call::UnregisterBuffers,
             Call::Probe(&mut probe),
             Call::MaxWorkers(&mut counts),
-            Call::RegisterBufRing { base: core::ptr::null_mut(), entries: 1, group: 0 },
+            Call::RegisterBufRing {
+                base: core::ptr::null_mut(),
+                entries: 1,
+                group: 0,
+                incremental: false,
+            },
             Call::UnregisterBufRing(0),
             Call::BufRingHead(0),
             Call::RegisterEventfd { fd: 0, only_late: false },

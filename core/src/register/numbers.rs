@@ -133,11 +133,16 @@ unsafe fn decode<'a>(opcode: u32, arg: *mut c_void, nr: u32) -> Result<Meant<'a>
             uapi::IORING_REGISTER_PBUF_RING => {
                 count(1)?;
                 let ring: uapi::io_uring_buf_reg = read(arg)?;
-                if ring.flags != 0 || ring.resv != [0; 3] {
+                let flags = u32::from(ring.flags);
+                if flags & !uapi::IOU_PBUF_RING_INC != 0 || ring.resv != [0; 3] {
                     return Err(Errno::EINVAL);
                 }
-                let base = with_exposed_provenance_mut::<BufRingEntry>(address(ring.ring_addr)?);
-                Call::RegisterBufRing { base, entries: ring.ring_entries, group: ring.bgid }
+                Call::RegisterBufRing {
+                    base: with_exposed_provenance_mut::<BufRingEntry>(address(ring.ring_addr)?),
+                    entries: ring.ring_entries,
+                    group: ring.bgid,
+                    incremental: flags != 0,
+                }
             }
             uapi::IORING_UNREGISTER_PBUF_RING => {
                 count(1)?;

@@ -207,6 +207,13 @@ impl Backend for FileBackend {
         sys::is_open(fd)
     }
 
+    fn waits_for_readiness(&mut self, target: Target<File>) -> bool {
+        match target {
+            Target::Registered(file) => file.kind.is_stream() && sys::wakes(file.fd),
+            Target::Fd(fd) => sys::wakes(fd),
+        }
+    }
+
     fn open(&mut self, fd: i32) -> Result<File, Errno> {
         // As in Linux: a ring cannot be registered.
         if rings::is_ring(fd) {

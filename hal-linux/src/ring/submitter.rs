@@ -9,6 +9,7 @@ use annulus::errno::Errno;
 use annulus::probe::Probe;
 use annulus::register::{Call, numbered};
 use annulus::types::{CancelBuilder, Restriction, SubmitArgs, Timespec};
+use annulus::uapi;
 
 use super::{Ring, RingBackend};
 use crate::file::FileBackend;
@@ -134,7 +135,8 @@ impl<B: RingBackend> Submitter<'_, B> {
 
     /// Makes group `bgid` a ring of provided buffers at `ring_addr`, on a
     /// multiple of 4,096 bytes, with `ring_entries` places (a power of two).
-    /// `flags` must be 0: the other kinds of rings are not built.
+    /// `flags` is 0, or [`IOU_PBUF_RING_INC`](annulus::uapi::IOU_PBUF_RING_INC) for
+    /// buffers that are used up by parts ([`Call::RegisterBufRing`]).
     ///
     /// # Errors
     /// `EEXIST` if the group has a ring or buffers, `ENOMEM` if there are as
@@ -152,11 +154,14 @@ impl<B: RingBackend> Submitter<'_, B> {
         bgid: u16,
         flags: u16,
     ) -> io::Result<()> {
-        if flags != 0 {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
+        let incremental = match u32::from(flags) {
+            0 => false,
+            uapi::IOU_PBUF_RING_INC => true,
+            _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        };
         let base = std::ptr::with_exposed_provenance_mut(ring_addr as usize);
-        let call = Call::RegisterBufRing { base, entries: ring_entries.into(), group: bgid };
+        let (entries, group) = (ring_entries.into(), bgid);
+        let call = Call::RegisterBufRing { base, entries, group, incremental };
         // SAFETY: the caller's promise.
         unsafe { self.ring.call(call) }.map(drop)
     }

@@ -6,6 +6,7 @@ mod clock;
 mod eventfd;
 mod iopoll;
 mod messages;
+mod parts;
 mod restrict;
 mod ring;
 mod tags;
@@ -32,6 +33,7 @@ fn scripts() -> impl Iterator<Item = Row> {
         clock::SCRIPTS,
         eventfd::SCRIPTS,
         messages::SCRIPTS,
+        parts::SCRIPTS,
         restrict::SCRIPTS,
         tags::SCRIPTS,
     ]

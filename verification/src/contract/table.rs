@@ -371,7 +371,32 @@ rows! {
             "core/tests/picks::row_provided_buffers_a_read_under_way_has_its_own";
         "rings of buffers":
             "examples/tests/provided::a_ring_of_buffers",
-            "core/src/provided::a_ring_is_read_up_to_its_tail";
+            "core/src/provided::a_ring_is_read_up_to_its_tail",
+            "verification/src/calls/parts::whole";
+        "rings whose buffers are used up by parts: storage uses what was asked for, what waits for readiness as much as was moved; F_BUF_MORE while there is more":
+            "core/src/provided::a_buffer_is_used_up_by_parts",
+            "core/tests/parts::row_provided_buffers_by_parts_reads_follow_each_other_in_a_buffer",
+            "core/tests/parts::row_provided_buffers_by_parts_storage_uses_what_it_was_asked_for",
+            "core/tests/parts::row_provided_buffers_by_parts_a_stream_uses_what_it_moved",
+            "core/tests/parts::row_provided_buffers_by_parts_what_is_asynchronous_uses_what_it_asked_for",
+            "core/tests/parts::row_provided_buffers_by_parts_who_waits_has_none",
+            "core/tests/parts::row_provided_buffers_by_parts_one_that_goes_on_elsewhere_keeps_what_it_asked_for",
+            "core/tests/parts::row_provided_buffers_by_parts_without_a_file_or_room_nothing_is_used",
+            "core/tests/parts::row_provided_buffers_by_parts_a_ring_that_ends_takes_nothing_back",
+            "hal-linux/tests/parts::row_provided_buffers_by_parts_are_filled_without_gaps_by_a_pipe",
+            "hal-linux/tests/parts::row_provided_buffers_by_parts_of_a_file_are_each_reads_own",
+            "hal-linux/tests/parts::row_provided_buffers_by_parts_who_waits_for_a_pipe_has_none_of_it",
+            "verification/src/calls/parts::arguments",
+            "verification/src/calls/parts::storage",
+            "verification/src/calls/parts::devices",
+            "verification/src/calls/parts::streams",
+            "verification/src/calls/parts::waiting",
+            "verification/src/calls/parts::cancelled",
+            "verification/src/calls/parts::errors",
+            "verification/src/calls/parts::nothing_left",
+            "verification/src/calls/parts::asynchronous",
+            "verification/src/calls/parts::chains",
+            "verification/src/calls/parts::end";
         "nothing leaks when a request waits, fails or is cancelled":
             "core/tests/picks::row_provided_buffers_go_back_without_room_and_without_a_file",
             "core/tests/picks::row_provided_buffers_in_the_reserve_and_in_a_full_cq",

@@ -16,7 +16,7 @@ const APART: &[(&str, &str, &str)] = &[
     ("core/src/nvme/controller.rs", "Controller::leak", STATISTIC),
     ("core/src/nvme/controller.rs", "Controller::leaked_pages", STATISTIC),
     ("core/src/nvme/controller.rs", "*", STATE),
-    ("core/src/provided.rs", "BufRingEntry::pick", APPLICATION),
+    ("core/src/provided.rs", "Ring::first", APPLICATION),
     ("core/src/ring/cq.rs", "CompletionQueue::disable_eventfd", WISH),
     ("core/src/ring/cq.rs", "CompletionQueue::overflow", STATISTIC),
     ("core/src/ring/entry.rs", "*", "under loom an entry is a cell, which is watched instead"),

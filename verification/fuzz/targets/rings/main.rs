@@ -95,7 +95,8 @@ fn set_up(engine: &mut Ring, buffers: &Block, ring: &Block) {
         engine.call(Call::RegisterFiles(&[3, -1, 4])).expect("files that are open");
         engine.call(Call::RegisterBuffers(&[part(0), part(half)])).expect("memory");
         // Refused where no groups may be.
-        let _ = engine.call(Call::RegisterBufRing { base, entries, group: 1 });
+        let incremental = false;
+        let _ = engine.call(Call::RegisterBufRing { base, entries, group: 1, incremental });
     }
 }
 
