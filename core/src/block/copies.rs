@@ -6,7 +6,8 @@ use super::medium::Transfer;
 use super::vectors::{self, FreeVectors, Vectors};
 use crate::errno::Errno;
 use crate::hal::device::{Coherent, Dma};
-use crate::hal::{Request, Start};
+use crate::hal::{Kept, Request, Start};
+use crate::uapi;
 
 /// Where the data of a request are.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +76,70 @@ impl<'m> Copies<'m> {
         self.bounce.at(chunk).1
     }
 
+    /// What a driver does for [`Backend::keep`](crate::hal::Backend::keep): of a
+    /// READV or WRITEV the `len` vectors at `addr` are copied into a block, which
+    /// the request has as `kept` until it starts or is
+    /// [forgotten](Self::forget).
+    ///
+    /// # Errors
+    /// What the request is refused with, `ENOMEM` while others have all blocks.
+    ///
+    /// # Safety
+    /// There are as many vectors.
+    pub unsafe fn keep(
+        &mut self,
+        kept: &mut u16,
+        opcode: u8,
+        addr: u64,
+        len: u32,
+    ) -> Result<Kept, Errno> {
+        match opcode {
+            uapi::IORING_OP_READ | uapi::IORING_OP_WRITE => return Ok(Kept { addr, bytes: len }),
+            uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { vectors::bytes(addr, len) }?;
+        let index = self.free.take(self.vectors).ok_or(Errno::ENOMEM)?;
+        // SAFETY: as above.
+        self.vectors[usize::from(index)].fill(unsafe { vectors::segments(addr, len) });
+        *kept = index;
+        Ok(Kept { addr, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) })
+    }
+
+    /// Takes back what a request has kept, if it has not started.
+    pub fn forget(&mut self, kept: &mut u16) {
+        let index = core::mem::replace(kept, NONE);
+        if index != NONE {
+            self.free.put(self.vectors, index);
+        }
+    }
+
+    /// The bytes of a read or write, of vectors those that it has `kept`, if it
+    /// has.
+    ///
+    /// # Errors
+    /// What it is refused with.
+    ///
+    /// # Safety
+    /// A vectored request's array of `iovec`s is valid, unless it was kept.
+    pub unsafe fn bytes<F, M>(&self, kept: u16, request: &Request<F, M>) -> Result<u64, Start> {
+        match request.opcode {
+            uapi::IORING_OP_READV | uapi::IORING_OP_WRITEV => {}
+            _ => return Ok(request.len.into()),
+        }
+        match self.vectors.get(usize::from(kept)) {
+            Some(vectors) => Ok(vectors.bytes()),
+            // SAFETY: the caller's promise.
+            None => unsafe { vectors::bytes(request.addr, request.len) }
+                .map_err(|errno| Start::Refused(errno.to_result())),
+        }
+    }
+
     /// How the data of a request will be copied, and the address that
     /// [`fill`](Self::fill) and [`empty`](Self::empty) are told for its first
-    /// part: where the memory is, or 0 in that of the vectors.
+    /// part: where the memory is, or 0 in that of the vectors, those that it has
+    /// `kept`, if it has.
     ///
     /// # Errors
     /// What the request ends with, or [`Start::NoRoom`] while other requests
@@ -85,9 +147,11 @@ impl<'m> Copies<'m> {
     ///
     /// # Safety
     /// `transfer` is what [`Medium::transfer`](super::Medium::transfer) has
-    /// made of the request; a vectored one's array of `iovec`s is valid.
+    /// made of the request; a vectored one's array of `iovec`s is valid, unless
+    /// it was kept.
     pub unsafe fn plan<F, M, B>(
         &mut self,
+        kept: &mut u16,
         request: &Request<F, M>,
         transfer: &Transfer,
     ) -> Result<(Source<B>, usize), Start> {
@@ -97,6 +161,9 @@ impl<'m> Copies<'m> {
         if !transfer.vectored {
             return Ok((Source::Copied, transfer.addr));
         }
+        if *kept != NONE {
+            return Ok((Source::Vectors(core::mem::replace(kept, NONE)), 0));
+        }
         let Some(index) = self.free.take(self.vectors) else {
             return Err(if self.vectors.is_empty() {
                 Start::Done(Errno::ENOMEM.to_result())
@@ -105,7 +172,7 @@ impl<'m> Copies<'m> {
             });
         };
         // SAFETY: the caller's promise.
-        let segments = unsafe { vectors::segments(request) };
+        let segments = unsafe { vectors::segments(request.addr, request.len) };
         self.vectors[usize::from(index)].fill(segments);
         Ok((Source::Vectors(index), 0))
     }

@@ -1,7 +1,6 @@
 //! What an application may ask of a block device: as of one that it has opened
 //! with `O_DIRECT` in Linux.
 
-use super::vectors;
 use crate::errno::Errno;
 use crate::hal::{Request, Start};
 use crate::op::MAX_RW;
@@ -66,25 +65,17 @@ impl Medium {
         opcode == uapi::IORING_OP_FALLOCATE
     }
 
-    /// Checks a read or write, fixed, vectored or neither.
+    /// Checks a read or write, fixed, vectored or neither, of as many `bytes`
+    /// ([`Copies::bytes`](super::Copies::bytes)).
     ///
     /// # Errors
     /// What the request ends with: a result of 0 too, where there is nothing to
     /// be read.
-    ///
-    /// # Safety
-    /// A vectored request's array of `iovec`s is valid.
-    pub unsafe fn transfer<F, M>(&self, request: &Request<F, M>) -> Result<Transfer, Start> {
+    pub fn transfer<F, M>(&self, request: &Request<F, M>, bytes: u64) -> Result<Transfer, Start> {
         use uapi::{IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITE_FIXED, IORING_OP_WRITEV};
         let vectored = matches!(request.opcode, IORING_OP_READV | IORING_OP_WRITEV);
         let write =
             matches!(request.opcode, IORING_OP_WRITE | IORING_OP_WRITE_FIXED | IORING_OP_WRITEV);
-        let bytes = match vectored {
-            false => u64::from(request.len),
-            // SAFETY: the caller's promise.
-            true => unsafe { vectors::bytes(request) }
-                .map_err(|errno| Start::Refused(errno.to_result()))?,
-        };
         let known = uapi::RWF_DSYNC | uapi::RWF_SYNC | uapi::RWF_NOWAIT | uapi::RWF_HIPRI;
         let flags = request.op_flags as i32;
         if flags & !known != 0 {
@@ -185,8 +176,7 @@ mod tests {
     }
 
     fn transfer(disk: &Medium, opcode: u8, len: u32, off: u64, flags: i32) -> Result<u64, i32> {
-        // SAFETY: no vectors.
-        match unsafe { disk.transfer(&request(opcode, 4096, len, off, flags)) } {
+        match disk.transfer(&request(opcode, 4096, len, off, flags), len.into()) {
             Ok(transfer) => Ok(transfer.bytes),
             Err(Start::Done(result)) => Err(result),
             Err(other) => panic!("{other:?}"),

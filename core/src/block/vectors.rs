@@ -3,14 +3,14 @@
 
 use super::NONE;
 use crate::errno::Errno;
-use crate::hal::Request;
 use crate::types::Iovec;
 
 /// The most segments of a request (`UIO_MAXIOV`).
 const MOST: usize = 1024;
 
 /// Room for one request's `iovec`s. A ring needs at least one to carry out
-/// READV and WRITEV, and as many as it shall have in flight at once.
+/// READV and WRITEV, and as many as it shall have in flight at once, those
+/// included that wait in a chain or behind a drain (beyond that: `-ENOMEM`).
 #[derive(Debug)]
 pub struct Vectors {
     used: u16,
@@ -40,6 +40,12 @@ impl Vectors {
         }
     }
 
+    /// The bytes of all segments.
+    pub(super) fn bytes(&self) -> u64 {
+        let segments = &self.segments[..usize::from(self.used)];
+        segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.len as u64))
+    }
+
     /// The pieces of memory of `len` bytes from the `skip`th byte on.
     pub(super) fn pieces(&self, mut skip: usize, mut len: usize, mut f: impl FnMut(usize, usize)) {
         for segment in &self.segments[..usize::from(self.used)] {
@@ -67,12 +73,11 @@ impl Default for Vectors {
 /// The segments of a request.
 ///
 /// # Safety
-/// The request's array of vectors is valid for as long as they are gone
-/// through.
-pub(super) unsafe fn segments<F, M>(request: &Request<F, M>) -> impl Iterator<Item = Iovec> {
-    let first = core::ptr::with_exposed_provenance::<Iovec>(request.addr as usize);
-    // SAFETY: the caller's promise: an array of `len` vectors.
-    (0..request.len as usize).map(move |at| unsafe { first.add(at).read_unaligned() })
+/// There are `count` vectors at `addr`, for as long as they are gone through.
+pub(super) unsafe fn segments(addr: u64, count: u32) -> impl Iterator<Item = Iovec> {
+    let first = core::ptr::with_exposed_provenance::<Iovec>(addr as usize);
+    // SAFETY: the caller's promise.
+    (0..count as usize).map(move |at| unsafe { first.add(at).read_unaligned() })
 }
 
 /// The bytes of all vectors of a request.
@@ -81,14 +86,14 @@ pub(super) unsafe fn segments<F, M>(request: &Request<F, M>) -> impl Iterator<It
 /// What it is refused with.
 ///
 /// # Safety
-/// The request's array of vectors is valid.
-pub(super) unsafe fn bytes<F, M>(request: &Request<F, M>) -> Result<u64, Errno> {
-    if request.len != 0 && request.addr == 0 {
+/// There are `count` vectors at `addr`, if that is not 0.
+pub(super) unsafe fn bytes(addr: u64, count: u32) -> Result<u64, Errno> {
+    if count != 0 && addr == 0 {
         return Err(Errno::EFAULT);
     }
     let mut bytes: u64 = 0;
     // SAFETY: the caller's promise.
-    for segment in unsafe { segments(request) } {
+    for segment in unsafe { segments(addr, count) } {
         if segment.len > isize::MAX as usize {
             return Err(Errno::EINVAL);
         }
@@ -146,6 +151,7 @@ mod tests {
         assert_eq!(pieces(5, 7), [(2000, 7)]);
         assert_eq!(pieces(3, 5), [(1003, 2), (2000, 3)]);
         assert_eq!(pieces(15, 1), [(3003, 1)]);
+        assert_eq!(vectors.bytes(), 16);
     }
 
     #[test]

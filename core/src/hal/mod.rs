@@ -287,7 +287,8 @@ pub enum Cancel {
 /// What [`Backend::keep`] has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Where the data, or the copy of the array or path, is.
+    /// The request's `addr` when it starts: where the data, or the copy of the
+    /// array or path, is. What it was, if the backend finds its copy by the slot.
     pub addr: u64,
     /// The bytes of all buffers together; `u32::MAX` if there are more.
     pub bytes: u32,

@@ -39,13 +39,14 @@ fn done<B>(errno: Errno) -> Planned<B> {
 }
 
 impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
-    /// Checks a request and says what has to be done for it.
+    /// Checks the request of a slot and says what has to be done for it.
     ///
     /// # Safety
     /// The request's memory is valid, for as long as the request lasts.
     #[inline(never)]
     pub(super) unsafe fn plan(
         &mut self,
+        slot: usize,
         ns: &NamespaceInfo,
         request: &Request<NamespaceInfo, P::Buffer>,
     ) -> Planned<P::Buffer> {
@@ -57,7 +58,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             | uapi::IORING_OP_WRITE_FIXED
             | uapi::IORING_OP_WRITEV => {
                 // SAFETY: the caller's promise.
-                unsafe { self.plan_transfer(ns, request) }
+                unsafe { self.plan_transfer(slot, ns, request) }
             }
             uapi::IORING_OP_FSYNC
                 if !self.controller.info().write_cache || fault::on(Fault::FlushForgotten) =>
@@ -97,11 +98,13 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
     /// As for [`plan`](Self::plan).
     unsafe fn plan_transfer(
         &mut self,
+        slot: usize,
         ns: &NamespaceInfo,
         request: &Request<NamespaceInfo, P::Buffer>,
     ) -> Planned<P::Buffer> {
         // SAFETY: the caller's promise.
-        let transfer = unsafe { self.medium(ns).transfer(request) }?;
+        let bytes = unsafe { self.copies.bytes(self.trackers[slot].kept, request) }?;
+        let transfer = self.medium(ns).transfer(request, bytes)?;
         let Transfer { write, position, bytes, addr, sync, .. } = transfer;
         let opcode = if write { nvm::WRITE } else { nvm::READ };
         let mut plan = self.bare(ns, opcode, position, bytes);
@@ -114,7 +117,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
                 (Source::Mapped(buffer), addr)
             }
             // SAFETY: the caller's promise.
-            _ => unsafe { self.copies.plan(request, &transfer) }?,
+            _ => unsafe { self.copies.plan(&mut self.trackers[slot].kept, request, &transfer) }?,
         };
         Ok(plan)
     }

@@ -10,7 +10,7 @@ use super::{Controller, Error, Platform};
 use crate::block::Medium;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
-use crate::hal::{Alike, Backend, Piece, Request, Run, Start, Target, Token};
+use crate::hal::{Alike, Backend, Kept, Piece, Request, Run, Start, Target, Token};
 use crate::stats::{DeviceStats, Stats};
 
 /// Polls in vain after which an adaptive ring sleeps.
@@ -64,7 +64,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             return Start::Done(Errno::EINVAL.to_result());
         }
         // SAFETY: the caller's promise.
-        match unsafe { self.plan(ns, request) } {
+        match unsafe { self.plan(token.index(), ns, request) } {
             Ok(plan) => self.enter(token, plan),
             Err(answer) => answer,
         }
@@ -299,6 +299,24 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
             resets: own.resets,
             stale: own.stale,
         };
+    }
+
+    unsafe fn keep(
+        &mut self,
+        index: usize,
+        opcode: u8,
+        addr: u64,
+        len: u32,
+    ) -> Result<Kept, Errno> {
+        let Some(tracker) = self.trackers.get_mut(index) else { return Err(Errno::EINVAL) };
+        // SAFETY: the caller's promise.
+        unsafe { self.copies.keep(&mut tracker.kept, opcode, addr, len) }
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(tracker) = self.trackers.get_mut(index) {
+            self.copies.forget(&mut tracker.kept);
+        }
     }
 
     /// What waits ends in the next poll, which comes at once.

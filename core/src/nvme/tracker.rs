@@ -137,6 +137,8 @@ pub struct Tracker<B> {
     // What only the others do.
     pub(super) next: u16,
     pub(super) chunk: u16,
+    /// The vectors of one that has not started.
+    pub(super) kept: u16,
     pub(super) command: Command,
     pub(super) source: Source<B>,
     pub(super) block_shift: u8,
@@ -157,6 +159,7 @@ impl<B> Tracker<B> {
             hot: Hot::of(0),
             next: NONE,
             chunk: NONE,
+            kept: NONE,
             command: Command {
                 opcode: 0,
                 psdt: 0,

@@ -3,6 +3,7 @@
 #![cfg(not(loom))]
 
 mod bring_up;
+mod chains;
 mod data;
 mod fake;
 mod hostile;

@@ -108,7 +108,7 @@ impl<const SYNC: bool> Rig<SYNC> {
     pub fn try_ring(&self, options: &QueueOptions, requests: u32) -> Result<Ring<SYNC>, Error> {
         let polled = options.completions == Completions::Polled;
         let config = Config::new(64).requests(requests).files(4).buffers(2).submit_all(true);
-        let config = config.iopoll(polled);
+        let config = config.iopoll(polled).provided(4, 1);
         let trackers = Lent::new((0..=requests).map(|_| Tracker::new()));
         let vectors = Lent::new((0..4).map(|_| Vectors::new()));
         // SAFETY: lent once, to a ring that ends before it gives them back.

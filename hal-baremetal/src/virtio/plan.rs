@@ -49,13 +49,14 @@ fn bare<B>(kind: u32, position: u64, bytes: u64) -> Plan<B> {
 }
 
 impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'m, P, T, D> {
-    /// Checks a request and says what has to be done for it.
+    /// Checks the request of a slot and says what has to be done for it.
     ///
     /// # Safety
     /// The request's memory is valid, for as long as the request lasts.
     #[inline(never)]
     pub(super) unsafe fn plan(
         &mut self,
+        slot: usize,
         request: &Request<DiskFile, P::Buffer>,
     ) -> Planned<P::Buffer> {
         match request.opcode {
@@ -66,7 +67,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             | uapi::IORING_OP_WRITE_FIXED
             | uapi::IORING_OP_WRITEV => {
                 // SAFETY: the caller's promise.
-                unsafe { self.plan_transfer(request) }
+                unsafe { self.plan_transfer(slot, request) }
             }
             uapi::IORING_OP_FSYNC if !self.info.write_cache || fault::on(Fault::FlushForgotten) => {
                 Err(Start::Done(0))
@@ -92,10 +93,12 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
     /// As for [`plan`](Self::plan).
     unsafe fn plan_transfer(
         &mut self,
+        slot: usize,
         request: &Request<DiskFile, P::Buffer>,
     ) -> Planned<P::Buffer> {
         // SAFETY: the caller's promise.
-        let transfer = unsafe { self.medium().transfer(request) }?;
+        let bytes = unsafe { self.copies.bytes(self.trackers[slot].kept, request) }?;
+        let transfer = self.medium().transfer(request, bytes)?;
         let Transfer { write, position, bytes, addr, sync, .. } = transfer;
         let mut plan = bare(if write { kind::OUT } else { kind::IN }, position, bytes);
         // There is no forced unit access: a flush after it does the same.
@@ -106,7 +109,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
                 (Source::Mapped(buffer), addr)
             }
             // SAFETY: the caller's promise.
-            _ => unsafe { self.copies.plan(request, &transfer) }?,
+            _ => unsafe { self.copies.plan(&mut self.trackers[slot].kept, request, &transfer) }?,
         };
         Ok(plan)
     }

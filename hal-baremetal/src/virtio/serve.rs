@@ -6,7 +6,7 @@ use annulus::block::Medium;
 use annulus::block::{NONE, Source};
 use annulus::errno::Errno;
 use annulus::fault::{self, Fault};
-use annulus::hal::{Backend, Request, Start, Target, Token};
+use annulus::hal::{Backend, Kept, Request, Start, Target, Token};
 use annulus::uapi;
 
 use super::backend::DiskBackend;
@@ -106,7 +106,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
             return Start::Done(Errno::EINVAL.to_result());
         }
         // SAFETY: the caller's promise.
-        match unsafe { self.plan(&request) } {
+        match unsafe { self.plan(token.index(), &request) } {
             Ok(plan) => self.enter(token, plan),
             Err(answer) => answer,
         }
@@ -345,6 +345,24 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Backend
 
     fn deadline(&mut self) -> Option<u64> {
         self.next_look()
+    }
+
+    unsafe fn keep(
+        &mut self,
+        index: usize,
+        opcode: u8,
+        addr: u64,
+        len: u32,
+    ) -> Result<Kept, Errno> {
+        let Some(tracker) = self.trackers.get_mut(index) else { return Err(Errno::EINVAL) };
+        // SAFETY: the caller's promise.
+        unsafe { self.copies.keep(&mut tracker.kept, opcode, addr, len) }
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(tracker) = self.trackers.get_mut(index) {
+            self.copies.forget(&mut tracker.kept);
+        }
     }
 
     /// What waits ends in the next poll, which comes at once.

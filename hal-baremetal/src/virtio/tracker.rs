@@ -47,6 +47,8 @@ pub struct Tracker<B> {
     pub(super) result: i32,
     pub(super) next: u16,
     pub(super) chunk: u16,
+    /// The vectors of one that has not started.
+    pub(super) kept: u16,
     /// The request type.
     pub(super) kind: u32,
     /// Flags of a range.
@@ -81,6 +83,7 @@ impl<B> Tracker<B> {
             result: 0,
             next: NONE,
             chunk: NONE,
+            kept: NONE,
             kind: 0,
             flags: 0,
             sync: false,
