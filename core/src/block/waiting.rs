@@ -57,6 +57,28 @@ impl Waiting {
         self.first = index;
     }
 
+    /// Takes a request out, wherever it is; goes through them all. False if it
+    /// does not wait.
+    pub fn remove(&mut self, records: &mut [impl Linked], index: u16) -> bool {
+        let mut before = NONE;
+        let mut at = self.first;
+        while at != index && at != NONE {
+            (before, at) = (at, *records[usize::from(at)].next());
+        }
+        if at == NONE {
+            return false;
+        }
+        let next = *records[usize::from(at)].next();
+        match records.get_mut(usize::from(before)) {
+            Some(record) => *record.next() = next,
+            None => self.first = next,
+        }
+        if self.last == at {
+            self.last = before;
+        }
+        true
+    }
+
     /// Takes [the first](Self::first) out.
     pub fn pop(&mut self, records: &mut [impl Linked]) -> Option<u16> {
         let index = self.first()?;
@@ -98,6 +120,16 @@ mod tests {
             let order: Vec<_> = core::iter::from_fn(|| waiting.pop(&mut records)).collect();
             assert_eq!(order, [1, 2, 0, 3]);
         }
+        // Taken out at the end, in the middle, at the start.
+        for (out, left) in [(3, [0, 1, 2]), (1, [0, 2, 3]), (0, [1, 2, 3])] {
+            (0..4).for_each(|index| waiting.push(&mut records, index));
+            assert!(waiting.remove(&mut records, out) && !waiting.remove(&mut records, out));
+            waiting.push(&mut records, out);
+            let order: Vec<_> = core::iter::from_fn(|| waiting.pop(&mut records)).collect();
+            assert_eq!(order, [&left[..], &[out]].concat());
+        }
+        waiting.push(&mut records, 1);
+        assert!(waiting.remove(&mut records, 1) && waiting.is_empty());
         // A list that has been emptied begins anew.
         waiting.push(&mut records, 3);
         assert_eq!([waiting.pop(&mut records), waiting.pop(&mut records)], [Some(3), None]);

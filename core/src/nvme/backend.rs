@@ -122,7 +122,8 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) idle: u32,
     pub(super) completions: Completions,
     pub(super) waiting: Waiting,
-    /// Requests that have ended without a completion; empty between polls.
+    /// Requests that have ended without a completion. The next poll tells of
+    /// them.
     pub(super) ended: Waiting,
     pub(super) lists: Coherent,
     pub(super) list_pages: usize,
@@ -286,6 +287,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.pair.cq.any()
             || self.controller.state() != self.seen
             || self.cancelled && !self.waiting.is_empty()
+            || !self.ended.is_empty()
     }
 
     pub(super) fn polled(&self) -> bool {

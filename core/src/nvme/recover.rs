@@ -155,8 +155,9 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         self.set_gate();
     }
 
-    /// Ends a request that the device does not have, in the poll that goes on.
-    fn end(&mut self, index: u16, errno: Errno) {
+    /// Ends a request that the device does not have, in the poll that goes on or
+    /// comes next.
+    pub(super) fn end(&mut self, index: u16, errno: Errno) {
         self.free_parts(index);
         self.trackers[usize::from(index)].hot.result = errno.to_result();
         self.ended.push(self.trackers, index);

@@ -5,12 +5,12 @@ use core::ops::Deref;
 use super::backend::{Completions, NvmeBackend};
 use super::controller::{DEAD, GONE, KIND};
 use super::identify::NamespaceInfo;
-use super::tracker::{Hot, MAX_SLOTS};
+use super::tracker::{Hot, MAX_SLOTS, Tracker};
 use super::{Controller, Error, Platform};
 use crate::block::Medium;
 use crate::errno::Errno;
 use crate::fault::{self, Fault};
-use crate::hal::{Alike, Backend, Kept, Piece, Request, Run, Start, Target, Token};
+use crate::hal::{Alike, Backend, Cancel, Kept, Piece, Request, Run, Start, Target, Token};
 use crate::stats::{DeviceStats, Stats};
 
 /// Polls in vain after which an adaptive ring sleeps.
@@ -276,7 +276,7 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
 
     #[inline]
     fn polling(&self) -> bool {
-        let busy = self.in_flight != 0 || !self.waiting.is_empty();
+        let busy = self.in_flight != 0 || !self.waiting.is_empty() || !self.ended.is_empty();
         match self.completions {
             Completions::Polled => busy,
             Completions::Interrupt(_) => busy && self.has_news(),
@@ -317,6 +317,21 @@ impl<P: Platform, C: Deref<Target = Controller<P>>> Backend for NvmeBackend<'_, 
         if let Some(tracker) = self.trackers.get_mut(index) {
             self.copies.forget(&mut tracker.kept);
         }
+    }
+
+    /// What the device has not seen ends in the next poll, which comes at once.
+    #[cold]
+    fn cancel(&mut self, token: Token) -> Cancel {
+        let index = token.index() as u16;
+        let same = |tracker: &&Tracker<_>| tracker.hot.token == token && !tracker.has_begun();
+        if self.trackers.get(token.index()).filter(same).is_none()
+            || !self.waiting.remove(self.trackers, index)
+        {
+            return Cancel::Running;
+        }
+        self.set_gate();
+        self.end(index, Errno::ECANCELED);
+        Cancel::Ended
     }
 
     /// What waits ends in the next poll, which comes at once.

@@ -147,7 +147,8 @@ pub struct Tracker<B> {
     pub(super) addr: usize,
     /// The current part's position on the namespace, in bytes.
     pub(super) position: u64,
-    /// Bytes of the current part, and after it.
+    /// Bytes of the current part, or of the last one while it waits, and after
+    /// it.
     pub(super) part: u64,
     pub(super) left: u64,
 }
@@ -177,6 +178,11 @@ impl<B> Tracker<B> {
             part: 0,
             left: 0,
         }
+    }
+
+    /// Whether the device has seen anything of one that waits.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.part != 0
     }
 
     /// Of slot `index`: that is what its commands' identifiers name.

@@ -1,9 +1,18 @@
 //! What the engine holds back, cancels and times, on a device.
 
-use crate::fake::Setup;
+use crate::fake::{Fate, Rule, Setup};
 use crate::rig::*;
+use crate::ring::Chunk;
+use annulus::block::Medium;
+use annulus::cqueue::buffer_select;
 use annulus::errno::Errno;
+use annulus::nvme::{Completions, QueueOptions};
+use annulus::opcode::{self, AsyncCancel, LinkTimeout, Timeout};
+use annulus::probe::Probe;
+use annulus::register::Call;
 use annulus::squeue::Flags;
+use annulus::types::{Fd, Timespec};
+use annulus::uapi;
 
 const READ: u8 = 2;
 const WRITE: u8 = 1;
@@ -124,4 +133,200 @@ fn row_links_a_ring_that_ends_starts_nothing_that_waits() {
     ring.end();
     assert_eq!(told(&rig), [READ]);
     rig.end();
+}
+
+fn ms(ms: u32) -> Timespec {
+    Timespec::new().nsec(ms * 1_000_000)
+}
+
+/// A ring whose device has one command at a time, and has got one that it
+/// keeps; a request that waits in the driver for each of `hows`.
+fn busy(completions: Completions, hows: &[How]) -> (Rig, Ring, u64, Vec<u64>) {
+    let rig = Rig::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&QueueOptions { depth: 1, completions, ..seldom() });
+    rig.device().lies.hold = true;
+    let started = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    let queued = hows.iter().map(|how| ring.read(On::Fd(1), 512, 512, how)).collect();
+    ring.turn();
+    rig.fake.run(4);
+    assert_eq!(ring.stats().waited as usize, hows.len());
+    (rig, ring, started, queued)
+}
+
+#[test]
+fn row_cancel_what_the_device_has_not_seen_ends_and_the_rest_goes_on() {
+    let hows = [How::Fixed(0), How::Plain(0), scattered(), How::Fixed(0)];
+    for completions in [Completions::Interrupt(0), Completions::Adaptive(0)] {
+        let (rig, mut ring, started, mut queued) = busy(completions, &hows);
+        let left = queued.remove(0);
+        let cancel = |ring: &mut Ring, id: u64| ring.push(AsyncCancel::new(id).build());
+        // The last, the first, then the only one of them.
+        for id in [queued[2], queued[0], queued[1]] {
+            let found = cancel(&mut ring, id);
+            ring.turn();
+            ring.turn();
+            assert_eq!(ring.ended[&found].res, 0);
+            assert_eq!(ring.ended[&id].res, errno(Errno::ECANCELED));
+        }
+        let late = cancel(&mut ring, started);
+        let gone = cancel(&mut ring, queued[0]);
+        ring.turn();
+        assert_eq!(ring.ended[&late].res, errno(Errno::EALREADY));
+        assert_eq!(ring.ended[&gone].res, errno(Errno::ENOENT));
+        assert_eq!(ring.in_flight(), 2);
+        rig.device().lies.hold = false;
+        ring.finish();
+        assert_eq!([started, left].map(|id| ring.ended[&id].res), [512, 512]);
+        // Chunks and room for vectors are there again, and nobody waits.
+        let waited = ring.stats().waited;
+        for _ in 0..=ROOM {
+            let ids = reads(&mut ring, 0, 512, 1);
+            assert_eq!(ring.ended[&ids[0]].res, 512);
+        }
+        assert_eq!(ring.stats().waited, waited);
+        assert_eq!(told(&rig).len(), 2 + ROOM + 1, "the device saw nothing of the others");
+        ring.end();
+        rig.end();
+    }
+}
+
+#[test]
+fn row_cancel_what_ends_by_it_wakes_its_ring() {
+    let (rig, mut ring, started, queued) = busy(Completions::Interrupt(0), &[How::Plain(0)]);
+    let begin = rig.device().now;
+    ring.push(AsyncCancel::new(queued[0]).build());
+    // For both CQEs, in one call that must not sleep.
+    ring.enter(2);
+    assert!(rig.device().now - begin < 10_000_000, "it has slept");
+    rig.device().lies.hold = false;
+    ring.enter(1);
+    assert_eq!(ring.ended[&started].res, 512);
+    assert_eq!(ring.ended[&queued[0]].res, errno(Errno::ECANCELED));
+    // What is issued anew does not wait for what has been cancelled.
+    let waited = ring.stats().waited;
+    let again = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    assert_eq!((ring.ended.len(), ring.stats().waited), (3, waited));
+    assert_eq!(ring.result(again), 512);
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn row_link_timeout_ends_what_waits_and_lets_go_on_what_the_device_has() {
+    let soon = ms(10);
+    let (rig, mut ring, started, _) = busy(Completions::Interrupt(0), &[]);
+    let guarded = |ring: &mut Ring| {
+        ring.flags = Flags::IO_LINK;
+        let read = ring.read(On::Fd(1), 0, 512, &How::Plain(0));
+        let guard = ring.push(LinkTimeout::new(&soon).build());
+        ring.flags = Flags::empty();
+        let next = ring.read(On::Fd(1), 0, 512, &How::Plain(0));
+        ring.turn();
+        [read, guard, next]
+    };
+    let results = |ring: &Ring, ids: [u64; 3]| ids.map(|id| ring.ended[&id].res);
+    let cancelled = errno(Errno::ECANCELED);
+    let waiting = guarded(&mut ring);
+    rig.fake.advance_ms(20);
+    ring.turn();
+    ring.turn();
+    assert_eq!(results(&ring, waiting), [cancelled, errno(Errno::ETIME), cancelled]);
+    rig.device().lies.hold = false;
+    assert_eq!(ring.result(started), 512);
+    // The device has it, and takes its time: the chain goes on after it.
+    rig.device().lies.rules = vec![Rule::io(Fate::Lost, 1)];
+    let running = guarded(&mut ring);
+    rig.fake.run(4);
+    rig.fake.advance_ms(20);
+    ring.turn();
+    assert_eq!(ring.ended[&running[1]].res, errno(Errno::EALREADY));
+    assert_eq!(ring.in_flight(), 2);
+    rig.device().revive();
+    ring.finish();
+    assert_eq!(results(&ring, running), [512, errno(Errno::EALREADY), 512]);
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn row_timeouts_end_the_sleep_of_a_ring_on_a_device() {
+    let (rig, mut ring) = set_up();
+    let (long, short) = (Timespec::new().sec(3), ms(100));
+    let begin = rig.device().now;
+    let alone = ring.push(Timeout::new(&long).build());
+    ring.enter(1);
+    assert_eq!(ring.ended[&alone].res, errno(Errno::ETIME));
+    let slept = rig.device().now - begin;
+    assert!((3_000_000_000..3_100_000_000).contains(&slept), "{slept} ns");
+    // With a command in flight, which is looked after meanwhile.
+    rig.device().lies.hold = true;
+    let read = ring.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    let first = ring.push(Timeout::new(&short).build());
+    let counting = ring.push(Timeout::new(&long).count(1).build());
+    ring.enter(1);
+    assert_eq!(ring.ended[&first].res, errno(Errno::ETIME));
+    rig.device().lies.hold = false;
+    ring.enter(1);
+    ring.finish();
+    assert_eq!([read, counting].map(|id| ring.ended[&id].res), [512, 0]);
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn row_provided_buffers_are_read_into_through_bounce_memory() {
+    const GROUP: u16 = 7;
+    let (rig, mut ring) = set_up();
+    let data = pattern(9, 8192);
+    let write = ring.write(On::Fd(1), 0, &data, &How::Fixed(0));
+    assert_eq!(ring.result(write), 8192);
+    let memory = Chunk::new(8192, 4096);
+    memory.addr();
+    ring.push(opcode::ProvideBuffers::new(memory.at(0), 4096, 2, GROUP, 0).build());
+    ring.flags = Flags::BUFFER_SELECT;
+    let reads = [0, 4096, 0].map(|pos| {
+        let read = opcode::Read::new(Fd(1), std::ptr::null_mut(), 4096).offset(pos);
+        ring.push(read.buf_group(GROUP).build())
+    });
+    ring.flags = Flags::empty();
+    ring.finish();
+    for (id, at) in reads[..2].iter().zip([0, 4096]) {
+        let ended = &ring.ended[id];
+        let buffer = buffer_select(ended.flags).expect("a buffer") as usize;
+        // SAFETY: no request is in flight there.
+        let read = unsafe { std::slice::from_raw_parts(memory.at(buffer * 4096), 4096) };
+        assert_eq!(ended.res, 4096);
+        assert!(read == &data[at..at + 4096]);
+    }
+    assert_eq!(ring.ended[&reads[2]].res, errno(Errno::ENOBUFS));
+    assert_eq!(ring.stats().bounced, 2);
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn row_probe_says_what_a_ring_on_a_device_carries_out() {
+    for able in [true, false] {
+        let setup = Setup { write_zeroes: able, dsm: able, ..Setup::default() };
+        let rig = Rig::<false>::with(1, setup, quick());
+        let mut ring = rig.ring(&seldom());
+        let mut probe = Probe::new();
+        // SAFETY: no memory is named.
+        unsafe { ring.parts().engine.call(Call::Probe(&mut probe)) }.unwrap();
+        // The table that docs/opcodes.md is made from.
+        let table = Probe::of(Medium::carries_out);
+        for op in 0..=u8::MAX {
+            let done = table.is_supported(op) && (able || !Medium::asks_device(op));
+            assert_eq!(probe.is_supported(op), done, "{op}");
+            if !done {
+                let mut entry = opcode::Nop::new().build();
+                entry.opcode = op;
+                let id = ring.push(entry);
+                assert_eq!(ring.result(id), errno(Errno::EINVAL), "{op}");
+            }
+        }
+        assert_eq!(probe.is_supported(uapi::IORING_OP_FALLOCATE), able);
+        ring.end();
+        rig.end();
+    }
 }

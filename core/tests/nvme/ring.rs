@@ -313,6 +313,14 @@ impl<const SYNC: bool> Ring<SYNC> {
         self.reap();
     }
 
+    /// Submits what was pushed, and sleeps until `count` have ended.
+    pub fn enter(&mut self, count: u32) {
+        let pushed = std::mem::take(&mut self.pushed);
+        let taken = self.parts().engine.enter(pushed, count, EnterFlags::GETEVENTS, None);
+        assert_eq!(taken, Ok(pushed));
+        self.reap();
+    }
+
     pub fn reap(&mut self) {
         let cqes: Vec<_> = self.parts().cq.queue().collect();
         for cqe in cqes {

@@ -150,7 +150,8 @@ pub struct DiskBackend<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, 
     pub(super) most: u32,
     pub(super) info: DiskInfo,
     pub(super) waiting: Waiting,
-    /// Requests that have ended without a completion; empty between polls.
+    /// Requests that have ended without a completion. The next poll tells of
+    /// them.
     pub(super) ended: Waiting,
     pub(super) copies: Copies<'m>,
     pub(super) cancelled: bool,
@@ -312,6 +313,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         self.ring.any()
             || self.disk.state() != self.seen
             || self.cancelled && !self.waiting.is_empty()
+            || !self.ended.is_empty()
     }
 
     /// Takes the queue of a new incarnation.

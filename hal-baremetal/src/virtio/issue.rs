@@ -213,7 +213,7 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         if tracker.left == 0 {
             // All is written; now it is to last.
             tracker.sync = false;
-            (tracker.kind, tracker.part) = (kind::FLUSH, 0);
+            tracker.kind = kind::FLUSH;
             let result = tracker.result;
             self.free_parts(index);
             self.trackers[slot].result = result;

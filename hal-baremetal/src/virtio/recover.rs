@@ -152,8 +152,9 @@ impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'
         self.set_gate();
     }
 
-    /// Ends a request that the device does not have, in the poll that goes on.
-    fn end(&mut self, index: u16, token: u32, complex: bool, errno: Errno) {
+    /// Ends a request that the device does not have, in the poll that goes on or
+    /// comes next.
+    pub(super) fn end(&mut self, index: u16, token: u32, complex: bool, errno: Errno) {
         if complex {
             self.free_parts(index);
         }

@@ -6,7 +6,7 @@ use annulus::block::Medium;
 use annulus::block::{NONE, Source};
 use annulus::errno::Errno;
 use annulus::fault::{self, Fault};
-use annulus::hal::{Backend, Kept, Request, Start, Target, Token};
+use annulus::hal::{Backend, Cancel, Kept, Request, Start, Target, Token};
 use annulus::uapi;
 
 use super::backend::DiskBackend;
@@ -16,7 +16,7 @@ use super::places::STATUS;
 use super::plan::DiskFile;
 use super::queue::Next;
 use super::spec::{HEADER_BYTES, feature, request as kind};
-use super::tracker::{Hot, Issued};
+use super::tracker::{Hot, Issued, Tracker};
 use super::{Disk, Lie, Platform, Transport};
 
 impl<'m, P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> DiskBackend<'m, P, T, D> {
@@ -339,7 +339,7 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Backend
 
     #[inline]
     fn polling(&self) -> bool {
-        let busy = self.in_flight != 0 || !self.waiting.is_empty();
+        let busy = self.in_flight != 0 || !self.waiting.is_empty() || !self.ended.is_empty();
         busy && (!self.asked || self.has_news())
     }
 
@@ -363,6 +363,21 @@ impl<P: Platform, T: Transport, D: Deref<Target = Disk<P, T>>> Backend
         if let Some(tracker) = self.trackers.get_mut(index) {
             self.copies.forget(&mut tracker.kept);
         }
+    }
+
+    /// What the device has not seen ends in the next poll, which comes at once.
+    #[cold]
+    fn cancel(&mut self, token: Token) -> Cancel {
+        let (index, raw) = (token.index() as u16, token.to_raw());
+        let same = |tracker: &&Tracker<_>| tracker.token == raw && !tracker.has_begun();
+        if self.trackers.get(token.index()).filter(same).is_none()
+            || !self.waiting.remove(self.trackers, index)
+        {
+            return Cancel::Running;
+        }
+        self.set_gate();
+        self.end(index, raw, true, Errno::ECANCELED);
+        Cancel::Ended
     }
 
     /// What waits ends in the next poll, which comes at once.
