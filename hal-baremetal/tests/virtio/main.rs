@@ -1,5 +1,6 @@
 //! The virtio driver against a device made of code.
 
+mod chains;
 mod data;
 mod fake;
 mod recovery;

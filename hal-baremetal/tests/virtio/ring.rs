@@ -3,7 +3,7 @@
 use crate::fake::{Fake, Mmio, Plug, Setup, bit, mmio};
 use crate::rig::*;
 use annulus::config::{Config, Footprint};
-use annulus::engine::{EnterFlags, Memory, RingMemory, build};
+use annulus::engine::{EnterFlags, Memory, Parts, RingMemory, build};
 use annulus::hal::{Clock, Host, Park, Parked};
 use annulus::opcode;
 use annulus::register::Call;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// The machine that a ring runs on: its sleeper lets the device work, or lets
 /// the time pass that it asked for.
-struct Place(Arc<Fake>);
+pub struct Place(Arc<Fake>);
 
 impl Clock for Place {
     fn now(&self) -> u64 {
@@ -44,7 +44,7 @@ impl Park for Place {
 
 impl Host for Place {}
 
-type Backend = DiskBackend<'static, Plug, Mmio, Shared<Mmio, false>>;
+pub type Backend = DiskBackend<'static, Plug, Mmio, Shared<Mmio, false>>;
 
 fn memory(bytes: usize) -> Memory<'static> {
     let lent = std::mem::ManuallyDrop::new(Chunk::new(bytes));
@@ -52,19 +52,31 @@ fn memory(bytes: usize) -> Memory<'static> {
     unsafe { Memory::from_raw(NonNull::new(lent.pointer()).unwrap(), bytes) }
 }
 
-/// Writes everything and reads it back, through sleeps.
-fn all_of_it(fake: &Arc<Fake>, completions: Completions) {
+/// Room for vectors of [`ring`]'s.
+pub const ROOM: usize = 2;
+
+/// A ring of eight requests on a disk of its own.
+pub fn ring(
+    fake: &Arc<Fake>,
+    options: &QueueOptions,
+) -> (Parts<'static, Backend, Place>, Shared<Mmio, false>) {
     let on = disk::<_, false>(fake, mmio(fake), quick()).unwrap();
     let requests = 8;
-    let config = Config::new(16).requests(requests).files(1).buffers(1);
+    let config = Config::new(16).requests(requests).files(1).buffers(1).provided(4, 1);
+    let config = config.submit_all(true);
     let trackers: Box<[_]> = (0..=requests).map(|_| Tracker::new()).collect();
-    let vectors: Box<[_]> = [Vectors::new()].into();
-    let options = QueueOptions { completions, ..polled() };
+    let vectors: Box<[_]> = (0..ROOM).map(|_| Vectors::new()).collect();
     let backend: Backend =
-        DiskBackend::new(on.clone(), &options, Box::leak(trackers), Box::leak(vectors)).unwrap();
+        DiskBackend::new(on.clone(), options, Box::leak(trackers), Box::leak(vectors)).unwrap();
     let need = Footprint::of::<Backend, Place>(&config);
     let (engine, rings) = (memory(need.engine()), RingMemory::At(memory(need.rings)));
-    let mut parts = build(&config, engine, rings, Place(fake.clone()), |_| backend).unwrap();
+    let parts = build(&config, engine, rings, Place(fake.clone()), |_| backend).unwrap();
+    (parts, on)
+}
+
+/// Writes everything and reads it back, through sleeps.
+fn all_of_it(fake: &Arc<Fake>, completions: Completions) {
+    let (mut parts, on) = ring(fake, &QueueOptions { completions, ..polled() });
     let buffer = Chunk::new(REGISTERED);
     let whole = iovec(buffer.addr(), REGISTERED);
     // SAFETY: the chunk outlives the ring.
