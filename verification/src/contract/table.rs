@@ -109,7 +109,9 @@ rows! {
         "what is not built is `-EINVAL`, and PROBE says so":
             "core/tests/engine::row_ops_what_is_not_built_is_einval",
             "hal-linux/tests/modes::the_probe_tells_what_is_built",
-            "core/tests/engine::features_are_those_whose_promise_is_kept";
+            "core/tests/engine::features_are_those_whose_promise_is_kept",
+            "core/tests/nvme/chains::row_probe_says_what_a_ring_on_a_device_carries_out",
+            "hal-baremetal/tests/virtio/chains::row_probe_says_what_a_ring_on_a_disk_carries_out";
         "fields that mean nothing must be zero":
             "core/tests/engine::row_ops_fields_that_must_be_zero_are_looked_at",
             "core/tests/places::row_ops_with_fields_that_mean_nothing_are_refused",
@@ -368,7 +370,9 @@ rows! {
             "core/src/provided::a_list_is_picked_from_the_front_and_taken_back_there",
             "core/tests/picks::row_provided_buffers_a_read_that_ends_at_once_tells_of_its_own",
             "core/tests/picks::row_provided_buffers_a_readv_is_found_by_its_own_opcode",
-            "core/tests/picks::row_provided_buffers_a_read_under_way_has_its_own";
+            "core/tests/picks::row_provided_buffers_a_read_under_way_has_its_own",
+            "core/tests/nvme/chains::row_provided_buffers_are_read_into_through_bounce_memory",
+            "hal-baremetal/tests/virtio/chains::row_provided_buffers_are_read_into_through_bounce_memory";
         "rings of buffers":
             "examples/tests/provided::a_ring_of_buffers",
             "core/src/provided::a_ring_is_read_up_to_its_tail",
@@ -411,19 +415,27 @@ rows! {
             "core/tests/held::a_refused_entry_cancels_its_whole_chain",
             "core/tests/held::what_only_tells_of_its_error_does_not_break_its_chain",
             "core/tests/held::a_long_chain_is_no_recursion",
+            "core/tests/nvme/chains::row_links_vectors_follow_each_other_on_a_device",
+            "core/tests/nvme/chains::row_links_a_short_vectored_read_breaks_its_chain",
+            "hal-baremetal/tests/virtio/chains::row_links_vectors_follow_each_other_on_a_disk",
+            "hal-baremetal/tests/virtio/chains::row_links_a_short_vectored_read_of_a_disk_breaks_its_chain",
             "verification/src/kernel/held/generate::round";
         "CQE_SKIP_SUCCESS":
-            "core/tests/held::what_skips_its_cqe_speaks_when_it_fails_and_silences_its_chain";
+            "core/tests/held::what_skips_its_cqe_speaks_when_it_fails_and_silences_its_chain",
+            "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe";
         "drain":
             "core/tests/held::a_drain_waits_for_all_before_and_holds_all_after",
             "core/tests/held::a_drain_within_a_chain_drains_the_chain_and_what_follows",
             "core/tests/held::a_drain_that_is_refused_holds_what_follows",
-            "core/tests/held::what_is_refused_for_its_buffer_has_skipped_nothing";
+            "core/tests/held::what_is_refused_for_its_buffer_has_skipped_nothing",
+            "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe";
         "timeouts by time and by count, multishot, removed and updated":
             "core/tests/held::timeouts_end_by_time_or_by_count",
             "core/tests/held::a_timeout_is_removed_and_updated",
             "core/tests/held::a_multishot_timeout_fires_as_often_as_it_should",
             "core/src/held::the_first_is_on_top_whatever_comes_and_goes",
+            "core/tests/nvme/chains::row_timeouts_end_the_sleep_of_a_ring_on_a_device",
+            "hal-baremetal/tests/virtio/chains::row_timeouts_end_the_sleep_of_a_ring_on_a_disk",
             "verification/src/kernel/held/generate::timeout",
             "verification/src/kernel/held/generate::timeout_remove";
         "by the wall clock and the one that runs on in suspend; a clock that is set is noticed":
@@ -440,11 +452,16 @@ rows! {
             "verification/src/kernel/pair/draw::clock";
         "LINK_TIMEOUT":
             "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it",
-            "core/tests/held::a_guard_ends_with_the_batch_that_ends_its_request";
+            "core/tests/held::a_guard_ends_with_the_batch_that_ends_its_request",
+            "core/tests/nvme/chains::row_link_timeout_ends_what_waits_and_lets_go_on_what_the_device_has",
+            "hal-baremetal/tests/virtio/chains::row_link_timeout_ends_what_waits_and_lets_go_on_what_the_disk_has";
         "ASYNC_CANCEL by user_data, file, operation, any, all; 0, `-ENOENT`, `-EALREADY`":
             "core/tests/held::cancellation_finds_what_it_is_told_to",
             "hal-linux/tests/queued::what_is_queued_in_a_batch_can_be_cancelled_by_it",
             "hal-linux/tests/queued::cancelled_or_carried_out_whoever_is_faster",
+            "core/tests/nvme/chains::row_cancel_what_the_device_has_not_seen_ends_and_the_rest_goes_on",
+            "core/tests/nvme/chains::row_cancel_what_ends_by_it_wakes_its_ring",
+            "hal-baremetal/tests/virtio/chains::row_cancel_what_the_disk_has_not_seen_ends_and_the_rest_goes_on",
             "verification/src/kernel/held/generate::cancel";
         "a call that cancels (`IORING_REGISTER_SYNC_CANCEL`) waits for what is under way":
             "core/tests/calls::a_call_ends_what_has_not_begun",
@@ -457,6 +474,7 @@ rows! {
             "verification/src/kernel/pair/draw::cancel";
         "a ring that ends, ends all of it; without memory for it, it is refused":
             "core/tests/held::shutting_down_ends_all_that_waits",
+            "core/tests/nvme/chains::row_links_a_ring_that_ends_starts_nothing_that_waits",
             "core/tests/held::without_memory_for_them_they_are_refused";
     }
     "register calls" {
