@@ -177,14 +177,19 @@ impl Draw {
         let most = if self.counts { 1 } else { 6 };
         let count = self.rng.range(1, most);
         // Workers and whoever looks for what they do are not of one batch.
-        let workers = !self.counts && self.rng.chance(20);
+        // Of a ring that is disabled all is one batch in the end.
+        let later = self.disabled && ring == OTHER;
+        let workers = !self.counts && self.rng.chance(20) && !later;
         let wait = !workers && self.waits < WAITS && self.rng.chance(15);
         let mut sqes: Vec<Sqe> = Vec::new();
         while (sqes.len() as u64) < count {
             let before = sqes.last().filter(|sqe| sqe.linked()).map(|sqe| sqe.what);
             let what = self.what(ring, workers, before);
             let mut flags = 0;
-            if self.rng.chance(30) && sqes.len() as u64 + 1 < count {
+            // What follows a time that is over may come before or after what
+            // follows others.
+            let over = matches!(what, What::Timeout { time: Time::Past, .. });
+            if self.rng.chance(30) && sqes.len() as u64 + 1 < count && !over {
                 let hard = self.rng.chance(30);
                 flags |= if hard { uapi::IOSQE_IO_HARDLINK } else { uapi::IOSQE_IO_LINK };
             }
