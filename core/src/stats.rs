@@ -23,6 +23,9 @@ pub struct Stats {
     pub overflows: u64,
     /// Completions refused because their token named no waiting request.
     pub stale: u32,
+    /// Requests in use as the counters were asked for, the reserved one
+    /// included: in flight, or with a CQE that waits for room.
+    pub in_use: u32,
     /// Times the polling engine went to sleep.
     pub sleeps: u64,
     /// Requests that a worker took from the queue.
@@ -58,7 +61,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub fn stats(&self) -> Stats {
         let (sqes, cqes) = self.totals();
         let stale = self.shared.slots.stale();
-        let mut stats = Stats { sqes, cqes, stale, ..self.counters() };
+        let in_use = self.in_use();
+        let mut stats = Stats { sqes, cqes, stale, in_use, ..self.counters() };
         self.backend().count(&mut stats);
         stats
     }

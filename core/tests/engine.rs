@@ -231,6 +231,7 @@ fn row_fallback_reaping_always_leads_to_progress() {
     rig.push(&(0..6).map(|i| read(LATER, i, u64::from(i))).collect::<Vec<_>>());
     assert_eq!(submit(&mut rig), Ok(3), "two of the pool and the reserve");
     assert_eq!(rig.parts.engine.stats().fallbacks, 1);
+    assert_eq!(rig.parts.engine.stats().in_use, 3);
     assert_eq!(submit(&mut rig), Err(Errno::EBUSY));
     rig.complete_first(0);
     assert_eq!(submit(&mut rig), Ok(1));
@@ -243,6 +244,7 @@ fn row_fallback_reaping_always_leads_to_progress() {
     }
     seen.sort_unstable();
     assert_eq!(seen, (0..6).map(|i| (i, 0)).collect::<Vec<_>>());
+    assert_eq!(rig.parts.engine.stats().in_use, 0);
 }
 
 #[test]

@@ -47,5 +47,6 @@
 pub mod control;
 pub mod epoch;
 pub mod init;
+pub mod leaks;
 pub mod pci;
 pub mod scenarios;

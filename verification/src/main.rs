@@ -13,6 +13,7 @@ mod orderings;
 mod pages;
 mod rungs;
 mod simulate;
+mod soak;
 mod sources;
 
 use std::process::ExitCode;
@@ -35,10 +36,13 @@ struct Cli {
     /// Say which rungs there are
     #[arg(long)]
     list: bool,
+    /// For the rung soak: how many hours it runs
+    #[arg(long, value_parser = hours)]
+    hours: Option<f64>,
     /// Multiply every time budget by this, for slow machines
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     budget_scale: f64,
-    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL` (or kvlog, table, mutants), `simulate -- --seed N`, `fuzz -- TARGET`, `guest -- SCENARIO`
+    /// For one rung: `kernel -- --seed N --program K`, `loom -- MODEL` (or kvlog, table, mutants), `simulate -- --seed N`, `fuzz -- TARGET`, `guest -- SCENARIO`, `soak -- --seed N`
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -54,12 +58,22 @@ enum Command {
     /// Run the simulator in this process
     #[command(hide = true)]
     Seeds(simulate::Options),
+    /// Run rings on files in this process
+    #[command(hide = true)]
+    Rings(soak::Options),
 }
 
 fn scale(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
         _ => Err("a number above 0 and at most 100".into()),
+    }
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(hours) if hours > 0.0 && hours <= 1000.0 => Ok(hours),
+        _ => Err("a number of hours above 0 and at most 1000".into()),
     }
 }
 
@@ -93,6 +107,7 @@ fn main() -> ExitCode {
         Some(Command::Programs(options)) => Some(kernel::main(options)),
         Some(Command::Calls(options)) => Some(calls::main(options)),
         Some(Command::Seeds(options)) => Some(simulate::main(options)),
+        Some(Command::Rings(options)) => Some(soak::main(options)),
         None => None,
     };
     if let Some(ran) = ran {
@@ -119,6 +134,7 @@ fn main() -> ExitCode {
     let wishes = Wishes {
         deep: cli.deep,
         budget_scale: cli.budget_scale,
+        hours: cli.hours,
         rest: cli.rest,
         ci: std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
     };
@@ -136,6 +152,9 @@ mod tests {
         let cli = Cli::parse_from(["verify", "kernel", "--", "--seed", "4"]);
         assert_eq!((cli.rungs.len(), cli.rest.len()), (1, 2));
         assert!(Cli::parse_from(["verify", "programs", "--count", "3"]).command.is_some());
+        let cli = Cli::parse_from(["verify", "soak", "--hours", "0.05"]);
+        assert_eq!((cli.rungs.len(), cli.hours), (1, Some(0.05)));
+        assert!(Cli::try_parse_from(["verify", "soak", "--hours", "-1"]).is_err());
         for rung in RUNGS {
             assert!(Cli::parse_from(["verify", rung.name]).command.is_none(), "{}", rung.name);
         }
@@ -144,7 +163,7 @@ mod tests {
     #[test]
     fn a_rung_that_is_not_there_is_an_error() {
         assert!(chosen(&["gest".into()]).is_err_and(|why| {
-            why.contains("test, supply, loom, miri, kernel, simulate, fuzz, tsan, guest")
+            why.contains("test, supply, loom, miri, kernel, simulate, fuzz, tsan, guest, soak")
         }));
         assert!(chosen(&[]).is_ok_and(|rungs| rungs.len() == RUNGS.len()));
     }

@@ -318,6 +318,11 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         self.stats
     }
 
+    /// Requests that are not free.
+    pub(crate) fn in_use(&self) -> u32 {
+        self.pool.used()
+    }
+
     /// SQEs taken and CQEs posted.
     pub(crate) fn totals(&self) -> (u32, u32) {
         (self.sq.total(), self.cq.total())

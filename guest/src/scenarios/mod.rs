@@ -98,6 +98,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "nvme-failing-medium", run: nvme::failing_medium },
     Scenario { name: "nvme-stalled-medium", run: nvme::stalled_medium },
     Scenario { name: "nvme-unplugged", run: nvme::unplugged },
+    Scenario { name: "nvme-soak", run: nvme::soak },
     Scenario { name: "nvme-iommu-stops", run: nvme::iommu_stops },
     Scenario { name: "power-cut-workload-of-annulus", run: nvme::power_cut },
     Scenario { name: "program-hands-over", run: program::hands_over },

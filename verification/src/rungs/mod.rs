@@ -15,6 +15,7 @@ pub mod needs;
 mod programs;
 pub mod run;
 mod simulate;
+mod soak;
 mod supply;
 mod test;
 mod tsan;
@@ -32,6 +33,8 @@ pub struct Wishes {
     pub deep: bool,
     /// Every budget is multiplied by this.
     pub budget_scale: f64,
+    /// How long the rung `soak` runs, if that is asked for.
+    pub hours: Option<f64>,
     /// What stands behind `--`, for one rung.
     pub rest: Vec<String>,
     /// A rung that cannot run fails.
@@ -173,6 +176,14 @@ pub const RUNGS: &[Rung] = &[
         budget: (minutes(28), minutes(100)),
         needs: guest::NEEDS,
         steps: guest::steps,
+        at_once: 1,
+    },
+    Rung {
+        name: "soak",
+        shows: "verified mixed I/O with faults for --hours, on files and in a guest: nothing lost, wrong, leaked",
+        budget: (minutes(6), minutes(80)),
+        needs: guest::NEEDS,
+        steps: soak::steps,
         at_once: 1,
     },
 ];

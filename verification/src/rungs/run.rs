@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::exec::Cmd;
-use super::{Found, Rung, Wishes, Work, target_dir};
+use super::{Found, Rung, Wishes, Work, soak, target_dir};
 
 struct Line {
     rung: &'static str,
@@ -73,6 +73,8 @@ fn shortened(why: &str) -> String {
 fn climb(rung: &Rung, wishes: &Wishes, lines: &mut Vec<Line>) -> Result<(), String> {
     let budget = if wishes.deep { rung.budget.1 } else { rung.budget.0 };
     let budget = budget.mul_f64(wishes.budget_scale);
+    let asked = wishes.hours.filter(|_| rung.name == soak::NAME);
+    let budget = budget + Duration::from_secs_f64(asked.unwrap_or_default() * 3600.0);
     println!("\n{}: {} (at most {:.0} min)", rung.name, rung.shows, budget.as_secs_f64() / 60.0);
     let start = Instant::now();
     for need in rung.needs {
@@ -205,7 +207,8 @@ mod tests {
     fn steps_run_side_by_side_and_their_lines_in_order() {
         let budget = (Duration::from_secs(60), Duration::from_secs(60));
         let rung = Rung { name: "lanes", shows: "", budget, needs: &[], steps, at_once: 2 };
-        let wishes = Wishes { deep: false, budget_scale: 1.0, rest: Vec::new(), ci: true };
+        let wishes =
+            Wishes { deep: false, budget_scale: 1.0, hours: None, rest: Vec::new(), ci: true };
         let mut lines = Vec::new();
         climb(&rung, &wishes, &mut lines).expect("it needs nothing");
         let all: Vec<_> = lines.iter().map(|line| (&*line.step, line.found.is_ok())).collect();

@@ -3,12 +3,14 @@
 mod faults;
 mod limits;
 mod power;
+mod soak;
 mod traffic;
 mod worker;
 
 pub use faults::{failing_medium, iommu_stops, stalled_medium, unplugged};
 pub use limits::{brings_up, idle_is_idle, refuses, rules_of_a_namespace};
 pub use power::power_cut;
+pub use soak::soak;
 pub use traffic::{shadow_doorbells, two_rings, verified_io};
 
 use annulus_linux::Ring;

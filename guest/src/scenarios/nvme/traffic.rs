@@ -8,9 +8,15 @@ use super::worker::{Done, Load, run};
 use super::{Context, WAYS, number, open, ring};
 
 /// What the namespaces of these scenarios have at least.
-const BYTES: u64 = 64 << 20;
+pub const BYTES: u64 = 64 << 20;
 
-fn load(nvme: &Nvme, nsid: u32, depth: usize, time: Duration, seed: u64) -> Result<Load, String> {
+pub fn load(
+    nvme: &Nvme,
+    nsid: u32,
+    depth: usize,
+    time: Duration,
+    seed: u64,
+) -> Result<Load, String> {
     let info = nvme.controller().namespace(nsid).map_err(|e| e.to_string())?;
     if info.bytes < BYTES {
         return Err(format!("namespace {nsid} has {} bytes only", info.bytes));
@@ -20,7 +26,7 @@ fn load(nvme: &Nvme, nsid: u32, depth: usize, time: Duration, seed: u64) -> Resu
     let command = nvme.controller().info().max_transfer.unwrap_or(512 << 10) as usize;
     let region = (BYTES as usize / depth).min(1 << 20);
     let longest = (2 * command + block).min(region);
-    Ok(Load { nsid, block, start: 0, region, depth, longest, time, seed })
+    Ok(Load { nsid, block, region, depth, longest, time, seed, ..Load::default() })
 }
 
 fn told(done: &Done) -> String {

@@ -3,6 +3,7 @@
 //! Each of the workers has a region of the namespace to itself, and knows what
 //! is in it; they take turns in one ring, one operation of each in flight.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use annulus_linux::nvme::NvmeRing;
@@ -23,7 +24,7 @@ pub enum Memory {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Load {
     /// The namespace.
     pub nsid: u32,
@@ -41,6 +42,14 @@ pub struct Load {
     pub time: Duration,
     /// What everything random depends on.
     pub seed: u64,
+    /// Bytes of the namespace that cannot be read, if there are any.
+    pub bad: Option<Range<u64>>,
+    /// The medium stalls meanwhile: operations may be late, and end with the
+    /// reset that follows. What they were to write is written again.
+    pub stalls: bool,
+    /// Without a completion for so long everything in flight is lost; without
+    /// this it is waited for for ever.
+    pub patience: Option<Duration>,
 }
 
 /// What was done.
@@ -52,7 +61,24 @@ pub struct Done {
     pub bytes: u64,
     /// The longest operation.
     pub longest: usize,
+    /// Reads of what cannot be read.
+    pub unread: u64,
+    /// Operations that were late, and such as ended with a reset.
+    pub late: u64,
+    pub reset: u64,
 }
+
+/// How an operation has ended.
+enum Ended {
+    Well,
+    /// As what cannot be read must.
+    Unread,
+    Late,
+    Reset,
+}
+
+/// How operations end that are late, or in flight as the controller is reset.
+const ENDS_OF_STALLS: [i32; 2] = [-libc::ETIMEDOUT, -libc::EIO];
 
 /// Room around a buffer, so that it can begin at any byte.
 const SLACK: usize = 64;
@@ -69,6 +95,8 @@ struct Worker {
     len: usize,
     skip: usize,
     writes: bool,
+    /// What is at this place is not known: it is written next.
+    unknown: bool,
 }
 
 /// Runs the load; every operation must succeed, and every byte be right.
@@ -86,6 +114,7 @@ pub fn run(ring: &mut NvmeRing, load: &Load) -> Result<Done, String> {
             len: 0,
             skip: 0,
             writes: true,
+            unknown: false,
         })
         .collect();
     let buffers: Vec<_> = workers
@@ -126,6 +155,7 @@ fn drive(
     let mut fresh = vec![0; workers.len()];
     let mut idle: Vec<usize> = (0..workers.len()).collect();
     let start = Instant::now();
+    let mut moved = start;
     loop {
         let over = failed.is_some()
             || start.elapsed() >= load.time && fresh.iter().all(|&b| b == load.region);
@@ -140,17 +170,34 @@ fn drive(
         if in_flight == 0 {
             return failed.map_or(Ok(done), Err);
         }
-        submit(ring)?;
+        submit(ring, load.patience)?;
         let completed: Vec<(u64, i32)> =
             ring.completion().map(|cqe| (cqe.user_data(), cqe.result())).collect();
+        match load.patience {
+            Some(patience) if completed.is_empty() && moved.elapsed() > patience => {
+                return Err(format!("lost {in_flight}: nothing came in {patience:?}"));
+            }
+            _ if completed.is_empty() => {}
+            _ => moved = Instant::now(),
+        }
         for (index, result) in completed {
+            if idle.contains(&(index as usize)) {
+                return Err(format!("worker {index}: it ended twice, with {result}"));
+            }
             in_flight -= 1;
             let worker = &mut workers[index as usize];
             done.operations += 1;
-            done.bytes += worker.len as u64;
-            done.longest = done.longest.max(worker.len);
-            if let Err(why) = worker.check(result) {
-                failed.get_or_insert(format!("worker {index}: {why}"));
+            match worker.check(index, load, result) {
+                Ok(Ended::Well) => {
+                    done.bytes += worker.len as u64;
+                    done.longest = done.longest.max(worker.len);
+                }
+                Ok(Ended::Unread) => done.unread += 1,
+                Ok(Ended::Late) => done.late += 1,
+                Ok(Ended::Reset) => done.reset += 1,
+                Err(why) => {
+                    failed.get_or_insert(format!("worker {index}: {why}"));
+                }
             }
             idle.push(index as usize);
         }
@@ -158,8 +205,16 @@ fn drive(
 }
 
 /// Submits what was pushed, and waits for a completion.
-fn submit(ring: &NvmeRing) -> Result<(), String> {
-    match ring.submit_and_wait(1) {
+fn submit(ring: &NvmeRing, patience: Option<Duration>) -> Result<(), String> {
+    let submitted = match patience {
+        None => ring.submit_and_wait(1),
+        Some(patience) => {
+            let time = types::Timespec::from(patience);
+            ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+        }
+    };
+    match submitted {
+        Err(e) if e.raw_os_error() == Some(libc::ETIME) => Ok(()),
         // No request could be had: what is in flight comes first.
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
         Err(e) => Err(format!("submitting: {e}")),
@@ -179,7 +234,9 @@ impl Worker {
         // Mostly short ones, now and then one as long as can be.
         let most = if random.below(8) == 0 { blocks } else { blocks.min(16) };
         let mut len = (1 + random.below(most)) as usize * load.block;
-        if *fresh < load.region {
+        if self.unknown {
+            (len, self.writes, self.unknown) = (self.len, true, false);
+        } else if *fresh < load.region {
             (self.at, self.writes) = (*fresh, true);
             len = len.min(load.region - *fresh);
             *fresh += len;
@@ -248,19 +305,32 @@ impl Worker {
         }
     }
 
-    fn check(&self, result: i32) -> Result<(), String> {
-        let what = if self.writes { "writing" } else { "reading" };
-        if result != self.len as i32 {
-            return Err(format!("{what} {} bytes at {}: {result}", self.len, self.at));
+    fn check(&mut self, index: u64, load: &Load, result: i32) -> Result<Ended, String> {
+        let whole = usize::try_from(result).is_ok_and(|n| n == self.len);
+        if load.stalls && !whole && (result >= 0 || ENDS_OF_STALLS.contains(&result)) {
+            self.unknown |= self.writes;
+            return Ok(if result == -libc::ETIMEDOUT { Ended::Late } else { Ended::Reset });
         }
-        let data = &self.memory[self.skip..self.skip + self.len];
-        let right = &self.content[self.at..self.at + self.len];
+        let what = if self.writes { "writing" } else { "reading" };
+        let from = load.start + (index as usize * load.region + self.at) as u64;
+        let until = from + self.len as u64;
+        let meets = |bad: &&Range<u64>| !self.writes && bad.start < until && from < bad.end;
+        let came = match (usize::try_from(result), load.bad.as_ref().filter(meets)) {
+            (Ok(_), None) if whole => self.len,
+            // What is before it may have come.
+            (Ok(n), Some(bad)) if n as u64 <= bad.start.saturating_sub(from) => n,
+            (Err(_), Some(_)) => 0,
+            _ => return Err(format!("{what} {} bytes at {}: {result}", self.len, self.at)),
+        };
+        let data = &self.memory[self.skip..self.skip + came];
+        let right = &self.content[self.at..self.at + came];
         match data.iter().zip(right).position(|(a, b)| a != b) {
             Some(wrong) if !self.writes => Err(format!(
                 "reading {} bytes at {}: byte {wrong} is {:#x}, not {:#x}",
                 self.len, self.at, data[wrong], right[wrong]
             )),
-            _ => Ok(()),
+            _ if came == self.len => Ok(Ended::Well),
+            _ => Ok(Ended::Unread),
         }
     }
 }

@@ -13,6 +13,7 @@ mod plan;
 mod power_cut;
 mod qmp;
 mod running;
+pub mod soak;
 
 use std::cell::RefCell;
 use std::path::PathBuf;

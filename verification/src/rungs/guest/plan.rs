@@ -25,8 +25,8 @@ pub type Line = (&'static str, u64);
 pub type Check = (&'static str, fn(&Path) -> Found);
 
 /// The block of 512 bytes that cannot be read on a failing medium.
-const BAD: u64 = 4096;
-const EIO: i32 = 5;
+pub const BAD: u64 = 4096;
+pub const EIO: i32 = 5;
 
 /// All machines.
 pub fn all() -> Vec<Planned> {
@@ -176,7 +176,7 @@ fn power_cuts() -> Planned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rungs::guest::bench;
+    use crate::rungs::guest::{bench, soak};
 
     #[test]
     fn every_scenario_is_in_a_machine_and_the_other_way_round() {
@@ -189,8 +189,9 @@ mod tests {
             .map(|words| words.split(' ').next().unwrap_or_default())
             .collect();
         let there: Vec<&str> = annulus_guest::scenarios::ALL.iter().map(|s| s.name).collect();
-        // Asked for by the benchmark, and not by a plan.
-        for name in there.iter().filter(|name| **name != bench::SCENARIO) {
+        // Asked for by the benchmark and the soak, and not by a plan.
+        let others = [bench::SCENARIO, soak::SCENARIO];
+        for name in there.iter().filter(|name| !others.contains(name)) {
             assert!(planned.contains(name), "no machine runs {name}");
         }
         for name in planned {
