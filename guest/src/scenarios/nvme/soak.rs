@@ -24,6 +24,8 @@ const ROUND: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(300);
 const STALL: Duration = Duration::from_millis(2500);
 const DEADLINE_MS: u32 = 1000;
+/// Bytes of the region that has the block which cannot be read.
+const AROUND: usize = 128 << 10;
 
 /// What has been done, and what was found to be wrong.
 #[derive(Debug, Default)]
@@ -80,7 +82,12 @@ fn loads(nvme: &Nvme, random: &mut Random, bad: u64, time: Duration) -> Result<V
         let depth = [1, 4, 8, most][random.below(4) as usize];
         let mut own = load(nvme, nsid, depth, time, random.next())?;
         own.start = start;
-        own.bad = (nsid == 2).then_some(bad * 512..(bad + 1) * 512);
+        if nsid == 2 {
+            // The first worker's region has it in its middle.
+            (own.region, own.longest) = (AROUND, AROUND / 2);
+            own.start = bad * 512 - AROUND as u64 / 2;
+            own.bad = Some(bad * 512..(bad + 1) * 512);
+        }
         loads.push(own);
     }
     Ok(loads)
@@ -141,7 +148,7 @@ fn round(context: &mut Context, n: u64, left: Duration, soak: &mut Soak) -> Resu
 
 /// Rounds for so long: three rings on the controller, two of them on a namespace
 /// that stalls in two rounds of three, one on a namespace with a block that cannot
-/// be read. Arguments: `seconds`, `seed`, `sector` (that block, of 512 bytes),
+/// be read. Arguments: `seconds`, `seed`, `first` (round), `sector` (that block, of 512 bytes),
 /// `patience` (seconds without a completion after which it is lost). Answers the
 /// report as JSON.
 pub fn soak(context: &mut Context) -> Result<String, String> {
@@ -150,9 +157,9 @@ pub fn soak(context: &mut Context) -> Result<String, String> {
     let counted = |e: std::io::Error| format!("/proc: {e}");
     let before = Holding::now().map_err(counted)?;
     let (mut soak, mut warm, mut now) = (Soak::default(), before, before);
-    let mut rounds = 0;
+    let (mut rounds, first) = (0, number(context, "first", 0)?);
     while soak.is_good() && begun.elapsed() < time {
-        round(context, rounds, time.saturating_sub(begun.elapsed()), &mut soak)?;
+        round(context, first + rounds, time.saturating_sub(begun.elapsed()), &mut soak)?;
         rounds += 1;
         now = Holding::now().map_err(counted)?;
         if rounds <= WARM {
@@ -173,7 +180,8 @@ pub fn soak(context: &mut Context) -> Result<String, String> {
         let Soak { lost, wrong, leaked, problems, .. } = soak;
         let problems = problems.join("\n");
         return Err(format!(
-            "round {rounds}: lost {lost}, wrong {wrong}, leaked {leaked}\n{problems}"
+            "round {}: lost {lost}, wrong {wrong}, leaked {leaked}\n{problems}",
+            first + rounds - 1
         ));
     }
     let grown = |is: u64, was: u64| is as i64 - was as i64;

@@ -15,8 +15,9 @@ use crate::rungs::{Found, Step};
 /// The guest's scenario.
 pub const SCENARIO: &str = "nvme-soak";
 
-/// Seeded faults, and what the scenario must say of them.
-const FAILING: &[(&str, &str)] = &[("PartsOverlap", "wrong 1"), ("ResetForgets", "lost ")];
+/// Seeded faults, the round that shows them, and what the scenario must say.
+const FAILING: &[(&str, u64, &str)] =
+    &[("PartsOverlap", 0, "lost 0, wrong "), ("ResetForgets", 2, "nothing came in 5s")];
 
 /// What it may take more than the time that it was asked for: the last round, and
 /// what is late in it.
@@ -72,11 +73,11 @@ impl Half {
     /// The seeded faults, which it must find, and the end.
     pub fn end(&self, faults: bool) -> Vec<Step> {
         let mut steps = Vec::new();
-        for &(fault, why) in FAILING.iter().filter(|_| faults) {
+        for &(fault, first, why) in FAILING.iter().filter(|_| faults) {
             let session = Rc::clone(&self.0);
-            let words = format!("{SCENARIO} seconds=12 patience=8{FAULT}{fault}");
+            let words = format!("{SCENARIO} seconds=4 first={first} patience=5{FAULT}{fault}");
             steps.push(Step::check(format!("{words}, as it must"), move |left| {
-                let limit = Duration::from_secs(12 + MORE);
+                let limit = Duration::from_secs(4 + MORE);
                 session.borrow_mut().fails(&words, why, limit, left)
             }));
         }
