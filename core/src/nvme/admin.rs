@@ -4,7 +4,7 @@
 use super::log::Errors;
 use super::memory::alloc_all;
 use super::queue::{Doorbell, Reaped, Submissions};
-use super::spec::{self, Command, Completion, admin};
+use super::spec::{self, Command, Completion, admin, event, log_page};
 use super::{Error, Platform, RecentError, Status, regs};
 use crate::hal::device::{Coherent, PAGE};
 
@@ -71,6 +71,11 @@ pub(super) struct Admin {
     pub event_limit: u32,
     /// Events seen, by type: error, health, notice, others.
     pub event_counts: [u32; 4],
+    /// Log pages that events have named and nobody has read since, one bit a
+    /// page.
+    pub pages: u32,
+    /// Notices that a namespace has changed.
+    pub changes: u32,
     pub ids: Ids,
     pub pairs: u16,
     /// The device could neither be stopped nor cut off: it may use, for ever,
@@ -95,6 +100,8 @@ impl Admin {
             events: 0,
             event_limit: 0,
             event_counts: [0; 4],
+            pages: 0,
+            changes: 0,
             ids: Ids::default(),
             pairs: 0,
             restless: false,
@@ -181,8 +188,7 @@ impl Admin {
                 ABORT if take_bit(&mut self.aborts, cid) => {}
                 EVENT if take_bit(&mut self.events, cid) => {
                     if completion.status().is_success() {
-                        let kind = (completion.dword0 & 7) as usize;
-                        self.event_counts[kind.min(3)] += 1;
+                        self.note_event(completion.dword0);
                     } else {
                         // Not asked for again: it would fail again.
                         self.event_limit = 0;
@@ -193,6 +199,17 @@ impl Admin {
         }
         if any {
             self.cq.release(platform);
+        }
+    }
+
+    fn note_event(&mut self, told: u32) {
+        let kind = told & event::TYPE;
+        self.event_counts[kind.min(3) as usize] += 1;
+        self.changes += u32::from(kind == event::NOTICE && told & event::INFO == 0);
+        // Others have nothing that is read here.
+        let page = told >> event::PAGE_SHIFT & 0xff;
+        if let log_page::ERROR | log_page::HEALTH | log_page::CHANGED_NAMESPACES = page {
+            self.pages |= 1 << page;
         }
     }
 

@@ -136,6 +136,8 @@ pub struct NvmeBackend<'m, P: Platform, C: Deref<Target = Controller<P>>> {
     pub(super) cancelled: bool,
     /// Namespaces met by their numbers, newest first.
     pub(super) known: [Option<NamespaceInfo>; 4],
+    /// Changes of namespaces that they are as of.
+    pub(super) changes: u32,
     pub(super) stats: BackendStats,
     platform: PhantomData<P>,
 }
@@ -241,6 +243,7 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
             lost: false,
             cancelled: false,
             known: [None; 4],
+            changes: 0,
             stats: BackendStats::default(),
             platform: PhantomData,
         };

@@ -246,12 +246,18 @@ impl<P: Platform> Controller<P> {
     }
 
     /// Looks for asynchronous events and the answers to aborts, if nobody
-    /// else is at the admin queue.
-    pub(super) fn look_after(&self) {
-        self.try_admin(|platform, admin| {
+    /// else is at the admin queue: how many changes of namespaces there have
+    /// been so far.
+    pub(super) fn look_after(&self) -> Option<u32> {
+        let (changes, pages) = self.try_admin(|platform, admin| {
             admin.poll(platform);
             admin.ask_for_events(platform);
-        });
+            (admin.changes, core::mem::take(&mut admin.pages))
+        })?;
+        if pages != 0 {
+            self.read_logs(pages);
+        }
+        Some(changes)
     }
 
     pub(super) fn doorbell(&self, qid: u16, completion: bool) -> Doorbell {

@@ -83,7 +83,27 @@ impl<P: Platform> Controller<P> {
         self.with_admin(|_, admin| (admin.errors.newest(), admin.errors.count))
     }
 
-    /// Asynchronous events so far: errors, health, notices, others.
+    /// Reads the log pages that events have named, one bit a page: before that
+    /// the controller tells of nothing more of the kind. What they say is asked
+    /// for by whom it concerns.
+    #[cold]
+    pub(super) fn read_logs(&self, pages: u32) {
+        let mut data = [0; PAGE];
+        for (page, bytes) in
+            [(log_page::ERROR, 64), (log_page::HEALTH, 512), (log_page::CHANGED_NAMESPACES, 4096)]
+        {
+            if pages >> page & 1 != 0 {
+                // One that has no such page tells no more of it; what is wrong
+                // with the controller is seen to by `command`.
+                let _ = self.log(page, &mut data, bytes);
+            }
+        }
+    }
+
+    /// Asynchronous events so far: errors, health, notices (among them those of
+    /// namespaces that have changed), others. Rings look for them while they
+    /// have something in flight, ten times a second, and read the log that
+    /// the controller wants to be read before it tells of the next.
     pub fn events(&self) -> [u32; 4] {
         self.with_admin(|_, admin| admin.event_counts)
     }

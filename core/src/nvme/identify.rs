@@ -148,7 +148,9 @@ impl ControllerInfo {
 
 /// A namespace: what a request needs to know of it. Also what a registered
 /// file is on an NVMe ring; a copy, so a namespace that changes its size must
-/// be registered anew.
+/// be registered anew. One that is named by its number is looked up again when
+/// the controller tells of a change (Base section 5.2, within a tenth of a
+/// second of I/O), and after a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamespaceInfo {

@@ -51,7 +51,12 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         } else if csts & regs::CSTS_CFS != 0 {
             self.controller.reset(self.seen);
         } else {
-            self.controller.look_after();
+            if let Some(changes) = self.controller.look_after()
+                && changes != self.changes
+            {
+                self.changes = changes;
+                self.known = [None; 4];
+            }
             self.find_late();
         }
         self.notice_state();
@@ -98,6 +103,8 @@ impl<'m, P: Platform, C: Deref<Target = Controller<P>>> NvmeBackend<'m, P, C> {
         }
         if state != self.seen {
             self.seen = state;
+            // They may be others by now.
+            self.known = [None; 4];
             (self.armed, self.lost) = (NO_PAIR, false);
             self.set_gate();
             // The commands of the old incarnation will not end any more.

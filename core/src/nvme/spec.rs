@@ -38,6 +38,19 @@ pub mod feature {
 pub mod log_page {
     pub const ERROR: u32 = 0x01;
     pub const HEALTH: u32 = 0x02;
+    pub const CHANGED_NAMESPACES: u32 = 0x04;
+}
+
+/// What a completed event request says in dword 0 (Base section 5.2.1).
+pub mod event {
+    /// Its type: bits 2:0.
+    pub const TYPE: u32 = 7;
+    pub const NOTICE: u32 = 2;
+    /// What of its type: bits 15:8. Of a notice: a namespace has changed.
+    pub const INFO: u32 = 0xff << 8;
+    /// The log page that tells more: bits 23:16. Until it is read there are no
+    /// more events of its type.
+    pub const PAGE_SHIFT: u32 = 16;
 }
 
 /// What [`admin::IDENTIFY`] is asked for (`CNS`, Base figure 273).

@@ -350,11 +350,11 @@ fn events_are_counted_and_asked_for_again() {
     let mut ring = rig.ring(&seldom());
     for round in 0..40u32 {
         // Health and notices in turns, and now and then two at once.
-        rig.device().events.push(1 + (round & 1));
+        let (health, notice) = (1 | 2 << 16, 2 | 4 << 16);
+        rig.device().events.push(if round & 1 == 0 { health } else { notice });
         if round % 3 == 0 {
-            rig.device().events.push(1 + (!round & 1));
+            rig.device().events.push(if round & 1 == 0 { notice } else { health });
         }
-        rig.device().masked = 0;
         rig.device().lies.hold = true;
         let read = ring.read(On::Fd(1), 0, 512, &How::Plain(0));
         ring.turn();

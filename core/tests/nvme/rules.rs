@@ -3,6 +3,7 @@
 
 use crate::fake::{Fake, Fate, Rule, Setup};
 use crate::rig::*;
+use crate::ring::Ring;
 use annulus::errno::Errno;
 use annulus::uapi;
 
@@ -48,6 +49,32 @@ fn the_end_and_the_grid() {
         }
     }
     assert_eq!(ring.stats().failed, 0, "nothing of it was asked of the controller");
+    ring.end();
+    rig.end();
+}
+
+#[test]
+fn a_namespace_that_grows_is_as_large_as_it_says() {
+    let rig = Rig::<false>::with(1, Setup::default(), quick());
+    let mut ring = rig.ring(&seldom());
+    let read_block = |ring: &mut Ring, block: u32| {
+        let id = ring.read(On::Fd(1), u64::from(block) * 512, 512, &How::Plain(0));
+        ring.result(id)
+    };
+    assert_eq!(read_block(&mut ring, 256), 0, "the end");
+    // Twice: the controller tells of the second when its log has been read.
+    for round in 1..3u32 {
+        rig.device().namespaces[0].blocks += 256;
+        assert_eq!(read_block(&mut ring, 256 * round), 0, "not told yet");
+        rig.device().events.push(2 | 4 << 16);
+        rig.device().lies.hold = true;
+        let held = ring.read(On::Fd(1), 0, 512, &How::Plain(0));
+        ring.turn();
+        ring.pass_ms(200);
+        rig.device().lies.hold = false;
+        assert_eq!(ring.result(held), 512);
+        assert_eq!(read_block(&mut ring, 256 * round), 512);
+    }
     ring.end();
     rig.end();
 }

@@ -249,11 +249,13 @@ impl Device {
                 data[1..3].copy_from_slice(&300u16.to_le_bytes());
                 data[112] = 9;
             }
+            4 => {}
             _ => return Err(LOG_PAGE_INVALID),
         }
         if !retain {
-            // Error events are told of by page 1, health by page 2.
-            self.masked &= !(1 << (page - 1));
+            // Error events are told of by page 1, health by page 2, changed
+            // namespaces, which are notices, by page 4.
+            self.masked &= !(1 << if page == 4 { 2 } else { page - 1 });
         }
         self.hand_over(work, &data)
     }
