@@ -364,6 +364,18 @@ faults! {
     PointInTimeIsOver: Pair,
     /// A point in time by the wall clock is taken as one by the monotonic clock.
     WallClockForgotten: Pair,
+    /// A cancellation by opcode finds others, too.
+    CancelOpIgnored: Held,
+    /// A cancellation by file finds others, too.
+    CancelFileIgnored: Held,
+    /// A cancellation of all that match ends one.
+    CancelAllEndsOne: Held,
+    /// A CQE tells of the buffer after the one that was picked.
+    BufferIdOffByOne: Held,
+    /// A buffer that was picked and not used does not come back.
+    BufferNotPutBack: Held,
+    /// A read that finds no buffer says that there is no memory.
+    NoBufferMistold: Held,
     /// A ring that polls takes operations that cannot be polled for.
     PolledRingTakesAll: Call,
     /// The CQE of a tag is not posted.

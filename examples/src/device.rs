@@ -29,8 +29,9 @@ pub fn explain(error: &vfio::Error) -> Failure {
     }
 }
 
-/// Why `error` came of registering buffers for a controller: what it could not map says more.
-pub fn unmapped(nvme: &Nvme, error: &std::io::Error) -> String {
+/// Why `error` came of setting up a ring on a controller, or of registering buffers for it: what
+/// memory could not be mapped says more.
+pub fn unmapped(nvme: &Nvme, error: &dyn std::error::Error) -> String {
     nvme.take_refusal().map_or_else(|| error.to_string(), |refusal| refusal.to_string())
 }
 

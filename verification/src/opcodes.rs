@@ -19,12 +19,16 @@ pub fn page(files: &Probe) -> String {
         "# Operations\n\n\
          Every opcode and every register operation of Linux 6.18's `linux/io_uring.h`. This page is made from the code:\n\
           `ANNULUS_BLESS=1 cargo test -p annulus-verification opcodes` writes it, and the same test without the variable\n\
-         fails if it is stale. What a ring itself says (`IORING_REGISTER_PROBE`) is the same.\n\n\
+         fails if it is stale. What a ring itself says (`IORING_REGISTER_PROBE`) is the same\n\
+         for what it was made for.\n\n\
          ## Opcodes\n\n\
          * *files*: a ring of `annulus-linux` on file descriptors.\n\
          * *NVMe*: a ring on an NVMe controller, on Linux through VFIO or on bare metal.\n\
          * *virtio*: a ring on a virtio-blk disk on bare metal.\n\
-         * *core*: the engine carries it out itself, so every ring has it.\n\n\
+         * *core*: the engine carries it out itself, so every ring has it that was made for it: timeouts, guards and\n\
+          ASYNC_CANCEL need `Config::held` (the default), PROVIDE_BUFFERS and REMOVE_BUFFERS room (`Config::provided`,\n\
+          which `annulus-linux` has unless told otherwise, and core alone has not). A ring with IOPOLL has none of these,\n\
+          nor polls.\n\n\
          MSG_RING is the engine's and needs a place that knows other rings, which a Linux process is and bare metal is not; of\n\
          its two kinds `IORING_MSG_DATA` is done, and `IORING_MSG_SEND_FD` is `-EINVAL`.\n\n",
     );
@@ -66,7 +70,9 @@ pub fn page(files: &Probe) -> String {
              what it does not know.\n\n\
              ## Register operations\n\n\
              A ring has no descriptor for `io_uring_register(2)`; each operation that is done is a call of its own\n\
-              (`annulus::register::Call`, and methods of the same meaning on `Submitter`).\n\n\
+              (`annulus::register::Call`, and methods of the same meaning on `Submitter`), or goes by its number (`register`).\n\
+              IOWQ_MAX_WORKERS is for rings that have workers (files), eventfds and clocks for places that have them;\n\
+              elsewhere they are `-EINVAL`. What a ring's restrictions leave out is `-EACCES`.\n\n\
              | number | `IORING_` | call |\n|--:|---|---|\n";
     for op in 0..uapi::IORING_REGISTER_LAST {
         let name = uapi::register_name(op).unwrap_or_default();
@@ -79,7 +85,7 @@ pub fn page(files: &Probe) -> String {
             // Linux takes it where no ring is named.
             "`engine::send_message`, which no ring is needed for".into()
         } else if calls.is_empty() {
-            "not there".into()
+            "`-EINVAL`".into()
         } else {
             calls.join(", ")
         };

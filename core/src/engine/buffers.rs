@@ -61,7 +61,12 @@ pub(super) fn check_remove(sqe: &Sqe) -> Result<(), Errno> {
 
 /// The flags of a CQE that tells of a buffer.
 pub(super) fn shown(buffer: Option<Picked>) -> u32 {
-    buffer.map_or(0, |buffer| IORING_CQE_F_BUFFER | u32::from(buffer.id) << IORING_CQE_BUFFER_SHIFT)
+    let id = |buffer: Picked| match fault::on(Fault::BufferIdOffByOne) {
+        true => buffer.id.wrapping_add(1),
+        false => buffer.id,
+    };
+    buffer
+        .map_or(0, |buffer| IORING_CQE_F_BUFFER | u32::from(id(buffer)) << IORING_CQE_BUFFER_SHIFT)
 }
 
 /// The flags of a held request's CQE.
@@ -148,6 +153,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let Some(picked) = picked else {
             return match self.target(&sqe)?.0 {
                 Target::Fd(fd) if !self.backend.is_open(fd) => Err(Errno::EBADF),
+                _ if fault::on(Fault::NoBufferMistold) => Err(Errno::ENOMEM),
                 _ => Err(Errno::ENOBUFS),
             };
         };
@@ -220,7 +226,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let held = &mut self.holding.held[index as usize];
         let group = held.sqe.buf_index;
         held.marks.remove(Marks::UNSPENT);
-        if let Some(picked) = held.picked.take() {
+        if let Some(picked) = held.picked.take()
+            && !fault::on(Fault::BufferNotPutBack)
+        {
             self.provided.put_back(group, picked);
         }
     }

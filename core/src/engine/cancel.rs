@@ -88,8 +88,8 @@ impl Wanted {
         }
         let by_other = self.flags & (IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_OP) != 0;
         let by_data = !by_other || self.flags & IORING_ASYNC_CANCEL_USERDATA != 0;
-        (self.flags & IORING_ASYNC_CANCEL_OP == 0 || opcode == self.opcode)
-            && (!by_data || user_data == self.user_data)
+        let by_op = self.flags & IORING_ASYNC_CANCEL_OP != 0 && !fault::on(Fault::CancelOpIgnored);
+        (!by_op || opcode == self.opcode) && (!by_data || user_data == self.user_data)
     }
 }
 
@@ -172,6 +172,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
         }
         let all = flags & (IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY) != 0;
+        let one_of_all = all && fault::on(Fault::CancelAllEndsOne);
         let found = || match fault::on(Fault::CancelSaysNoEntry) {
             true => Errno::ENOENT.to_result(),
             false => 0,
@@ -197,6 +198,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             if ended != 0 && !all {
                 return found();
+            }
+            if ended != 0 && one_of_all {
+                return ended;
             }
         }
         if let Some((_, index)) = newest {
@@ -232,7 +236,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 true => place == wanted.file as u32 && !what.detached(Table::Files),
                 false => place == crate::files::NONE && self.named(index) == Some(wanted.file),
             };
-            if !named {
+            if !named && !fault::on(Fault::CancelFileIgnored) {
                 return false;
             }
         }

@@ -71,9 +71,10 @@ impl Nvme {
             let bytes = plan.bs.next_multiple_of(PAGE).min(room);
             builder.bounce_buffers(count as usize, bytes as usize);
         }
-        let ring = builder
-            .build_on(&namespace.nvme, plan.depth)
-            .map_err(|error| failed!("cannot set up a ring on {}: {error}", namespace.address))?;
+        let ring = builder.build_on(&namespace.nvme, plan.depth).map_err(|error| {
+            let why = unmapped(&namespace.nvme, &error);
+            failed!("cannot set up a ring on {}: {why}", namespace.address)
+        })?;
         if plan.registered {
             ring::register(&ring, work, |error| unmapped(&namespace.nvme, error))?;
         }

@@ -48,7 +48,8 @@ impl Ring {
             ),
             Some(Namespace { nvme, address, .. }) => {
                 let ring = IoUring::builder().build_on(nvme, depth).map_err(|error| {
-                    failed!("cannot set up a ring on the controller at {address}: {error}")
+                    let why = unmapped(nvme, &error);
+                    failed!("cannot set up a ring on the controller at {address}: {why}")
                 })?;
                 // SAFETY: the transfer's buffers, which outlive its rings and never move.
                 let registered = unsafe { ring.submitter().register_buffers(&[buffers.iovec()]) };

@@ -59,11 +59,17 @@ fn limits(facts: &Facts) -> Section {
     let mut section = Section::new("limits");
     let (it, limits) = (&facts.controller, &facts.limits);
     let transfer = it.max_transfer.map_or_else(|| "no limit".into(), size);
-    section.row("largest transfer", format!("{transfer} a command; larger requests go in parts"));
+    section.row(
+        "largest transfer",
+        format!("{transfer} a command; rings cut at 1 MiB unless they are told otherwise"),
+    );
     let entries = limits.queue_entries;
     section.row(
         "queue entries",
-        format!("{}: one fewer commands in flight a ring", count(entries.into())),
+        format!(
+            "{}: rings have a power of two of them, and one command fewer",
+            count(entries.into())
+        ),
     );
     section.row("queue pairs", format!("{} granted: as many rings", limits.pairs));
     section.row("interrupts", format!("{} vectors", facts.vectors));

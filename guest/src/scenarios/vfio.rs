@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use annulus::hal::device::{Dma as _, Mmio as _};
-use annulus_linux::vfio::{self, Error, PciAddress, VfioDevice};
+use annulus_linux::vfio::{self, Error, Interface, Options, PciAddress, VfioDevice};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -57,6 +57,17 @@ pub fn opens(context: &mut Context) -> Result<String, String> {
         text(&error)
     })?;
 
+    vfio::bind(address).map_err(text)?;
+    let iommufd = match Options::new().interface(Interface::Cdev).open(address) {
+        Ok(device) => format!("iommufd too ({:?})", device.interface()),
+        Err(error) if text(&error).contains("Linux 6.6") => {
+            "not by iommufd: NOT RUN, this kernel has no files of devices for it (Linux 6.6 has); \
+             the script of its ioctls is tested with annulus-linux"
+                .into()
+        }
+        Err(error) => return Err(text(&error)),
+    };
+
     let device = open(0)?;
     ensure(device.class_code().map_err(text)? == NVME_CLASS, || "its class is wrong".into())?;
     let (cap, version) = (device.read64(CAP), device.read32(VS));
@@ -95,11 +106,13 @@ pub fn opens(context: &mut Context) -> Result<String, String> {
     let driver = vfio::unbind(address).map_err(text)?;
     ensure(driver.as_deref() == Some("nvme"), || format!("it went to {driver:?}"))?;
     function.block_device(1)?;
-    Ok(format!("CAP {cap:#x}, {bar} bytes of registers, {vectors} vectors, closed in {ms} ms"))
+    Ok(format!(
+        "CAP {cap:#x}, {bar} bytes of registers, {vectors} vectors, closed in {ms} ms; {iommufd}"
+    ))
 }
 
 /// Memory is mapped in few pieces, and every limit says what it is.
-pub fn maps(_: &mut Context) -> Result<String, String> {
+pub fn maps(context: &mut Context) -> Result<String, String> {
     const PARTS: usize = 1 << 14;
     const LIMIT: &str = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
     std::fs::write(LIMIT, "16").map_err(|e| format!("{LIMIT}: {e}"))?;
@@ -142,11 +155,36 @@ pub fn maps(_: &mut Context) -> Result<String, String> {
     })?;
     // SAFETY: from this device, which does not use it.
     unsafe { device.free(queue) };
+    drop(device);
+    huge_pages(context)?;
     Ok(format!(
-        "64 MiB in {} ms, {PARTS} parts of it in {} ms",
+        "64 MiB in {} ms, {PARTS} parts of it in {} ms; huge pages where there are some",
         first.as_millis(),
         parts.as_millis()
     ))
+}
+
+/// The driver's memory is of huge pages where there are some, and of others
+/// where there are none.
+fn huge_pages(context: &Context) -> Result<(), String> {
+    let free = || {
+        let said = std::fs::read_to_string("/proc/meminfo").map_err(text)?;
+        let line = said.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+        line.and_then(|n| n.trim().parse::<u32>().ok()).ok_or("no word of huge pages".to_owned())
+    };
+    for (there, used) in [(4, 1), (0, 0)] {
+        context.huge_pages(there)?;
+        let device = open(0)?;
+        let before = free()?;
+        let queue = device.alloc(16 * PAGE).map_err(text)?;
+        let taken = before - free()?;
+        // SAFETY: from this device, which does not use it.
+        unsafe { device.free(queue) };
+        ensure(before == there && taken == used, || {
+            format!("of {before} huge pages {taken} were taken, not {used} of {there}")
+        })?;
+    }
+    Ok(())
 }
 
 /// The limit of locked memory is met, and told.

@@ -75,6 +75,7 @@ pub struct Builder {
     pub(super) completions: Option<Finding>,
     pub(super) queue_depth: Option<u32>,
     pub(super) bounce: Option<(usize, usize)>,
+    pub(super) max_transfer: Option<u32>,
 }
 
 impl Builder {
@@ -155,7 +156,9 @@ impl Builder {
 
     /// Room for provided buffers: so many at once in groups that
     /// `opcode::ProvideBuffers` fills, and so many groups, rings of buffers
-    /// included; 1,024 and 16 otherwise.
+    /// included; 1,024 and 16 otherwise. Of more than there is room for the
+    /// first are taken, and it is a success, as in Linux without memory; none
+    /// is `-ENOMEM`, and so is one group more.
     pub fn provided_buffers(&mut self, buffers: u32, groups: u32) -> &mut Self {
         self.provided = Some((buffers, groups));
         self
@@ -243,6 +246,15 @@ impl Builder {
     /// each; otherwise 32 of 64 KiB. For rings on an NVMe controller.
     pub fn bounce_buffers(&mut self, count: usize, bytes: usize) -> &mut Self {
         self.bounce = Some((count, bytes));
+        self
+    }
+
+    /// The most bytes of one command, a multiple of 4,096, otherwise 1 MiB; less
+    /// if the controller takes less. What is longer is carried out in parts,
+    /// one after the other. Each request of the ring has lists of 8 bytes a page
+    /// for it, in whole pages. For rings on an NVMe controller.
+    pub fn max_transfer(&mut self, bytes: u32) -> &mut Self {
+        self.max_transfer = Some(bytes);
         self
     }
 

@@ -93,6 +93,9 @@ impl Builder {
         if let Some((count, bytes)) = self.bounce {
             (options.bounce_buffers, options.bounce_bytes) = (count, bytes);
         }
+        if let Some(bytes) = self.max_transfer {
+            options.max_transfer = bytes;
+        }
         let host = match &vector {
             Some(vector) => LinuxHost::with_interrupt(self.bell()?, vector.eventfd()?)
                 .map_err(|source| Error::System { what: "eventfd", source })?,

@@ -103,7 +103,13 @@ impl Function {
 
     /// The device's own file, where the kernel has iommufd (Linux 6.6).
     pub fn cdev(&self) -> Option<PathBuf> {
-        let name = names(&self.dir.join("vfio-dev")).into_iter().next()?;
+        let known = self.dir.join("vfio-dev");
+        let name = names(&known).into_iter().next()?;
+        // Since Linux 6.1 the device is listed here; a file of its own, which has
+        // a number, is later than that and a matter of the kernel's configuration.
+        if !known.join(&name).join("dev").exists() {
+            return None;
+        }
         Some(self.roots.dev.join("vfio/devices").join(name))
     }
 }

@@ -69,7 +69,9 @@ pub fn page() -> String {
          `verification/src/contract/table.rs`: `ANNULUS_BLESS=1 cargo test -p annulus-verification contract` writes it;\n\
          without the variable the same test fails if the page is stale, if a proof is not there, or if a test that names a\n\
          row (`row_...`) stands in no row. The rung is the one that runs it: `cargo verify RUNG`. Beyond single tests, the\n\
-         rung `kernel` runs generated programs of all of it on this machine's own io_uring and compares.\n",
+         rung `kernel` runs generated programs on this machine's own io_uring and compares: operations, chains, timeouts,\n\
+         polls, cancellation, provided buffers, files and tables; not workers, merging, IOPOLL and byte order, which no\n\
+         program sees.\n",
     );
     for row in table::ROWS {
         let _ =

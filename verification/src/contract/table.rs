@@ -419,16 +419,19 @@ rows! {
             "core/tests/nvme/chains::row_links_a_short_vectored_read_breaks_its_chain",
             "hal-baremetal/tests/virtio/chains::row_links_vectors_follow_each_other_on_a_disk",
             "hal-baremetal/tests/virtio/chains::row_links_a_short_vectored_read_of_a_disk_breaks_its_chain",
+            "examples/tests/chains::chains_of_files_are_as_the_kernels",
             "verification/src/kernel/held/generate::round";
         "CQE_SKIP_SUCCESS":
             "core/tests/held::what_skips_its_cqe_speaks_when_it_fails_and_silences_its_chain",
-            "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe";
+            "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe",
+            "examples/tests/chains::chains_of_files_are_as_the_kernels";
         "drain":
             "core/tests/held::a_drain_waits_for_all_before_and_holds_all_after",
             "core/tests/held::a_drain_within_a_chain_drains_the_chain_and_what_follows",
             "core/tests/held::a_drain_that_is_refused_holds_what_follows",
             "core/tests/held::what_is_refused_for_its_buffer_has_skipped_nothing",
-            "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe";
+            "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe",
+            "examples/tests/chains::chains_of_files_with_drains_are_as_the_kernels";
         "timeouts by time and by count, multishot, removed and updated":
             "core/tests/held::timeouts_end_by_time_or_by_count",
             "core/tests/held::a_timeout_is_removed_and_updated",

@@ -112,10 +112,13 @@ pub fn stalled_medium(context: &mut Context) -> Result<String, String> {
     if again.iter().chain(&elsewhere).any(|&result| result != 4096) {
         return Err(format!("afterwards: {again:?}, {elsewhere:?}"));
     }
+    let resets = nvme.controller().resets();
+    if resets == 0 {
+        return Err("the commands were late, and the controller was never reset".into());
+    }
     Ok(format!(
-        "{late} late, {done} done, {other_errors} ended with the reset, after {} ms; {} resets",
-        took.as_millis(),
-        nvme.controller().resets()
+        "{late} late, {done} done, {other_errors} ended with the reset, after {} ms; {resets} resets",
+        took.as_millis()
     ))
 }
 
@@ -227,11 +230,12 @@ pub fn iommu_stops(context: &mut Context) -> Result<String, String> {
     let handle = handle.map_err(|e| e.to_string())?;
     platform.unmap(handle);
     platform.unmap(handle);
-    read_all(&mut ring, 1, base, 8)?;
+    let results = read_all(&mut ring, 1, base, 8)?;
     if memory.iter().any(|&byte| byte != MARK) {
         return Err("memory that is not mapped was written".into());
     }
     let faults = iommu_faults()?;
     let last = faults.get(before..).and_then(<[String]>::last);
-    last.cloned().ok_or_else(|| "the kernel tells of no fault".into())
+    let last = last.ok_or("the kernel tells of no fault")?;
+    Ok(format!("{last}; the reads themselves answer {results:?}"))
 }

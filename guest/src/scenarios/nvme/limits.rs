@@ -61,6 +61,8 @@ pub fn rules_of_a_namespace(context: &mut Context) -> Result<String, String> {
         let sync = opcode::Fsync::new(fd).build();
         let zero = opcode::Fallocate::new(fd, u64::from(block)).mode(0x10).offset(0).build();
         let hole = opcode::Fallocate::new(fd, u64::from(block)).mode(3).offset(0).build();
+        // With NO_HIDE_STALE: deallocated, and what it reads as does not matter.
+        let hint = opcode::Fallocate::new(fd, u64::from(block)).mode(7).offset(0).build();
         let other = opcode::Fallocate::new(fd, u64::from(block)).mode(0).offset(0).build();
         let cases = [
             ("a block", read(block, 0), block as i32),
@@ -81,6 +83,7 @@ pub fn rules_of_a_namespace(context: &mut Context) -> Result<String, String> {
             ("fsync", sync, 0),
             ("zero range", zero, 0),
             ("punch hole", hole, 0),
+            ("a hint that a block is not needed", hint, 0),
             ("allocate", other, -libc::EOPNOTSUPP),
             ("no such namespace", opcode::Read::new(Fd(99), base, block).build(), -libc::EBADF),
             ("no namespace", opcode::Read::new(Fd(-1), base, block).build(), -libc::EBADF),

@@ -10,6 +10,9 @@ use super::{Context, WAYS, number, open, ring};
 /// What the namespaces of these scenarios have at least.
 pub const BYTES: u64 = 64 << 20;
 
+/// Operations in flight, one after the other.
+const DEPTHS: [usize; 4] = [1, 4, 32, 256];
+
 pub fn load(
     nvme: &Nvme,
     nsid: u32,
@@ -39,15 +42,18 @@ fn told(done: &Done) -> String {
 }
 
 /// Mixed reads and writes at one depth after the other, in every way of
-/// finding completions. Arguments: `nsid`, `controller`, `ms` of each.
+/// finding completions, from unaligned memory, and longer than one command.
+/// Arguments: `nsid`, `controller`, `ms` of each, and `sgl=no` for PRP lists
+/// where the controller would take SGLs.
 pub fn verified_io(context: &mut Context) -> Result<String, String> {
-    let nvme = open(context, number(context, "controller", 0)? as u8, Options::default())?;
+    let options = Options { sgl: context.arg("sgl") != Some("no"), ..Options::default() };
+    let nvme = open(context, number(context, "controller", 0)? as u8, options)?;
     let nsid = number(context, "nsid", 1)? as u32;
     let time = Duration::from_millis(number(context, "ms", 400)?);
     let mut all = Done::default();
     let mut seed = 1;
     for way in WAYS {
-        for depth in [1, 4, 32, 256] {
+        for depth in DEPTHS {
             let mut own = ring(&nvme, way, depth as u32)?;
             let load = load(&nvme, nsid, depth, time, seed)?;
             let done = run(&mut own, &load).map_err(|e| format!("{way}, depth {depth}: {e}"))?;
@@ -61,7 +67,14 @@ pub fn verified_io(context: &mut Context) -> Result<String, String> {
     if errors != 0 {
         return Err(format!("{errors} commands failed"));
     }
-    Ok(told(&all))
+    let info = nvme.controller().info();
+    let pieces = if options.sgl && info.sgl.is_some() { "SGLs" } else { "PRP lists" };
+    let most = info.max_transfer.map_or("any length".into(), |b| format!("{} KiB", b >> 10));
+    Ok(format!(
+        "{} at depths {DEPTHS:?}: {}; a command takes {most}, by {pieces}",
+        WAYS.join(", "),
+        told(&all)
+    ))
 }
 
 /// Two rings in two threads, each with its own queue pair and its own part of
@@ -88,9 +101,12 @@ pub fn two_rings(context: &mut Context) -> Result<String, String> {
     Ok(said.join("; "))
 }
 
-/// With shadow doorbells the same data, and fewer registers written.
+/// With shadow doorbells the same data. How many doorbells were registers after
+/// all is told; it is as the controller is asleep or awake.
 pub fn shadow_doorbells(context: &mut Context) -> Result<String, String> {
     let mut said = Vec::new();
+    // Registers written for a thousand operations, without and with.
+    let mut written = [0; 2];
     for shadow in [false, true] {
         let options = Options { shadow_doorbells: shadow, ..Options::default() };
         let nvme = open(context, 0, options)?;
@@ -100,16 +116,24 @@ pub fn shadow_doorbells(context: &mut Context) -> Result<String, String> {
                 if shadow { "not there" } else { "on" }
             ));
         }
+        let (mut operations, mut doorbells) = (0, 0);
         for way in WAYS {
             let mut own = ring(&nvme, way, 32)?;
             let load = load(&nvme, 1, 32, Duration::from_millis(500), 3)?;
             let done = run(&mut own, &load).map_err(|e| format!("{way}, shadow {shadow}: {e}"))?;
+            operations += done.operations;
+            doorbells += u64::from(own.stats().device.doorbells);
             said.push(format!(
                 "{way} {}: {}",
                 if shadow { "with" } else { "without" },
                 done.operations
             ));
         }
+        written[usize::from(shadow)] = doorbells * 1000 / operations.max(1);
     }
-    Ok(said.join(", "))
+    let [without, with] = written;
+    Ok(format!(
+        "{} operations; registers written for 1000: {without} without, {with} with",
+        said.join(", ")
+    ))
 }

@@ -33,6 +33,9 @@ pub fn refuses(context: &mut Context) -> Result<String, String> {
         (format!("copy vfio:{address} /tmp/x --size 1G"), 2, "has only 33554432 bytes"),
         (format!("copy /tmp/none vfio:{address} --force"), 1, "does not exist"),
         ("info --vfio 0000:00:1e.7".into(), 1, "there is no PCI device 0000:00:1e.7"),
+        // The machine's bridge to ISA.
+        ("info --vfio 0000:00:1f.0".into(), 2, "is no NVMe controller"),
+        ("bench --vfio 0000:00:1f.0".into(), 2, "is no NVMe controller"),
     ];
     for (line, code, words) in cases {
         annulus(line)?.fails(*code, &[words])?;

@@ -271,6 +271,7 @@ fn a_device_that_is_driven_is_not_taken_away() {
     fake.taken.set(false);
     // By the device's own file.
     fs::create_dir_all(fake.device.join("vfio-dev/vfio4")).expect("a folder");
+    fs::write(fake.device.join("vfio-dev/vfio4/dev"), "511:4\n").expect("its number");
     let fds = fake.roots.proc.join("99/fd");
     fs::create_dir_all(&fds).expect("a folder");
     symlink(fake.roots.dev.join("vfio/devices/vfio4"), fds.join("3")).expect("a link");

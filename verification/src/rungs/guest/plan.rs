@@ -96,6 +96,7 @@ fn nvme() -> Planned {
             ("nvme-rules-of-a-namespace", 30),
             ("nvme-verified-io nsid=1", 90),
             ("nvme-verified-io nsid=3", 90),
+            ("nvme-verified-io nsid=1 sgl=no ms=200", 60),
             ("nvme-two-rings", 60),
             ("nvme-shadow-doorbells", 60),
             ("nvme-refuses", 60),

@@ -126,6 +126,7 @@ impl Fake {
     pub fn with_cdev() -> Arc<Self> {
         let fake = Self::new();
         fs::create_dir_all(fake.function().join("vfio-dev/vfio2")).expect("a folder");
+        fs::write(fake.function().join("vfio-dev/vfio2/dev"), "511:2\n").expect("its number");
         for file in ["vfio/devices/vfio2", "iommu"] {
             put(&fake.roots.dev.join(file), "");
         }
