@@ -1,6 +1,6 @@
 //! What the engine holds back, cancels and times, on a device.
 
-use crate::fake::{Fate, Rule, Setup};
+use crate::fake::{Aborts, Fate, Rule, Setup, meanwhile};
 use crate::rig::*;
 use crate::ring::Chunk;
 use annulus::block::Medium;
@@ -13,6 +13,8 @@ use annulus::register::Call;
 use annulus::squeue::Flags;
 use annulus::types::{Fd, Timespec};
 use annulus::uapi;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 const READ: u8 = 2;
 const WRITE: u8 = 1;
@@ -179,12 +181,10 @@ fn row_cancel_what_the_device_has_not_seen_ends_and_the_rest_goes_on() {
         assert_eq!([started, left].map(|id| ring.ended[&id].res), [512, 512]);
         // Chunks and room for vectors are there again, and nobody waits.
         let waited = ring.stats().waited;
-        for _ in 0..=ROOM {
-            let ids = reads(&mut ring, 0, 512, 1);
-            assert_eq!(ring.ended[&ids[0]].res, 512);
-        }
+        let ids = reads(&mut ring, 0, 512, ROOM);
+        assert!(ids.iter().all(|id| ring.ended[id].res == 512));
         assert_eq!(ring.stats().waited, waited);
-        assert_eq!(told(&rig).len(), 2 + ROOM + 1, "the device saw nothing of the others");
+        assert_eq!(told(&rig).len(), 2 + ROOM, "the device saw nothing of the others");
         ring.end();
         rig.end();
     }
@@ -208,6 +208,40 @@ fn row_cancel_what_ends_by_it_wakes_its_ring() {
     assert_eq!((ring.ended.len(), ring.stats().waited), (3, waited));
     assert_eq!(ring.result(again), 512);
     ring.end();
+    rig.end();
+}
+
+#[test]
+fn row_cancel_what_waits_for_a_controller_under_reset_ends_at_once() {
+    let (rig, mut one) = set_up();
+    let mut two = rig.ring(&seldom());
+    two.register(&[1]).unwrap();
+    rig.device().lies.hold = true;
+    rig.device().lies.aborts = Aborts::Ignored;
+    one.read(On::Fd(1), 0, 512, &How::Fixed(0));
+    one.turn();
+    rig.fake.run(10);
+    let two = Rc::new(RefCell::new(two));
+    let other = two.clone();
+    // While ring `one` resets the controller.
+    let during = move || {
+        let mut ring = other.borrow_mut();
+        if ring.ended.is_empty() {
+            let waits = ring.read(On::Fixed(0), 0, 512, &How::Plain(0));
+            ring.turn();
+            ring.push(AsyncCancel::new(waits).build());
+            ring.turn();
+            ring.turn();
+            assert_eq!(ring.results(), [errno(Errno::ECANCELED), 0]);
+        }
+    };
+    meanwhile(during, || one.pass_ms(600));
+    rig.device().lies.hold = false;
+    one.finish();
+    let two = Rc::into_inner(two).unwrap().into_inner();
+    assert_eq!(two.results().len(), 2, "there was a reset");
+    one.end();
+    two.end();
     rig.end();
 }
 

@@ -464,6 +464,7 @@ rows! {
             "hal-linux/tests/queued::cancelled_or_carried_out_whoever_is_faster",
             "core/tests/nvme/chains::row_cancel_what_the_device_has_not_seen_ends_and_the_rest_goes_on",
             "core/tests/nvme/chains::row_cancel_what_ends_by_it_wakes_its_ring",
+            "core/tests/nvme/chains::row_cancel_what_waits_for_a_controller_under_reset_ends_at_once",
             "hal-baremetal/tests/virtio/chains::row_cancel_what_the_disk_has_not_seen_ends_and_the_rest_goes_on",
             "verification/src/kernel/held/generate::cancel";
         "a call that cancels (`IORING_REGISTER_SYNC_CANCEL`) waits for what is under way":
