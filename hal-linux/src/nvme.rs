@@ -154,8 +154,12 @@ impl Nvme {
             some => device.enable_msix(some)?,
         };
         let free = (1..eventfds.len() as u16).rev().collect();
-        let controller = Controller::new(device, options)
-            .map_err(|source| Error::Controller { address, source })?;
+        let refused = device.refused();
+        let controller =
+            Controller::new(device, options).map_err(|source| match refused.take() {
+                Some(refusal) => Error::Vfio(refusal),
+                None => Error::Controller { address, source },
+            })?;
         Ok(Self {
             controller: Arc::new(controller),
             vectors: Arc::new(Vectors { eventfds, free: Mutex::new(free) }),

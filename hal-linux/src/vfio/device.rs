@@ -88,7 +88,7 @@ impl Options {
         let bar = pci.map_bar0()?;
         let pool = Pool::new(iommu, self.huge_pages)?;
         pci.enable()?;
-        Ok(VfioDevice { bar, pool, refused: Mutex::default(), pci, function })
+        Ok(VfioDevice { bar, pool, refused: Refused::default(), pci, function })
     }
 }
 
@@ -108,9 +108,19 @@ pub struct VfioDevice {
     bar: Bar,
     pool: Pool,
     /// Why the last memory that could not be had, or mapped, could not.
-    refused: Mutex<Option<Error>>,
+    refused: Refused,
     pci: Device,
     function: Function,
+}
+
+/// The last [`Error`] that somebody got only the number of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused(Arc<Mutex<Option<Error>>>);
+
+impl Refused {
+    pub(crate) fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl VfioDevice {
@@ -225,12 +235,17 @@ impl VfioDevice {
     /// Why memory could not be had or mapped for the device through [`Dma`],
     /// which has only a number for it: of several times the last, and once.
     pub fn take_refusal(&self) -> Option<Error> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.refused.take()
+    }
+
+    /// The same for who gives the device away.
+    pub(crate) fn refused(&self) -> Refused {
+        self.refused.clone()
     }
 
     fn refuse(&self, error: Error) -> Errno {
         let errno = error.errno();
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self.refused.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         errno
     }
 
