@@ -22,9 +22,10 @@ const DISK: Fd = Fd(0);
 /// A ring on a disk, and memory.
 struct Story {
     fake: Arc<Fake>,
-    memory: Chunk,
+    // Before the memory of its requests, when a test fails.
     parts: Option<Parts<'static, Backend, Place>>,
     on: Option<Shared<Mmio, false>>,
+    memory: Chunk,
     /// By user data: the result and the flags.
     ended: HashMap<u64, (i32, u32)>,
 }
