@@ -40,15 +40,6 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     // Another one each time, but for CI.
     let seed = if wishes.deep || wishes.hours.is_some() { now() } else { 1 };
     let faults = wishes.hours.is_none();
-    if faults && !wishes.deep {
-        // What there is time for each time; the guest takes longer to boot.
-        let name = format!("{seconds:.0} s on files, seed {seed}");
-        return vec![
-            Step::check(name, move |left| judged(outcome(on_files(seconds, seed)?, left))),
-            Step::check("build with seeded engine faults", build),
-            Step::check("seeded faults show as lost, wrong and leaked", find),
-        ];
-    }
     let half = guest::soak::Half::new(wishes.budget_scale);
     let mut steps = half.begin(faults);
     let name = format!("{seconds:.0} s on files and in a guest, side by side, seed {seed}");

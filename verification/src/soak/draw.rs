@@ -22,6 +22,8 @@ pub const PIPE: u32 = 0x82;
 pub const MESSAGE: usize = 512;
 /// Bytes written at a time to the file system that gets full.
 pub const PIECE: usize = LONGEST * BLOCK;
+/// Pieces of a vector that each request has room for.
+const KEPT: usize = 8;
 
 pub const CANCELED: i32 = -libc::ECANCELED;
 
@@ -147,7 +149,16 @@ impl Lane<'_> {
     }
 
     /// The entry of a read or write of blocks, in one of the ways that there are.
-    fn transfer(&mut self, group: &mut Group, at: (usize, Run, usize), writes: bool) -> Entry {
+    /// In a chain, and where others drain, it may be held back: then its vector is
+    /// no longer than each request has room for (docs/differences.md).
+    fn transfer(
+        &mut self,
+        group: &mut Group,
+        at: (usize, Run, usize),
+        writes: bool,
+        chained: bool,
+    ) -> Entry {
+        let held = chained || self.plan.drains;
         let (disk, run, buffer) = at;
         let file = &self.disks[disk];
         let direct = file.kind == Kind::Direct;
@@ -164,7 +175,8 @@ impl Lane<'_> {
                 while done < run.bytes() {
                     let most = (run.bytes() - done) as u64;
                     let piece = if direct { BLOCK as u64 } else { 1 + self.rng.below(9000) };
-                    let len = piece.min(most) as usize;
+                    let last = held && group.iovecs.len() == KEPT - 1;
+                    let len = if last { most } else { piece.min(most) } as usize;
                     group.iovecs.push(Iovec::new(base.wrapping_add(done), len));
                     done += len;
                 }
@@ -193,7 +205,7 @@ impl Lane<'_> {
 
     fn read(&mut self, group: &mut Group) -> Option<Vec<Entry>> {
         let at @ (disk, run, _) = self.claim_with_buffer(group)?;
-        let mut entry = self.transfer(group, at, false);
+        let mut entry = self.transfer(group, at, false, false);
         group.what = What::Read { disk, run };
         if self.rng.chance(10) && entry.flags & Flags::ASYNC.bits() == 0 {
             group.what = What::ReadNow { disk, run };
@@ -204,7 +216,7 @@ impl Lane<'_> {
 
     fn write(&mut self, group: &mut Group) -> Option<Vec<Entry>> {
         let at @ (disk, run, buffer) = self.claim_with_buffer(group)?;
-        let mut entry = self.transfer(group, at, true);
+        let mut entry = self.transfer(group, at, true, false);
         let write = self.stamp(disk, run, buffer, group.skip);
         if self.rng.chance(5) {
             entry.op_flags = libc::RWF_DSYNC as u32;
@@ -224,7 +236,7 @@ impl Lane<'_> {
         }
         let at @ (disk, run, buffer) = self.claim_with_buffer(group)?;
         // Both parts of the chain lie alike.
-        let write = self.transfer(group, at, true);
+        let write = self.transfer(group, at, true, true);
         let number = self.stamp(disk, run, buffer, group.skip);
         let second = self.buffer(group)?;
         let base = self.memory.at(second * BUFFER + group.skip);
