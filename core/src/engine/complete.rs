@@ -38,7 +38,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             let cqe = self.waiting_cqe(index);
             let lost = !any && fault::on(Fault::OverflowLosesOne);
             if !lost && !self.cq.push(cqe) {
-                return any;
+                // What a served ring takes for room may be a tail that somebody
+                // else has written, in shared memory: it is put right.
+                return any || self.cq.uncommitted();
             }
             any = true;
             self.starved = false;

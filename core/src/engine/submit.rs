@@ -243,7 +243,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let (target, file) =
             match if kind.has_file() { self.target(sqe) } else { Ok((Target::Fd(sqe.fd), NONE)) } {
                 Ok(target) => target,
-                Err(errno) => return self.end(index, sqe.user_data, errno.to_result()),
+                Err(errno) => return self.no_file(index, kind, sqe, errno),
             };
         let (mut handle, mut buffer) = (None, NONE);
         if kind == Kind::Fixed {
@@ -333,6 +333,25 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             Start::NoRoom => Issue::NoRoom,
         }
+    }
+
+    /// Ends a request whose registered file is not there. As in Linux, memory of
+    /// a read or write that cannot be comes first, and is a refusal.
+    #[cold]
+    fn no_file(&mut self, index: u32, kind: Kind, sqe: &Sqe, errno: Errno) -> Issue {
+        if sqe.flags & IOSQE_FIXED_FILE != 0 && matches!(kind, Kind::ReadWrite | Kind::Vectored) {
+            // SAFETY: as for `start`: whoever pushed the SQE promised its memory.
+            let kept = unsafe { self.backend.keep(index as usize, sqe.opcode, sqe.addr, sqe.len) };
+            match kept {
+                Ok(_) => self.backend.forget(index as usize),
+                Err(why @ (Errno::EFAULT | Errno::EINVAL)) => {
+                    return self.fail(index, sqe.user_data, why.to_result());
+                }
+                // No room to keep anything, which is not needed.
+                Err(_) => {}
+            }
+        }
+        self.end(index, sqe.user_data, errno.to_result())
     }
 
     /// The file an SQE means, and its place if it is registered.
