@@ -345,7 +345,7 @@ impl Config {
 /// outcomes (requests + 1 + tags + messages) x outcome that waits
 /// free     requests x index
 /// held     (requests + 1) x (held request + 2 x index), if any may be
-/// files    places + (requests + 1) x detached file
+/// files    places, each with a word that other rings see, + (requests + 1) x detached file
 /// buffers  places + (requests + 1) x detached buffer
 /// tags     (places + (requests + 1)) x index, of files and of buffers, if any
 /// provided groups of provided buffers, and entries for them
@@ -386,7 +386,7 @@ impl Footprint {
             outcomes: lines::<Outcome>(slots + config.tags + config.messages),
             free: lines::<u32>(config.requests),
             held: lines::<Held>(config.held_requests()) + 2 * lines::<u32>(config.held_requests()),
-            file_places: lines::<Place<B::File>>(config.files),
+            file_places: lines::<Place<B::File>>(config.files) + lines::<i32>(config.files),
             files_detached: lines::<Detached<B::File>>(detached(config.files, slots)),
             buffer_places: lines::<Place<BufferEntry<B::Buffer>>>(config.buffers),
             buffers_detached: lines::<Detached<BufferEntry<B::Buffer>>>(detached(

@@ -228,6 +228,15 @@ faults! {
     MessageNotTold: Loom,
     /// A message does not wake the engine.
     MessageNoWake: Loom,
+    /// Entries of a polled ring are taken without a look for files that other rings
+    /// have sent.
+    SentFileLate: Loom,
+    /// A file from another ring is not shown to an application that drives its ring.
+    SentFileNotShown: Loom,
+    /// The message that a file has come is posted without a look for it.
+    SentFileBehindMessage: Loom,
+    /// Files from other rings that have come to no place yet are lost with the table.
+    SentFileForgotten: Loom,
     /// Messages that have been accepted are not posted at the end of the ring.
     MessagesForgottenAtEnd: Loom,
     /// A submission does not look whether the engine has ended.
@@ -388,6 +397,12 @@ faults! {
     PartUsedTwice: Call,
     /// A stream's short read uses up as much of a buffer as it has asked for.
     PartWholeIfShort: Call,
+    /// A file sent to another ring brings a CQE that nobody wanted.
+    SentFileSpeaks: Call,
+    /// A ring sends itself files.
+    SentFileToItself: Call,
+    /// The search for an empty place of the table of files begins at the first.
+    EmptyPlaceFromStart: Call,
     /// A message's flags are not passed on.
     MessageFlagsLost: Call,
     /// A message that finds the CQ full is lost.

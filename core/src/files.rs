@@ -45,9 +45,6 @@ pub(crate) struct Table<'m, T> {
     free: u32,
     /// Places registered; 0 means that no table is registered.
     len: u32,
-    /// Where the search for an empty place begins, as in Linux: after the
-    /// place filled last, or at the one emptied last.
-    hint: u32,
     /// Which of the tables that a request can use something of.
     kind: Kind,
     /// The tag of each place and, behind those, of each detached resource, or
@@ -91,7 +88,7 @@ impl<'m, T: Copy> Table<'m, T> {
         }
         places.fill(Place::empty());
         let free = if count > 0 { 0 } else { NONE };
-        Self { places, detached, free, len: 0, hint: 0, kind, tags }
+        Self { places, detached, free, len: 0, kind, tags }
     }
 
     /// Whether a table is registered.
@@ -118,18 +115,6 @@ impl<'m, T: Copy> Table<'m, T> {
     pub fn open(&mut self, len: u32) {
         debug_assert!(!self.registered() && len <= self.capacity());
         self.len = len;
-        self.hint = 0;
-    }
-
-    /// Has the search for an empty place begin at the first.
-    pub fn rewind(&mut self) {
-        self.hint = 0;
-    }
-
-    /// The next empty place, from where the last change was.
-    pub fn empty(&self) -> Option<u32> {
-        let free = |&place: &u32| self.peek(place).is_none();
-        (self.hint..self.len).find(free).or_else(|| (0..self.hint.min(self.len)).find(free))
     }
 
     /// What a place has, for a request that starts.
@@ -151,7 +136,6 @@ impl<'m, T: Copy> Table<'m, T> {
     pub fn put(&mut self, place: u32, value: T) {
         debug_assert!(place < self.len && self.get(place).is_none());
         self.places[place as usize] = Place::Here(value);
-        self.hint = place + 1;
     }
 
     /// Gives the resource at a place a tag.
@@ -180,11 +164,8 @@ impl<'m, T: Copy> Table<'m, T> {
         value: T,
         requests: impl Iterator<Item = &'a mut What>,
     ) -> Option<Left<T>> {
-        let hint = self.peek(place).is_some().then_some(self.hint);
         let old = self.clear(place, requests);
         self.put(place, value);
-        // Where there was something, no place was filled that had been empty.
-        self.hint = hint.unwrap_or(self.hint);
         old
     }
 
@@ -199,7 +180,6 @@ impl<'m, T: Copy> Table<'m, T> {
         let Place::Here(value) = core::mem::replace(at, Place::empty()) else {
             return None;
         };
-        self.hint = place;
         let mut entry = None;
         for request in requests {
             if request.uses(self.kind) == place && !request.detached(self.kind) {

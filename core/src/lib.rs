@@ -47,6 +47,7 @@ pub mod register;
 mod request;
 #[allow(unsafe_code)] // typed access to ring memory
 pub mod ring;
+mod sent;
 #[allow(unsafe_code)] // a cell behind a claim
 pub mod served;
 #[allow(unsafe_code)] // has the seams' unsafe functions

@@ -34,7 +34,8 @@ const CLOSED: u32 = u32::MAX;
 pub(crate) struct Letter {
     /// The letter below on the list, plus one.
     next: AtomicU32,
-    cqe: UnsafeCell<Cqe>,
+    /// None: what came has no CQE.
+    cqe: UnsafeCell<Option<Cqe>>,
 }
 
 // SAFETY: `cqe` is written by whoever has set the letter's bit, before the push
@@ -43,7 +44,7 @@ unsafe impl Sync for Letter {}
 
 impl Letter {
     pub fn new() -> Self {
-        Self { next: AtomicU32::new(NIL), cqe: UnsafeCell::new(Cqe::default()) }
+        Self { next: AtomicU32::new(NIL), cqe: UnsafeCell::new(None) }
     }
 }
 
@@ -81,12 +82,12 @@ impl<'m> Messages<'m> {
 
     // -- senders ----------------------------------------------------------
 
-    /// Puts a message on the lane. True if it was empty, and the engine has to
-    /// be told.
+    /// Puts a message on the lane, or the news of something without one. True if
+    /// the lane was empty, and the engine has to be told.
     ///
     /// # Errors
     /// `EOVERFLOW` if every letter is in use, `EBADFD` if the ring has ended.
-    pub fn send(&self, cqe: Cqe) -> Result<bool, Errno> {
+    pub fn send(&self, cqe: Option<Cqe>) -> Result<bool, Errno> {
         let index = self.take_letter().ok_or(Errno::EOVERFLOW)?;
         let letter = &self.letters[index as usize];
         // SAFETY: the letter is ours until it is pushed.
@@ -180,7 +181,7 @@ impl<'m> Messages<'m> {
     }
 
     /// What a letter that has been taken off the lane says.
-    pub fn read(&self, index: u32) -> Cqe {
+    pub fn read(&self, index: u32) -> Option<Cqe> {
         // SAFETY: the engine's until it is given back.
         self.letters[index as usize].cqe.with(|cell| unsafe { *cell })
     }
@@ -200,14 +201,14 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    fn cqe(n: u64) -> Cqe {
-        Cqe { user_data: n, res: -1, flags: 7 }
+    fn one(n: u64) -> Option<Cqe> {
+        Some(Cqe { user_data: n, res: -1, flags: 7 })
     }
 
     fn seen(lane: &Messages<'_>, mut list: Taken) -> Vec<u64> {
         core::iter::from_fn(|| {
             let index = lane.next(&mut list)?;
-            let cqe = lane.read(index);
+            let cqe = lane.read(index)?;
             lane.give_back(index);
             assert_eq!((cqe.res, cqe.flags), (-1, 7));
             Some(cqe.user_data)
@@ -223,9 +224,9 @@ mod tests {
             let lane = Messages::new(&letters, &used);
             for round in 0..3 {
                 for n in 0..count {
-                    assert_eq!(lane.send(cqe(n.into())), Ok(n == 0), "{round}");
+                    assert_eq!(lane.send(one(n.into())), Ok(n == 0), "{round}");
                 }
-                assert_eq!(lane.send(cqe(9)), Err(Errno::EOVERFLOW));
+                assert_eq!(lane.send(one(9)), Err(Errno::EOVERFLOW));
                 assert_eq!(lane.any(), count != 0);
                 let all: Vec<u64> = (0..count.into()).collect();
                 assert_eq!(seen(&lane, lane.take()), all, "in order");
@@ -237,13 +238,13 @@ mod tests {
     fn after_the_end_nothing_is_accepted() {
         let (letters, used) = ([(); 2].map(|()| Letter::new()), [AtomicU32::new(0)]);
         let lane = Messages::new(&letters, &used);
-        assert_eq!(lane.send(cqe(1)), Ok(true));
+        assert_eq!(lane.send(one(1)), Ok(true));
         assert_eq!(seen(&lane, lane.close()), [1]);
         for _ in 0..3 {
             // A letter that was taken in vain is given back.
-            assert_eq!(lane.send(cqe(2)), Err(Errno::EBADFD));
+            assert_eq!(lane.send(one(2)), Err(Errno::EBADFD));
         }
         assert!(!lane.any() && seen(&lane, lane.take()).is_empty());
-        assert_eq!(lane.send(cqe(2)), Err(Errno::EBADFD));
+        assert_eq!(lane.send(one(2)), Err(Errno::EBADFD));
     }
 }

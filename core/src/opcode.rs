@@ -51,7 +51,7 @@ pub use held::{AsyncCancel, AsyncCancel2, LinkTimeout, Timeout, TimeoutRemove, T
 pub use crate::sqe::Sqe as Entry;
 pub use buffers::{ProvideBuffers, RemoveBuffers};
 pub use files::{Close, Fadvise, Fallocate, FilesUpdate, OpenAt, Statx, SyncFileRange};
-pub use messages::MsgRingData;
+pub use messages::{MsgRingData, MsgRingSendFd};
 pub use poll::{PollAdd, PollRemove, PollUpdate};
 
 /// An address as an entry carries it.

@@ -212,6 +212,7 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 return Err(Errno::EBADFD);
             }
             engine.progress();
+            engine.take_sent();
             let taken = engine.enter_submit(to_submit, 0);
             engine.publish();
             taken

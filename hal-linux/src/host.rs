@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use annulus::engine::Inbox;
+use annulus::errno::Errno;
 use annulus::hal::{Clock, Host, OtherClock, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::io::Errno;
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -36,22 +37,21 @@ struct Counter {
 
 impl Counter {
     /// A reference to number `fd`.
-    fn open(fd: RawFd) -> Result<Self, annulus::errno::Errno> {
-        use annulus::errno::Errno as Answer;
+    fn open(fd: RawFd) -> Result<Self, Errno> {
         use rustix::fs::{OFlags, fcntl_getfl};
         if fd < 0 {
-            return Err(Answer::EBADF);
+            return Err(Errno::EBADF);
         }
         // SAFETY: not kept, and a number that is no file is an error.
         let given = unsafe { BorrowedFd::borrow_raw(fd) };
-        let flags = fcntl_getfl(given).map_err(|_| Answer::EBADF)?;
+        let flags = fcntl_getfl(given).map_err(|_| Errno::EBADF)?;
         let fd = given.try_clone_to_owned().map_err(|e| {
-            e.raw_os_error().and_then(|raw| Answer::from_result(-raw)).unwrap_or(Answer::EMFILE)
+            e.raw_os_error().and_then(|raw| Errno::from_result(-raw)).unwrap_or(Errno::EMFILE)
         })?;
         // Nothing else says of a descriptor that it counts.
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         if !std::fs::read_link(link).is_ok_and(|is| is.as_os_str() == "anon_inode:[eventfd]") {
-            return Err(Answer::EINVAL);
+            return Err(Errno::EINVAL);
         }
         Ok(Self { fd: fd.into(), blocks: !flags.contains(OFlags::NONBLOCK) })
     }
@@ -141,8 +141,8 @@ impl Park for LinuxHost {
         };
         let flags = futex::Flags::PRIVATE;
         match futex::wait_bitset(word, flags, expected, Some(&until), NonZeroU32::MAX) {
-            Err(Errno::INTR) => Parked::Interrupted,
-            Err(Errno::TIMEDOUT) if deadline.is_some() => Parked::TimedOut,
+            Err(rustix::io::Errno::INTR) => Parked::Interrupted,
+            Err(rustix::io::Errno::TIMEDOUT) if deadline.is_some() => Parked::TimedOut,
             // Woken, or EAGAIN: the word had changed.
             _ => Parked::Woken,
         }
@@ -162,7 +162,7 @@ impl Host for LinuxHost {
         }
     }
 
-    fn bind_eventfd(&self, fd: i32) -> Result<(), annulus::errno::Errno> {
+    fn bind_eventfd(&self, fd: i32) -> Result<(), Errno> {
         let counter = Counter::open(fd)?;
         *self.registered() = Some(counter);
         Ok(())
@@ -182,12 +182,12 @@ impl Host for LinuxHost {
         true
     }
 
-    fn send_message(
+    fn reach(
         &self,
         fd: i32,
-        message: Option<annulus::cqe::Cqe>,
-    ) -> Result<(), annulus::errno::Errno> {
-        rings::send(fd, message)
+        give: &mut dyn FnMut(Inbox<'_>) -> Result<i32, Errno>,
+    ) -> Result<i32, Errno> {
+        rings::reach(fd, give)
     }
 
     fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
@@ -209,7 +209,7 @@ impl Host for LinuxHost {
         let mut list = [device, wake].map(|fd| PollFd::new(fd, PollFlags::IN));
         match poll(&mut list, left.as_ref()) {
             // Never restarted, whatever SA_RESTART says: see park.
-            Err(Errno::INTR) => Parked::Interrupted,
+            Err(rustix::io::Errno::INTR) => Parked::Interrupted,
             Ok(0) if deadline.is_some() => Parked::TimedOut,
             _ => {
                 // Drained before the driver looks at anything: what is rung

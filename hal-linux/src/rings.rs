@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use annulus::cqe::Cqe;
 use annulus::engine::Inbox;
 use annulus::errno::Errno;
 use annulus::hal::Host;
@@ -131,19 +130,20 @@ fn with<R>(fd: RawFd, f: impl FnOnce(&Entry) -> R) -> Result<R, Errno> {
     rings.get(&name).map(f).ok_or(Errno::EBADFD)
 }
 
-/// Sends a message, if there is one, to the ring that a descriptor names.
+/// Has `give` give something to the ring that a descriptor names.
 ///
 /// # Errors
-/// As [`Host::send_message`].
-pub fn send(fd: RawFd, message: Option<Cqe>) -> Result<(), Errno> {
+/// As [`Host::reach`].
+pub fn reach(
+    fd: RawFd,
+    give: &mut dyn FnMut(Inbox<'_>) -> Result<i32, Errno>,
+) -> Result<i32, Errno> {
     with(fd, |ring| {
-        if let Some(message) = message {
-            ring.inbox.send(message)?;
-            if let Some(host) = ring.bell {
-                host.cqes_posted();
-            }
+        let answer = give(ring.inbox)?;
+        if let Some(host) = ring.bell {
+            host.cqes_posted();
         }
-        Ok(())
+        Ok(answer)
     })?
 }
 

@@ -30,7 +30,8 @@ pub fn page(files: &Probe) -> String {
           which `annulus-linux` has unless told otherwise, and core alone has not). A ring with IOPOLL has none of these,\n\
           nor polls.\n\n\
          MSG_RING is the engine's and needs a place that knows other rings, which a Linux process is and bare metal is not; of\n\
-         its two kinds `IORING_MSG_DATA` is done, and `IORING_MSG_SEND_FD` is `-EINVAL`.\n\n",
+         its two kinds `IORING_MSG_DATA` goes from any ring to any, and `IORING_MSG_SEND_FD` from files to files: a ring on\n\
+         a device answers `-EINVAL`.\n\n",
     );
     let columns = [
         ("files", files.clone()),

@@ -13,6 +13,7 @@ use crate::messages::{self, Letter, Messages};
 use crate::provided::{Entry, Group, Provided};
 use crate::request::{self, Fifo, Outcome, Pool, Record};
 use crate::ring::{CqHalf, CqProducer, LINE, MadeRoom, RingRef, SqConsumer, SqHalf, align_up};
+use crate::sent::SentFiles;
 use crate::slot::{SharedSlot, Slots};
 use crate::stats::Stats;
 use crate::sync::AtomicU32;
@@ -201,7 +202,8 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         memory.carve(config.messages as usize, Letter::new),
         memory.carve(messages::words(config.messages) as usize, || AtomicU32::new(0)),
     );
-    let (mut host, mut letters) = (Some(host), Some(letters));
+    let sent = SentFiles::new(memory.carve(config.files as usize, || 0), B::SENDS_FILES);
+    let (mut host, mut letters, mut sent) = (Some(host), Some(letters), Some(sent));
     let shared: &'m Shared<'m, H> = &memory.carve(1, || Shared {
         host: host.take().expect("made once"),
         ring,
@@ -210,6 +212,7 @@ pub fn build<'m, B: Backend, H: Host + Sync + 'm>(
         app_wait: EventCount::new(),
         mailbox: Mailbox::new(),
         messages: letters.take().expect("made once"),
+        sent: sent.take().expect("made once"),
         stop: AtomicU32::new(0),
         stopped: AtomicU32::new(0),
         timeouts: AtomicU32::new(0),

@@ -133,6 +133,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 self.shared.hide_taskrun();
             }
         }
+        // After the flag: who shows it has left a file before.
+        self.take_sent();
         if !self.shared.slots.any_returned() {
             return false;
         }

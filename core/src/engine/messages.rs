@@ -1,7 +1,7 @@
 //! Messages from ring to ring: MSG_RING, and the ring that gets them.
 //!
 //! A message is a CQE. Who sends it finds the other ring by its place
-//! ([`Host::send_message`]), puts the message on that ring's lane
+//! ([`Host::reach`]), puts the message on that ring's lane
 //! ([`crate::messages`]) and is done; the other engine posts it, in the order in
 //! which messages were accepted, and after whatever waits for room in the CQ.
 
@@ -14,11 +14,12 @@ use crate::fault::{self, Fault};
 use crate::hal::{Backend, Host, Target};
 use crate::messages::Taken;
 use crate::request::Record;
+use crate::sent::Arrived;
 use crate::sqe::Sqe;
 use crate::sync::Ordering;
 use crate::uapi::{
-    IORING_MSG_DATA, IORING_MSG_RING_CQE_SKIP, IORING_MSG_RING_FLAGS_PASS, IORING_OP_MSG_RING,
-    IORING_SQ_CQ_OVERFLOW,
+    IORING_MSG_DATA, IORING_MSG_RING_CQE_SKIP, IORING_MSG_RING_FLAGS_PASS, IORING_MSG_SEND_FD,
+    IORING_OP_MSG_RING, IORING_SQ_CQ_OVERFLOW,
 };
 
 /// A ring, as others of its place send it messages. From any thread; see
@@ -28,7 +29,21 @@ pub struct Inbox<'m>(&'m dyn Receive);
 
 /// What can be sent a message.
 pub(super) trait Receive: Send + Sync {
+    fn enabled(&self) -> Result<(), Errno>;
     fn receive(&self, message: Cqe) -> Result<(), Errno>;
+    fn receive_file(&self, file: &SentFile) -> Result<Arrived, Errno>;
+}
+
+/// A file for the table of another ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentFile {
+    /// Its number, not negative, which the backend of that ring
+    /// [adopts](Backend::adopt).
+    pub number: i32,
+    /// The place for it, plus one, or `IORING_FILE_INDEX_ALLOC` for any.
+    pub file_index: u32,
+    /// Of the CQE that says it has come, if there shall be one.
+    pub user_data: Option<u64>,
 }
 
 impl<'m> Inbox<'m> {
@@ -47,6 +62,25 @@ impl<'m> Inbox<'m> {
     pub fn send(&self, message: Cqe) -> Result<(), Errno> {
         self.0.receive(message)
     }
+
+    /// Gives the ring a file: at once as far as anyone can tell who has the
+    /// answer or has seen the CQE. The answer is the CQE's result, 0 or the
+    /// place if any was good; and the number of a file that had been sent there
+    /// before and is the caller's again, to be closed.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send), whether or not there shall be a CQE;
+    /// `EINVAL` if the ring takes no files ([`Backend::SENDS_FILES`]) or for a
+    /// place beyond its table; `ENXIO` if it has no table; `ENFILE` if no place
+    /// is empty. The number is still the caller's then.
+    pub fn send_file(&self, file: &SentFile) -> Result<(i32, Option<i32>), Errno> {
+        self.0.receive_file(file).map(|arrived| (arrived.result, arrived.left))
+    }
+
+    /// Whether this is the inbox of that ring.
+    fn is<H>(&self, ring: &Shared<'_, H>) -> bool {
+        core::ptr::addr_eq(self.0, ring)
+    }
 }
 
 impl core::fmt::Debug for Inbox<'_> {
@@ -56,22 +90,51 @@ impl core::fmt::Debug for Inbox<'_> {
 }
 
 impl<H: Host + Send + Sync> Receive for Shared<'_, H> {
-    fn receive(&self, message: Cqe) -> Result<(), Errno> {
+    fn enabled(&self) -> Result<(), Errno> {
         // Relaxed: who has enabled it has had the call's answer.
-        if self.disabled.load(Ordering::Relaxed) != 0 {
-            return Err(Errno::EBADFD);
-        }
-        if self.messages.send(message)? && !fault::on(Fault::MessageNotTold) {
-            if self.slots.announce() && self.mode == Mode::Inline {
-                self.show_taskrun();
-                // Nobody posts CQEs while the application is elsewhere.
-                self.ring_eventfd();
-            }
-            if !fault::on(Fault::MessageNoWake) {
-                self.wake_engine();
-            }
+        let disabled = self.disabled.load(Ordering::Relaxed) != 0;
+        if disabled { Err(Errno::EBADFD) } else { Ok(()) }
+    }
+
+    fn receive(&self, message: Cqe) -> Result<(), Errno> {
+        self.enabled()?;
+        if self.messages.send(Some(message))? {
+            self.tell_of_message();
         }
         Ok(())
+    }
+
+    fn receive_file(&self, file: &SentFile) -> Result<Arrived, Errno> {
+        self.enabled()?;
+        let arrived = self.sent.send(file.number, file.file_index, |res| {
+            self.messages.send(file.user_data.map(|user_data| Cqe { user_data, res, flags: 0 }))
+        })?;
+        if arrived.first {
+            self.tell_of_message();
+        }
+        // Whoever told of a message before may not have come to that yet, and
+        // the application may look as soon as the sender knows.
+        if self.mode == Mode::Inline && !fault::on(Fault::SentFileNotShown) {
+            self.show_taskrun();
+        }
+        Ok(arrived)
+    }
+}
+
+impl<H: Host> Shared<'_, H> {
+    /// Tells the engine of the first message on an empty lane.
+    fn tell_of_message(&self) {
+        if fault::on(Fault::MessageNotTold) {
+            return;
+        }
+        if self.slots.announce() && self.mode == Mode::Inline {
+            self.show_taskrun();
+            // Nobody posts CQEs while the application is elsewhere.
+            self.ring_eventfd();
+        }
+        if !fault::on(Fault::MessageNoWake) {
+            self.wake_engine();
+        }
     }
 }
 
@@ -98,12 +161,9 @@ fn message(sqe: &Sqe) -> Result<Cqe, Errno> {
 }
 
 /// Sends the message of an entry to the ring that file number `fd` names.
-fn send<H: Host>(host: &H, fd: i32, sqe: &Sqe) -> Result<(), Errno> {
-    match message(sqe) {
-        Ok(message) => host.send_message(fd, Some(message)),
-        // That there is no ring is the better answer.
-        Err(errno) => host.send_message(fd, None).and(Err(errno)),
-    }
+fn send<H: Host>(host: &H, fd: i32, sqe: &Sqe) -> Result<i32, Errno> {
+    // That there is no ring is the better answer.
+    host.reach(fd, &mut |ring| ring.send(message(sqe)?).map(|()| 0))
 }
 
 /// Sends the message of a MSG_RING without a ring to send it from
@@ -120,7 +180,7 @@ pub fn send_message<H: Host>(host: &H, sqe: &Sqe) -> Result<(), Errno> {
     if sqe.addr as u32 != IORING_MSG_DATA {
         return Err(Errno::EINVAL);
     }
-    send(host, sqe.fd, sqe)
+    send(host, sqe.fd, sqe).map(|_| ())
 }
 
 /// The engine's part for the messages that it gets.
@@ -152,6 +212,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return self.fail(index, sqe.user_data, Errno::EINVAL.to_result());
         }
         let sent = self.target(sqe).and_then(|(target, _)| match target {
+            Target::Fd(fd) if sqe.addr as u32 == IORING_MSG_SEND_FD => self.send_file(fd, sqe),
             Target::Fd(fd) => send(&self.shared.host, fd, sqe),
             // As in Linux, a ring is nothing that can be registered.
             Target::Registered(_) => Err(Errno::EBADFD),
@@ -160,7 +221,36 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.shared.messages.any() {
             self.collect();
         }
-        self.end(index, sqe.user_data, sent.map_or_else(Errno::to_result, |()| 0))
+        self.end(index, sqe.user_data, sent.unwrap_or_else(Errno::to_result))
+    }
+
+    /// Sends a registered file to the ring that file number `fd` names.
+    fn send_file(&mut self, fd: i32, sqe: &Sqe) -> Result<i32, Errno> {
+        let shared = self.shared;
+        shared.host.reach(fd, &mut |ring| {
+            let own = ring.is(shared) && !fault::on(Fault::SentFileToItself);
+            if sqe.len != 0 || own {
+                return Err(Errno::EINVAL);
+            }
+            ring.0.enabled()?;
+            // The kernel's number has 32 bits; what is above them is not looked at.
+            let file = self.files.get(sqe.addr3 as u32).ok_or(Errno::EBADF)?;
+            let number = self.backend.share(file)?;
+            let silent =
+                sqe.op_flags & IORING_MSG_RING_CQE_SKIP != 0 && !fault::on(Fault::SentFileSpeaks);
+            let user_data = (!silent).then_some(sqe.off);
+            let sent = ring.send_file(&SentFile {
+                number,
+                file_index: sqe.splice_fd_in as u32,
+                user_data,
+            });
+            let (answer, left) = match sent {
+                Ok((result, left)) => (Ok(result), left),
+                Err(errno) => (Err(errno), Some(number)),
+            };
+            self.drop_sent(left);
+            answer
+        })
     }
 
     /// News of the lane has come home: posts what is there.
@@ -177,9 +267,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     fn post_messages(&mut self, mut list: Taken) {
+        // What they tell of is there before they are.
+        if !fault::on(Fault::SentFileBehindMessage) {
+            self.take_sent();
+        }
         let messages = &self.shared.messages;
         while let Some(letter) = messages.next(&mut list) {
-            if self.overflow.is_empty() && self.cq.push(messages.read(letter)) {
+            let Some(cqe) = messages.read(letter) else {
+                messages.give_back(letter);
+                continue;
+            };
+            if self.overflow.is_empty() && self.cq.push(cqe) {
                 messages.give_back(letter);
             } else if !fault::on(Fault::MessageLostWithoutRoom) {
                 self.inward.waiting += 1;
@@ -202,7 +300,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// The CQE of an outcome that waits for room.
     pub(super) fn waiting_cqe(&self, outcome: u32) -> Cqe {
         if let Some(letter) = self.inward.letter(outcome) {
-            return self.shared.messages.read(letter);
+            // Nothing else waits for room.
+            return self.shared.messages.read(letter).unwrap_or_default();
         }
         match self.pool.records.get(outcome as usize) {
             Some(&Record { user_data, .. }) => {

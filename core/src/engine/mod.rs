@@ -33,7 +33,7 @@ pub use build::StaticMemory;
 pub use build::{Memory, Parts, RingMemory, build};
 pub(crate) use cancel::cancel_from_outside;
 pub use enter::EnterFlags;
-pub use messages::{Inbox, send_message};
+pub use messages::{Inbox, SentFile, send_message};
 pub use remote::{Completer, Remote};
 pub(crate) use tables::BufferEntry;
 pub use wait::Until;
@@ -48,6 +48,7 @@ use crate::op::{self, Kind};
 use crate::provided::Provided;
 use crate::request::{Fifo, Pool};
 use crate::ring::{CqProducer, MadeRoom, RingRef, SqConsumer};
+use crate::sent::SentFiles;
 use crate::slot::Slots;
 use crate::stats::Stats;
 use crate::sync::{AtomicU32, Ordering, fence};
@@ -66,6 +67,7 @@ pub(crate) struct Shared<'m, H> {
     pub app_wait: EventCount,
     pub mailbox: Mailbox,
     pub messages: Messages<'m>,
+    pub sent: SentFiles<'m>,
     /// 1: the driver of the engine shall come to an end.
     pub stop: AtomicU32,
     /// 1: the engine has come to an end.
@@ -425,7 +427,13 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         // Not while the SQE at the head waits for a completion: it would be
         // started in vain, round after round.
         if submit && !self.starved && !self.disabled() {
-            let batch = self.submit(self.sq.entries(), 0);
+            let ready = self.sq.ready();
+            if ready != 0 && !fault::on(Fault::SentFileLate) {
+                // After the entries were seen, before they are taken: whoever
+                // sent a file has pushed them with that behind it.
+                self.take_sent();
+            }
+            let batch = self.submit(ready, 0);
             if batch.progress() {
                 self.sq.commit();
                 did = true;

@@ -120,27 +120,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// Registers a file in the place that `file_index` means, from which an
     /// older one goes. If that fails, the file is closed.
     fn install(&mut self, file_index: u32, file: B::File) -> Result<u32, Errno> {
-        let place = match file_index {
-            IORING_FILE_INDEX_ALLOC => self.files.empty().ok_or(Errno::ENFILE),
-            _ if !self.files.registered() => Err(Errno::ENXIO),
-            _ => {
-                let place = file_index - u32::from(!fault::on(Fault::DirectOpenBeside));
-                if place < self.files.len() { Ok(place) } else { Err(Errno::EINVAL) }
+        match self.shared.sent.claim(file_index) {
+            Ok((place, sent)) => {
+                self.drop_sent(sent);
+                self.put_file(place, file);
+                Ok(place)
             }
-        };
-        let place = match place {
-            Ok(place) => place,
             Err(errno) => {
                 self.backend.close(file);
-                return Err(errno);
+                Err(errno)
             }
-        };
-        let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
-        if let Some(old) = self.files.replace(place, file, in_flight) {
-            self.backend.close(old.value);
-            self.post_tag(old.tag);
         }
-        Ok(place)
     }
 }
 

@@ -49,7 +49,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         match call {
             Call::RegisterFiles(fds) => self.register_files(fds, &[]),
             Call::RegisterFilesTagged { fds, tags } => self.register_files(fds, tags),
-            Call::RegisterFilesSparse(count) => self.open_files(count).map(|()| 0),
+            Call::RegisterFilesSparse(count) => self.register_places(count),
             Call::UpdateFiles { offset, fds } => self.update_files(offset, fds, &[]),
             Call::UpdateFilesTagged { offset, fds, tags } => self.update_files(offset, fds, tags),
             Call::UnregisterFiles => {

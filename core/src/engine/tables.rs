@@ -70,6 +70,18 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         Ok(())
     }
 
+    /// Registers a table of empty places.
+    pub(super) fn register_places(&mut self, count: u32) -> Result<u32, Errno> {
+        self.open_files(count)?;
+        self.show_files();
+        Ok(0)
+    }
+
+    /// Shows other rings a table that has been registered.
+    fn show_files(&self) {
+        self.shared.sent.open(self.files.len(), |place| self.files.peek(place).is_some());
+    }
+
     pub(super) fn register_files(&mut self, fds: &[i32], tags: &[u64]) -> Result<u32, Errno> {
         if self.files.registered() && fault::on(Fault::RegisterTwiceSucceeds) {
             return Ok(0);
@@ -93,7 +105,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 }
             }
         }
-        self.files.rewind();
+        self.show_files();
         Ok(0)
     }
 
@@ -157,26 +169,82 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if fd == IORING_REGISTER_FILES_SKIP && !fault::on(Fault::UpdateSkipEmpties) {
             return Ok(());
         }
-        self.empty_place(place);
         if fd == -1 || fd == IORING_REGISTER_FILES_SKIP {
+            self.empty_place(place);
             return Ok(());
         }
-        self.fill_place(place, fd, tag)
+        // It is never empty for those who look for a place.
+        let sent = self.shared.sent.occupy(place);
+        self.drop_sent(sent);
+        self.drop_file(place);
+        let filled = self.fill_place(place, fd, tag);
+        if filled.is_err() {
+            self.empty_place(place);
+        }
+        filled
     }
 
     /// Empties a place of the table of files. True if there was one.
     pub(super) fn empty_place(&mut self, place: u32) -> bool {
-        let any = self.files.get(place).is_some();
+        let sent = self.shared.sent.vacate(place);
+        let any = self.files.get(place).is_some() || sent.is_some();
+        self.drop_sent(sent);
+        self.drop_file(place);
+        any
+    }
+
+    /// Takes a file out of the table.
+    fn drop_file(&mut self, place: u32) {
         let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
         if let Some(file) = self.files.clear(place, in_flight) {
             self.backend.close(file.value);
             self.post_tag(file.tag);
         }
-        any
+    }
+
+    /// Disposes of a file that was sent and has no place any more.
+    pub(super) fn drop_sent(&mut self, number: Option<i32>) {
+        if let Some(Ok(file)) = number.map(|number| self.backend.adopt(number)) {
+            self.backend.close(file);
+        }
+    }
+
+    /// Puts the files in the table that have come from other rings.
+    #[inline(always)]
+    pub(crate) fn take_sent(&mut self) {
+        if self.shared.sent.any() {
+            self.put_sent();
+        }
+    }
+
+    #[cold]
+    fn put_sent(&mut self) {
+        while let Some((place, number)) = self.shared.sent.take() {
+            match self.backend.adopt(number) {
+                Ok(file) => self.put_file(place, file),
+                // Its sender has been told that it is here.
+                Err(_) => _ = self.empty_place(place),
+            }
+        }
+    }
+
+    /// Puts a file at a place that is the engine's, from which an older one goes.
+    pub(super) fn put_file(&mut self, place: u32, file: B::File) {
+        let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
+        if let Some(old) = self.files.replace(place, file, in_flight) {
+            self.backend.close(old.value);
+            self.post_tag(old.tag);
+        }
     }
 
     /// Ends the registration of files; those in use go with their requests.
     pub(super) fn close_files(&mut self) {
+        self.shared.sent.close();
+        while let Some((_, number)) = self.shared.sent.take() {
+            if !fault::on(Fault::SentFileForgotten) {
+                self.drop_sent(Some(number));
+            }
+        }
         let in_flight = self.pool.in_flight(&self.shared.slots, self.pending);
         let backend = &mut self.backend;
         self.files.close(in_flight, |file| backend.close(file));

@@ -5,7 +5,7 @@
 
 pub mod device;
 
-use crate::cqe::Cqe;
+use crate::engine::Inbox;
 use crate::errno::Errno;
 pub use crate::slot::Token;
 use crate::stats::Stats;
@@ -96,16 +96,19 @@ pub trait Host: Park + Clock {
         false
     }
 
-    /// Gives `message` to the ring that file number `fd` names
-    /// ([`Inbox::send`](crate::engine::Inbox::send)); without one only says
-    /// whether it names a ring. Whoever drives a ring calls this, also of the
+    /// Finds the ring that file number `fd` names, has `give` give it something,
+    /// and answers what that says. Whoever drives a ring calls this, also of the
     /// ring that `fd` names.
     ///
     /// # Errors
-    /// `EBADF` if there is no such file, `EBADFD` if it is no ring; otherwise the
-    /// inbox's.
-    fn send_message(&self, fd: i32, message: Option<Cqe>) -> Result<(), Errno> {
-        let _ = (fd, message);
+    /// `EBADF` if there is no such file, `EBADFD` if it is no ring; otherwise
+    /// `give`'s.
+    fn reach(
+        &self,
+        fd: i32,
+        give: &mut dyn FnMut(Inbox<'_>) -> Result<i32, Errno>,
+    ) -> Result<i32, Errno> {
+        let _ = (fd, give);
         Err(Errno::EBADFD)
     }
 
@@ -178,8 +181,12 @@ impl<H: Host> Host for &H {
         (**self).sends_messages()
     }
 
-    fn send_message(&self, fd: i32, message: Option<Cqe>) -> Result<(), Errno> {
-        (**self).send_message(fd, message)
+    fn reach(
+        &self,
+        fd: i32,
+        give: &mut dyn FnMut(Inbox<'_>) -> Result<i32, Errno>,
+    ) -> Result<i32, Errno> {
+        (**self).reach(fd, give)
     }
 
     fn sleep(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
@@ -410,6 +417,21 @@ pub trait Backend {
     /// The errno for the request; what was opened is closed then.
     fn adopt(&mut self, opened: i32) -> Result<Self::File, Errno> {
         let _ = opened;
+        Err(Errno::EINVAL)
+    }
+
+    /// Whether files can be sent from ring to ring: [`share`](Backend::share)
+    /// gives numbers, not negative, that [`adopt`](Backend::adopt) takes, on any
+    /// backend of the place that says so as well.
+    const SENDS_FILES: bool = false;
+
+    /// A number for a registered file that has not been given away before, for
+    /// another ring's table. Somebody [adopts](Backend::adopt) it, once.
+    ///
+    /// # Errors
+    /// The errno for the request; `EINVAL` where files cannot be sent.
+    fn share(&mut self, file: Self::File) -> Result<i32, Errno> {
+        let _ = file;
         Err(Errno::EINVAL)
     }
 

@@ -195,14 +195,14 @@ impl MessageLane {
     /// # Errors
     /// As an inbox's.
     pub fn send(&self, cqe: Cqe) -> Result<bool, Errno> {
-        self.messages.send(cqe)
+        self.messages.send(Some(cqe))
     }
 
     /// Takes what has come, oldest first; at the `end` nothing comes any more.
     pub fn take(&self, end: bool, mut seen: impl FnMut(Cqe)) {
         let mut list = if end { self.messages.close() } else { self.messages.take() };
         while let Some(letter) = self.messages.next(&mut list) {
-            seen(self.messages.read(letter));
+            seen(self.messages.read(letter).expect("only messages are sent"));
             self.messages.give_back(letter);
         }
     }

@@ -402,11 +402,6 @@ impl<'m> SqConsumer<'m> {
         self.ring.sq_head.store(self.head, fault::order(Fault::SqHeadRelaxed, Ordering::Release));
     }
 
-    #[inline]
-    pub fn entries(&self) -> u32 {
-        self.mask + 1
-    }
-
     /// SQEs taken since the ring was made (wraps).
     pub fn total(&self) -> u32 {
         // Relaxed: the engine's own word.

@@ -3,7 +3,6 @@
 #![allow(dead_code)] // each test file uses its own part
 
 use annulus::config::Config;
-use annulus::cqe::Cqe;
 use annulus::engine::{Completer, Inbox, Memory, Parts, RingMemory, build};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Clock, Host, OtherClock, Park, Parked, Request, Start, Target, Token};
@@ -113,14 +112,18 @@ impl Host for Place {
         !self.0.rings.lock().unwrap().is_empty()
     }
 
-    fn send_message(&self, fd: i32, message: Option<Cqe>) -> Result<(), Errno> {
+    fn reach(
+        &self,
+        fd: i32,
+        give: &mut dyn FnMut(Inbox<'_>) -> Result<i32, Errno>,
+    ) -> Result<i32, Errno> {
         if fd < AT_ONCE {
             return Err(Errno::EBADF);
         }
         let rings = self.0.rings.lock().unwrap();
         let at = fd.checked_sub(RINGS).ok_or(Errno::EBADFD)?;
         let ring = rings.get(at as usize).ok_or(Errno::EBADFD)?;
-        message.map_or(Ok(()), |message| ring.send(message))
+        give(*ring)
     }
 }
 
@@ -157,6 +160,8 @@ pub const AT_ONCE: i32 = 100;
 pub const LATER: i32 = 500;
 pub const FOR_EVER: i32 = 900;
 pub const RINGS: i32 = 700;
+/// What files are numbered from that are sent to other rings.
+pub const SHARED: i32 = 1 << 16;
 
 impl Backend for Disk<'_> {
     type File = u32;
@@ -197,7 +202,21 @@ impl Backend for Disk<'_> {
     }
 
     fn adopt(&mut self, opened: i32) -> Result<u32, Errno> {
-        self.open(opened)
+        if opened < SHARED {
+            return self.open(opened);
+        }
+        // Under way from one ring to another, whose logs are not the same.
+        let mut log = self.log.lock().unwrap();
+        log.next_file += 1;
+        let file = (opened - SHARED) as u32 | log.next_file << 16;
+        log.open.push(file);
+        Ok(file)
+    }
+
+    const SENDS_FILES: bool = true;
+
+    fn share(&mut self, file: u32) -> Result<i32, Errno> {
+        Ok(SHARED + (file & 0xffff) as i32)
     }
 
     unsafe fn map(&mut self, addr: usize, _len: usize) -> Result<usize, Errno> {

@@ -1,12 +1,15 @@
 //! Messages from ring to ring: the lane, and rings that get them.
 
-use crate::script::{Hands, Rig, reap, rig};
+use crate::script::{Hands, Rig, nop, push, read, reap, rig};
 use annulus::config::{Config, Mode};
 use annulus::cqe::Cqe;
-use annulus::engine::{EnterFlags, Inbox};
+use annulus::engine::{EnterFlags, Inbox, SentFile};
 use annulus::errno::Errno;
 use annulus::hal::{Request, Start, Token};
 use annulus::model::MessageLane;
+use annulus::register::Call;
+use annulus::sqe::Sqe;
+use annulus::uapi::{IORING_FILE_INDEX_ALLOC, IOSQE_FIXED_FILE};
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 
@@ -152,5 +155,105 @@ pub fn message_stop() {
         Ok(()) => assert_eq!(seen, [(7, 7)]),
         Err(errno) => assert_eq!((errno, seen), (Errno::EBADFD, vec![])),
     }
+    drop(arena);
+}
+
+/// A ring with an empty table of one file, whose requests end at once.
+fn with_table(config: Config) -> Rig {
+    let mut rig = rig(config.files(1), |_, _, request| Start::Done(request.len as i32));
+    // SAFETY: no memory is registered.
+    let answer = unsafe { rig.parts.engine.call(Call::RegisterFilesSparse(1)) };
+    assert_eq!(answer, Ok(0));
+    rig
+}
+
+/// Sends a file for any place.
+fn send_file(inbox: Inbox<'_>, user_data: Option<u64>) {
+    let file = SentFile { number: 5, file_index: IORING_FILE_INDEX_ALLOC, user_data };
+    assert_eq!(inbox.send_file(&file), Ok((0, None)));
+}
+
+/// A read of the registered file that has been sent.
+fn of_sent(n: u64) -> Sqe {
+    Sqe { flags: IOSQE_FIXED_FILE, ..read(n) }
+}
+
+/// A polled ring gets a message and a file, which whoever sent it has read at once:
+/// the engine may not have been told of either, and finds the file.
+pub fn file_polled() {
+    let Rig { parts, arena } = with_table(Config::new(1).cq_entries(2).messages(2).mode(POLLED));
+    let (mut engine, mut sq, mut cq, remote) = (parts.engine, parts.sq, parts.cq, parts.remote);
+    let poller = thread::spawn(move || engine.poll_loop());
+    let sender = send(remote.inbox(), 1);
+    send_file(remote.inbox(), None);
+    push(&mut sq, of_sent(7)).unwrap();
+    if remote.need_wakeup() {
+        remote.enter(0, 0, EnterFlags::SQ_WAKEUP, None).unwrap();
+    }
+    assert_eq!(remote.wait_cqes(2, None), Ok(()));
+    let mut seen = reap(&mut cq);
+    seen.sort_unstable();
+    assert_eq!(seen, [(1, 1), (7, 7)]);
+    remote.stop();
+    poller.join().unwrap();
+    sender.join().unwrap();
+    drop(arena);
+}
+
+/// The same, driven by the application.
+pub fn file_inline() {
+    let Rig { mut parts, arena } = with_table(Config::new(1).cq_entries(2).messages(2));
+    let sender = send(parts.remote.inbox(), 1);
+    let inbox = parts.remote.inbox();
+    let friend = thread::spawn(move || send_file(inbox, None));
+    friend.join().unwrap();
+    push(&mut parts.sq, of_sent(7)).unwrap();
+    assert_eq!(parts.engine.enter(1, 2, WAIT, None), Ok(1));
+    let mut seen = reap(&mut parts.cq);
+    seen.sort_unstable();
+    assert_eq!(seen, [(1, 1), (7, 7)]);
+    sender.join().unwrap();
+    drop(parts);
+    drop(arena);
+}
+
+/// Who has seen the CQE of a file finds the file.
+pub fn file_told() {
+    let Rig { mut parts, arena } = with_table(Config::new(1).cq_entries(2).messages(1));
+    let inbox = parts.remote.inbox();
+    let sender = thread::spawn(move || send_file(inbox, Some(1)));
+    // Not a wait: that would look once more before it sleeps.
+    push(&mut parts.sq, nop(2)).unwrap();
+    assert_eq!(parts.engine.enter(1, 0, EnterFlags::empty(), None), Ok(1));
+    let mut seen = reap(&mut parts.cq);
+    if seen.len() < 2 {
+        assert_eq!(parts.engine.enter(0, 1, WAIT, None), Ok(0));
+        seen.extend(reap(&mut parts.cq));
+    }
+    assert!(seen.contains(&(1, 0)), "{seen:?}");
+    push(&mut parts.sq, of_sent(7)).unwrap();
+    assert_eq!(parts.engine.enter(1, 1, WAIT, None), Ok(1));
+    assert_eq!(reap(&mut parts.cq), [(7, 7)]);
+    sender.join().unwrap();
+    drop(parts);
+    drop(arena);
+}
+
+/// A file is sent while the table ends: it is refused, or closed with the table.
+pub fn file_table_ends() {
+    let Rig { mut parts, arena } = with_table(Config::new(1).messages(1));
+    let inbox = parts.remote.inbox();
+    let sender = thread::spawn(move || {
+        let place = IORING_FILE_INDEX_ALLOC;
+        inbox.send_file(&SentFile { number: 5, file_index: place, user_data: None })
+    });
+    // SAFETY: no memory is registered.
+    assert_eq!(unsafe { parts.engine.call(Call::UnregisterFiles) }, Ok(0));
+    let closed = parts.engine.backend().closed;
+    match sender.join().unwrap() {
+        Ok(answer) => assert_eq!((answer, closed), ((0, None), 1)),
+        Err(errno) => assert_eq!((errno, closed), (Errno::ENFILE, 0)),
+    }
+    drop(parts);
     drop(arena);
 }

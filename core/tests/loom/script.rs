@@ -35,6 +35,8 @@ pub struct Script {
     pub cancelled: Vec<Token>,
     /// Multishot requests that ended for want of room.
     pub ends: u32,
+    /// Files given back.
+    pub closed: u32,
     /// Whether the engine has come to its end.
     pub ended: bool,
     /// A device with an interrupt.
@@ -86,7 +88,15 @@ impl Backend for Script {
         Ok(())
     }
 
-    fn close(&mut self, _: ()) {}
+    fn close(&mut self, _: ()) {
+        self.closed += 1;
+    }
+
+    const SENDS_FILES: bool = true;
+
+    fn adopt(&mut self, _: i32) -> Result<(), Errno> {
+        Ok(())
+    }
 
     unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), Errno> {
         Ok(())
@@ -218,6 +228,7 @@ fn make(
         waiting: vec![],
         cancelled: vec![],
         ends: 0,
+        closed: 0,
         ended: false,
         device,
     };

@@ -237,6 +237,12 @@ impl Backend for FileBackend {
         }
     }
 
+    const SENDS_FILES: bool = true;
+
+    fn share(&mut self, file: File) -> Result<i32, Errno> {
+        sys::duplicate(file.fd).map_err(|e| Errno::from_raw(-e))
+    }
+
     fn close(&mut self, file: File) {
         sys::close(file.fd);
     }

@@ -9,6 +9,7 @@ mod messages;
 mod parts;
 mod restrict;
 mod ring;
+mod send_files;
 mod tags;
 
 use std::io;
@@ -35,6 +36,7 @@ fn scripts() -> impl Iterator<Item = Row> {
         messages::SCRIPTS,
         parts::SCRIPTS,
         restrict::SCRIPTS,
+        send_files::SCRIPTS,
         tags::SCRIPTS,
     ]
     .concat()

@@ -540,6 +540,20 @@ rows! {
             "hal-linux/tests/messages::row_messages_find_no_ring_that_has_gone",
             "hal-linux/tests/messages::row_messages_to_rings_that_come_and_go",
             "hal-linux/tests/messages::row_messages_of_a_forked_child_do_not_reach_its_parents_rings";
+        "files go from table to table: the sender is told the place, and who knows of it finds the file there; each is closed once":
+            "verification/src/calls/mod::row_register_calls_answer_as_the_kernels",
+            "core/tests/sent_files::row_messages_files_are_there_as_soon_as_their_sender_knows",
+            "core/tests/sent_files::row_messages_files_are_closed_by_whoever_replaces_them",
+            "core/tests/sent_files::row_messages_files_stay_with_their_requests",
+            "core/tests/sent_files::row_messages_files_that_cannot_be_told_of_do_not_go",
+            "core/tests/sent_files::row_messages_files_come_by_the_inbox_alone",
+            "core/tests/sent_files::row_messages_files_that_cannot_be_adopted_leave_an_empty_place",
+            "core/src/sent::whoever_takes_a_number_out_has_it",
+            "hal-linux/tests/sent_files::row_messages_files_are_used_by_who_sent_them",
+            "core/tests/loom/messages::file_polled",
+            "core/tests/loom/messages::file_inline",
+            "core/tests/loom/messages::file_told",
+            "core/tests/loom/messages::file_table_ends";
     }
     "byte order" {
         "results are the same on big-endian (the rung runs s390x)":
