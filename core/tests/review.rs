@@ -168,6 +168,31 @@ fn a_flag_that_lies_about_overflow_does_not_keep_a_server_busy() {
 }
 
 #[test]
+fn a_tail_that_lies_about_room_does_not_keep_a_server_busy() {
+    let config = Config::new(4).cq_entries(4).mode(Mode::Served);
+    let (mut parts, base) = shared_rig(config);
+    let served = Arc::new(Served::new(parts.engine, parts.remote));
+    for entries in [&[1, 2, 3, 4].map(nop)[..], &[nop(5)]] {
+        push(&mut parts.sq, entries);
+        let count = entries.len() as u32;
+        assert_eq!(served.enter(count, 0, EnterFlags::empty(), None), Ok(count));
+    }
+    // One waits for room, of which there seems to be some.
+    let tail = word(base, config.offsets().cq_tail);
+    assert_eq!(tail.swap(1, Ordering::Relaxed), 4);
+    let done = Arc::new(AtomicBool::new(false));
+    thread::spawn({
+        let (served, done) = (served.clone(), done.clone());
+        move || {
+            served.serve();
+            done.store(true, Ordering::Release);
+        }
+    });
+    until("serve comes back", || done.load(Ordering::Acquire));
+    assert_eq!(tail.load(Ordering::Relaxed), 4, "put right");
+}
+
+#[test]
 fn a_flag_that_lies_again_and_again_does_not_keep_a_server_from_its_end() {
     let config = Config::new(4).mode(Mode::Served);
     let (parts, base) = shared_rig(config);

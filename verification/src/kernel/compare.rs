@@ -145,6 +145,19 @@ fn shown(cqe: Option<&Cqe>) -> String {
     }
 }
 
+/// CQEs, in their order.
+pub fn list(cqes: &[Cqe]) -> String {
+    if cqes.is_empty() {
+        return "nothing".into();
+    }
+    let mut text = String::new();
+    for cqe in cqes {
+        let more = if cqe.flags == 0 { String::new() } else { format!(" flags {:#x}", cqe.flags) };
+        let _ = write!(text, "[{}: {}{more}]", cqe.user_data, result(cqe.res));
+    }
+    text
+}
+
 /// A result in words: a count, or an errno by its name.
 pub fn result(res: i32) -> String {
     match annulus::errno::Errno::from_result(res) {

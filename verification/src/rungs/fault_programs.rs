@@ -1,7 +1,7 @@
 //! Seeded engine faults: with each switched on, the comparison must find a
 //! difference.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use annulus::fault::{Fault, Kind};
@@ -26,12 +26,24 @@ pub fn exe() -> PathBuf {
 }
 
 /// Builds it.
-pub fn build(log: &Path, left: Duration) -> Found {
+pub fn build(left: Duration) -> Found {
+    let logs = target_dir("verify");
+    std::fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
     let flags = format!("{} --cfg annulus_faults", std::env::var("RUSTFLAGS").unwrap_or_default());
     Cmd::cargo(&["build", "--release", "-p", "annulus-verification"])
         .env("RUSTFLAGS", flags.trim())
         .env("CARGO_TARGET_DIR", dir())
-        .run(log, left)
+        .run(&logs.join("faults.log"), left)
+}
+
+/// The program for what somebody asks for: with the faults, built for it, if that
+/// names one.
+pub fn exe_for(args: &[String], left: Duration) -> Result<PathBuf, String> {
+    if args.iter().any(|arg| arg == "--fault") {
+        build(left)?;
+        return Ok(exe());
+    }
+    super::kernel::exe()
 }
 
 pub fn steps(_: &Wishes) -> Vec<Step> {
@@ -39,11 +51,7 @@ pub fn steps(_: &Wishes) -> Vec<Step> {
     let faults: Vec<Fault> = Fault::ALL.iter().copied().filter(engine).collect();
     let (count, names) = (faults.len(), faults.clone());
     let mut steps = vec![
-        Step::check("build with seeded engine faults", |left| {
-            let logs = target_dir("verify");
-            std::fs::create_dir_all(&logs).map_err(|e| e.to_string())?;
-            build(&logs.join("faults.log"), left)
-        }),
+        Step::check("build with seeded engine faults", build),
         Step::check(format!("there are {count} seeded engine faults"), move |_| match count {
             0..FAULTS => Err(format!("there must be {FAULTS}")),
             _ => Ok(String::new()),

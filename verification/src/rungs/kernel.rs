@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::exec::Cmd;
-use super::{Found, Step, Wishes, call_scripts, fault_programs, programs, target_dir};
+use super::{Found, Step, Wishes, call_scripts, fault_programs, programs};
 use crate::kernel::Tally;
 
 /// Programs in CI, and with `--deep`.
@@ -123,13 +123,7 @@ fn compare(count: u64, ran: &Ran, left: Duration) -> Found {
 
 /// `cargo verify kernel -- --seed N --program K` and the like.
 fn asked(rest: &[String], left: Duration) -> Found {
-    let has = |name: &str| rest.iter().any(|arg| arg == name);
-    let cmd = if has("--fault") {
-        fault_programs::build(&target_dir("verify").join("faults.log"), left)?;
-        Cmd::new(fault_programs::exe(), &["programs"])
-    } else {
-        Cmd::new(exe()?, &["programs"])
-    };
+    let cmd = Cmd::new(fault_programs::exe_for(rest, left)?, &["programs"]);
     let child = cmd.args(rest).start().map_err(|e| e.to_string())?;
     match programs::outcome(child, left) {
         programs::Outcome::Same(value) => {

@@ -9,7 +9,7 @@ use annulus::fault::Fault;
 use super::exec::Cmd;
 use super::kernel::exe;
 use super::programs::{Outcome, outcome};
-use super::{Found, Step, Wishes, fault_programs, target_dir};
+use super::{Found, Step, Wishes, fault_programs};
 use crate::simulate::FINDS;
 
 /// Steps in CI, and with `--deep`.
@@ -30,18 +30,12 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
         Step::check(format!("{steps} steps from seed {first} on"), move |left| {
             many(&exe()?, first, steps, left)
         }),
-        Step::check("build with seeded engine faults", build),
+        Step::check("build with seeded engine faults", fault_programs::build),
         Step::check("without a fault that build finds nothing", |left| {
             many(&fault_programs::exe(), 1, WITHIN / 10, left)
         }),
         Step::check(format!("{} seeded engine faults are found", FINDS.len()), faults),
     ]
-}
-
-fn build(left: Duration) -> Found {
-    let logs = target_dir("verify");
-    std::fs::create_dir_all(&logs).map_err(|e| e.to_string())?;
-    fault_programs::build(&logs.join("faults.log"), left)
 }
 
 /// As many processes as CPUs.
@@ -125,13 +119,7 @@ fn with(exe: &Path, fault: Fault) -> Result<Child, String> {
 
 /// `cargo verify simulate -- --seed N` and the like.
 fn asked(rest: &[String], left: Duration) -> Found {
-    let exe = match rest.iter().any(|arg| arg == "--fault") {
-        true => {
-            build(left)?;
-            fault_programs::exe()
-        }
-        false => exe()?,
-    };
+    let exe = fault_programs::exe_for(rest, left)?;
     match outcome(start(&exe, rest)?, left) {
         Outcome::Same(value) => Ok(format!("    {value}\n")),
         Outcome::Different { what, report, .. } => Err(format!("{report}\n{what}")),

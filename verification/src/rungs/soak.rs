@@ -47,7 +47,7 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
     steps.push(Step::check(name, move |left| both(&own, seconds, seed, left)));
     steps.extend(half.end(faults));
     if faults {
-        steps.push(Step::check("build with seeded engine faults", build));
+        steps.push(Step::check("build with seeded engine faults", fault_programs::build));
         steps.push(Step::check("seeded faults show as lost, wrong and leaked", find));
     }
     steps
@@ -56,12 +56,6 @@ pub fn steps(wishes: &Wishes) -> Vec<Step> {
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(1, |since| since.as_secs())
-}
-
-fn build(left: Duration) -> Found {
-    let logs = target_dir("verify");
-    std::fs::create_dir_all(&logs).map_err(|e| e.to_string())?;
-    fault_programs::build(&logs.join("faults.log"), left)
 }
 
 fn start(exe: &Path, args: &[String]) -> Result<Child, String> {
@@ -174,13 +168,7 @@ fn with(exe: &Path, fault: Fault) -> Result<Child, String> {
 
 /// `cargo verify soak -- --seed N` and the like.
 fn asked(rest: &[String], left: Duration) -> Found {
-    let exe = match rest.iter().any(|arg| arg == "--fault") {
-        true => {
-            build(left)?;
-            fault_programs::exe()
-        }
-        false => exe()?,
-    };
+    let exe = fault_programs::exe_for(rest, left)?;
     judged(outcome(start(&exe, rest)?, left))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::super::compare::result;
+use super::super::compare::{list, result};
 use super::super::target::Cqe;
 use super::program::{Program, Sqe, What};
 use super::run::{Seen, Trace};
@@ -83,19 +83,6 @@ fn late_guard(program: &Program, cqe: Cqe) -> Cqe {
         false => cqe,
     }
 }
-
-fn list(cqes: &[Cqe]) -> String {
-    if cqes.is_empty() {
-        return "nothing".into();
-    }
-    let mut text = String::new();
-    for cqe in cqes {
-        let more = if cqe.flags == 0 { String::new() } else { format!(" flags {:#x}", cqe.flags) };
-        let _ = write!(text, "[{}: {}{more}]", cqe.user_data, result(cqe.res));
-    }
-    text
-}
-
 /// A trace, a line a part.
 pub fn show(trace: &Trace) -> String {
     let mut text = String::new();

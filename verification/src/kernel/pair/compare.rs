@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use annulus::uapi;
 
-use super::super::compare::result;
+use super::super::compare::{list, result};
 use super::super::program::Mode;
 use super::super::target::Cqe;
 use super::program::{Act, Counter, MESSAGES, ONE, OTHER, Program, Sqe, Step, TAGS, What};
@@ -195,19 +195,6 @@ pub fn name(act: &Act) -> &'static str {
         Act::Enable { .. } => "enable",
     }
 }
-
-fn list(cqes: &[Cqe]) -> String {
-    if cqes.is_empty() {
-        return "nothing".into();
-    }
-    let mut text = String::new();
-    for cqe in cqes {
-        let more = if cqe.flags == 0 { String::new() } else { format!(" flags {:#x}", cqe.flags) };
-        let _ = write!(text, "[{}: {}{more}]", cqe.user_data, result(cqe.res));
-    }
-    text
-}
-
 /// A trace, a line a step.
 pub fn show(trace: &Trace) -> String {
     let mut text = String::new();
