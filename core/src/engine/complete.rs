@@ -132,9 +132,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if !fault::on(Fault::TaskrunHiddenLate) {
                 self.shared.hide_taskrun();
             }
+            // After the flag: who shows it has left a file before.
+            self.take_sent();
         }
-        // After the flag: who shows it has left a file before.
-        self.take_sent();
         if !self.shared.slots.any_returned() {
             return false;
         }

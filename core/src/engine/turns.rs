@@ -204,6 +204,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.holding.in_batch = true;
         // What has been cancelled comes home before what follows is started.
         let mut any = self.collect();
+        // What makes them start may have come after a file from another ring.
+        self.take_sent();
         let mut launched = false;
         for _ in 0..count {
             let Some(index) = self.holding.queued.pop(self.pool.outcomes) else { break };
