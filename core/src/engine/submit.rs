@@ -327,8 +327,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             }
             Start::Refused(result) => self.fail(index, user_data, result),
             // Nothing is in flight whose end could make room: waiting would
-            // be for ever.
-            Start::NoRoom if self.pending == 0 && self.overflow.is_empty() => {
+            // be for ever. The reserved record is only taken when all others
+            // are, if only by timeouts: there it is a record that is waited for.
+            Start::NoRoom
+                if self.pending == 0
+                    && self.overflow.is_empty()
+                    && index != self.pool.fallback() =>
+            {
                 self.end(index, user_data, Errno::ENOMEM.to_result())
             }
             Start::NoRoom => Issue::NoRoom,
