@@ -240,7 +240,8 @@ impl Config {
     }
 
     /// Messages of other rings (MSG_RING) that can wait to be posted, or for room
-    /// in the CQ. Without any (0, unless set) the ring takes none
+    /// in the CQ, and files from those that bring no CQE and have not been seen.
+    /// Without any (0, unless set) the ring takes none
     /// (`-EOVERFLOW` for who sends one).
     pub const fn messages(mut self, messages: u32) -> Self {
         self.messages = messages;

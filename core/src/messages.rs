@@ -1,4 +1,5 @@
-//! Messages: CQEs that other rings send (MSG_RING), on their way to the engine.
+//! Messages: CQEs that other rings send (MSG_RING), on their way to the engine, and
+//! the news of files that come without one ([`crate::sent`]).
 //!
 //! ```text
 //!   a sender                                 the engine
@@ -131,6 +132,12 @@ impl<'m> Messages<'m> {
     }
 
     // -- the engine -------------------------------------------------------
+
+    /// Whether the ring has ended.
+    pub fn ended(&self) -> bool {
+        // Relaxed: no data goes with it.
+        self.head.load(Ordering::Relaxed) == CLOSED
+    }
 
     /// Whether there are any.
     pub fn any(&self) -> bool {

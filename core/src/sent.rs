@@ -2,9 +2,10 @@
 //! of registered files.
 //!
 //! A sender is told at once which place its file has. So who has which place is
-//! told by a record that engine and senders share, behind a lock: an operation
-//! that changes the table is rare, takes the lock for a look or two, and does
-//! nothing else meanwhile. Starting a request on a registered file is neither.
+//! told by a record that engine and senders share, behind a lock. It is taken by
+//! what changes the table, or takes files into it, and held for a look at a few
+//! places, at most at all of them, and for a push on the lane of messages.
+//! Starting a request on a registered file has nothing to do with it.
 //!
 //! * The engine marks its own changes in the record before it makes them.
 //! * A sender leaves the *number* of its file in the record; the engine makes a
@@ -108,16 +109,19 @@ impl<'m> SentFiles<'m> {
     /// which is given its result and answers whether the engine has to be told.
     ///
     /// # Errors
-    /// `EINVAL` if the engine takes none, or for a place beyond its table;
-    /// `ENXIO` if it has no table, `ENFILE` if no place is empty; or `tell`'s.
-    /// The number is still the caller's then.
+    /// `EBADF` for a negative number; `EINVAL` if the engine takes none, or for a
+    /// place beyond its table; `ENXIO` if it has no table, but `ENFILE` for any
+    /// place, as if none is empty; or `tell`'s. The number is still the caller's
+    /// then.
     pub fn send(
         &self,
         number: i32,
         file_index: u32,
         tell: impl FnOnce(i32) -> Result<bool, Errno>,
     ) -> Result<Arrived, Errno> {
-        debug_assert!(number >= 0);
+        if number < 0 {
+            return Err(Errno::EBADF);
+        }
         if !self.accepts {
             return Err(Errno::EINVAL);
         }
@@ -126,8 +130,9 @@ impl<'m> SentFiles<'m> {
             let chosen = file_index == IORING_FILE_INDEX_ALLOC;
             let result = if chosen { place as i32 } else { 0 };
             // Relaxed: whoever has taken what `tell` tells of, or has our
-            // answer, sees it by that; the file itself comes with the lock. If
-            // `tell` fails the engine looks in vain, once.
+            // answer, sees it by that; the file itself comes with the lock, at
+            // which an engine waits that sees this early. If `tell` fails it
+            // looks in vain, once.
             self.any.store(1, Ordering::Relaxed);
             let first = tell(result)?;
             let left = places.fill(place, number);
@@ -196,18 +201,35 @@ impl<'m> SentFiles<'m> {
         })
     }
 
-    /// The engine fills this place, of which it makes no difference what it had.
-    /// The number of a file that has come there and is nobody's now.
+    /// The engine empties this place and is about to fill it
+    /// ([`settle`](Self::settle)); nobody finds it empty meanwhile. The number of
+    /// a file that has come there and is nobody's now.
     pub fn occupy(&self, place: u32) -> Option<i32> {
         self.places.with(|places| {
-            let left = places.fill(place, TAKEN);
-            places.hint = place + 1;
-            left
+            let old = core::mem::replace(&mut places.all[place as usize], TAKEN);
+            // In Linux the place is empty for a moment, if it was not before.
+            if old != EMPTY {
+                places.hint = place;
+            }
+            number(old)
         })
     }
 
-    /// The engine empties this place, if there is anything. The number of a file
-    /// that has come there and is nobody's now.
+    /// The engine has filled a place that was its own, or failed to. What has been
+    /// sent there meanwhile stays.
+    pub fn settle(&self, place: u32, filled: bool) {
+        self.places.with(|places| {
+            let has = &mut places.all[place as usize];
+            if filled {
+                places.hint = place + 1;
+            } else if *has == TAKEN {
+                *has = EMPTY;
+            }
+        });
+    }
+
+    /// The engine empties this place; the search begins there if there was
+    /// anything. The number of a file that has come there and is nobody's now.
     pub fn vacate(&self, place: u32) -> Option<i32> {
         self.places.with(|places| {
             let has = places.all.get_mut(place as usize)?;
@@ -271,6 +293,7 @@ mod tests {
         assert!(record.any());
         assert_eq!(sent(&record, 20, 3), Ok((0, Some(12))), "one by another");
         assert_eq!(record.occupy(0), Some(10));
+        record.settle(0, true);
         assert_eq!(record.vacate(1), Some(11));
         assert_eq!(record.take(), Some((2, 20)));
         assert!(record.any(), "nobody has looked for more");
@@ -281,6 +304,26 @@ mod tests {
         assert_eq!((record.take(), record.take()), (Some((1, 30)), None));
         record.open(3, |_| false);
         assert_eq!(record.claim(ANY), Ok((0, None)), "all are empty");
+    }
+
+    #[test]
+    fn a_place_that_could_not_be_filled_is_empty_but_for_what_was_sent() {
+        let mut all = [0; 4];
+        let record = SentFiles::new(&mut all, true);
+        record.open(4, |place| place == 3);
+        // It was empty: where the search begins is as it was.
+        assert_eq!(record.occupy(2), None);
+        assert_eq!(record.claim(ANY), Ok((0, None)));
+        record.settle(2, false);
+        assert_eq!(record.claim(ANY), Ok((1, None)));
+        assert_eq!(record.occupy(3), None);
+        record.settle(3, false);
+        assert_eq!(record.claim(ANY), Ok((3, None)), "where something was");
+        assert_eq!(record.occupy(0), None);
+        assert_eq!(sent(&record, 7, 1), Ok((0, None)), "while it is being filled");
+        record.settle(0, false);
+        assert_eq!(record.take(), Some((0, 7)));
+        assert_eq!(sent(&record, -2, ANY), Err(Errno::EBADF));
     }
 
     #[test]

@@ -212,8 +212,8 @@ impl<'m, B: Backend, H: Host> Served<'m, B, H> {
                 return Err(Errno::EBADFD);
             }
             engine.progress();
-            engine.take_sent();
-            let taken = engine.enter_submit(to_submit, 0);
+            let ready = engine.pushed(to_submit);
+            let taken = engine.enter_submit(ready, 0);
             engine.publish();
             taken
         })?;

@@ -43,7 +43,8 @@ mod imp {
         }
     }
 
-    /// A lock for what is cold and short. Never taken per operation.
+    /// A lock for what is cold and short. No request takes it to start or to end,
+    /// but those that change the table of registered files.
     #[derive(Debug, Default)]
     pub struct Mutex<T>(spin::Mutex<T>);
 
@@ -155,7 +156,7 @@ mod imp {
     pub use loom::hint::spin_loop;
     pub use loom::sync::atomic::Ordering;
 
-    /// A lock for what is cold and short. Never taken per operation.
+    /// A lock for what is cold and short.
     #[derive(Debug)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 

@@ -9,7 +9,7 @@ use annulus::errno::Errno;
 use annulus::opcode::{MsgRingSendFd, Read};
 use annulus::register::Call;
 use annulus::squeue::Entry;
-use annulus::types::{DestinationSlot, Fd, Fixed};
+use annulus::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use annulus::uapi::{IORING_FILE_INDEX_ALLOC, IORING_MSG_RING_CQE_SKIP};
 use common::*;
 
@@ -82,7 +82,7 @@ fn row_messages_files_are_closed_by_whoever_replaces_them() {
     submit(&mut one, send(at(2)).build());
     assert_eq!(call(&mut other, Call::UpdateFiles { offset: 1, fds: &[LATER, -1] }), Ok(2));
     assert_eq!(other.log.lock().unwrap().closed.len(), 2);
-    assert_eq!(open(&other), 1, "the update's");
+    assert_eq!(open(&other), 2, "the first place's, and the update's");
     submit(&mut one, send(ANY).build());
     assert_eq!(call(&mut other, Call::UnregisterFiles), Ok(0));
     assert_eq!(open(&other), 0);
@@ -90,7 +90,9 @@ fn row_messages_files_are_closed_by_whoever_replaces_them() {
     assert_eq!(submit(&mut one, send(ANY).build()), [(0, 0)]);
     other.parts.engine.shutdown();
     assert_eq!(open(&other), 0);
-    assert_eq!(submit(&mut one, send(ANY).build()), [(0, Errno::ENFILE.to_result())]);
+    for place in [ANY, at(1), at(9)] {
+        assert_eq!(submit(&mut one, send(place).build()), [(0, Errno::EBADFD.to_result())]);
+    }
     assert_eq!(open(&one), 1);
 }
 
@@ -106,6 +108,19 @@ fn row_messages_files_stay_with_their_requests() {
     other.complete_first(7);
     other.parts.engine.enter(0, 1, EnterFlags::GETEVENTS, None).unwrap();
     assert_eq!((other.reap(), open(&other)), (vec![(1, 7)], 1));
+}
+
+/// A call that names a place means what its caller has sent there.
+#[test]
+fn row_messages_files_are_there_for_calls() {
+    let (mut one, mut other) = pair(4);
+    call(&mut other, Call::UpdateFiles { offset: 0, fds: &[LATER] }).unwrap();
+    assert_eq!(submit(&mut other, read(0)), [], "under way");
+    assert_eq!(submit(&mut one, send(at(0)).build()), [(0, 0)]);
+    let what = CancelBuilder::fd(Fixed(0));
+    let none = call(&mut other, Call::Cancel { what, timeout: None });
+    assert_eq!(none, Err(Errno::ENOENT), "it was another file's");
+    assert_eq!(other.log.lock().unwrap().pending.len(), 1);
 }
 
 #[test]
@@ -136,10 +151,13 @@ fn row_messages_files_come_by_the_inbox_alone() {
 /// What has no number in this place is told in the target's table only.
 #[test]
 fn row_messages_files_that_cannot_be_adopted_leave_an_empty_place() {
-    let (mut one, mut other) = pair(2);
+    let (mut one, mut other) = pair(4);
     let inbox = other.parts.remote.inbox();
     let file = SentFile { number: 3, file_index: IORING_FILE_INDEX_ALLOC, user_data: Some(5) };
     assert_eq!(inbox.send_file(&file), Ok((0, None)));
     assert_eq!(submit(&mut other, read(0)), [(5, 0), (1, Errno::EBADF.to_result())]);
-    assert_eq!(submit(&mut one, send(ANY).build()), [(0, 0)], "the place is free");
+    for place in [1, 2, 0] {
+        assert_eq!(submit(&mut one, send(ANY).build()), [(0, place)]);
+    }
+    assert_eq!(inbox.send_file(&SentFile { number: -2, ..file }), Err(Errno::EBADF));
 }

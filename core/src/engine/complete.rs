@@ -126,6 +126,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
 
     /// Handles everything that came home, oldest first. True if anything had.
     pub(super) fn collect(&mut self) -> bool {
+        let before = self.cq.total();
         if self.shared.showing(IORING_SQ_TASKRUN) {
             // Before the list is taken. A flag that comes late, after its
             // push was taken, stays until the next look.
@@ -136,9 +137,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.take_sent();
         }
         if !self.shared.slots.any_returned() {
+            self.posted_early(before.wrapping_sub(self.cq.total()));
             return false;
         }
-        let before = self.cq.total();
         let slots = &self.shared.slots;
         let mut list = slots.take();
         if fault::on(Fault::TaskrunHiddenLate) {

@@ -74,7 +74,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         let waiting = flags.contains(EnterFlags::GETEVENTS) && !fault::on(Fault::WaitForgotten);
         // Made where it is needed: the short way does without.
         let asked = || Asked { to_submit, min_complete, waiting, until };
-        if !self.quiet() || !self.sq.has(to_submit) || fault::on(Fault::LastSqeLeft) {
+        // The SQ first: whoever has pushed an entry may have sent a file before,
+        // which shows TASKRUN.
+        if !self.sq.has(to_submit) || !self.quiet() || fault::on(Fault::LastSqeLeft) {
             return self.enter_slow(0, asked());
         }
         // One at a time is worth a way of its own, without a loop.
@@ -109,8 +111,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         if self.disabled() {
             return Err(Errno::EBADFD);
         }
+        // Of those that another thread pushes meanwhile none is taken.
+        let ready = taken + (asked.to_submit - taken).min(self.sq.ready());
         self.progress();
-        let submitted = self.enter_submit(asked.to_submit, taken);
+        let submitted = self.enter_submit(ready, taken);
         self.enter_wait(submitted, &asked)
     }
 

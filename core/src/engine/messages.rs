@@ -1,6 +1,7 @@
 //! Messages from ring to ring: MSG_RING, and the ring that gets them.
 //!
-//! A message is a CQE. Who sends it finds the other ring by its place
+//! A message is a CQE, or that of a registered file that is sent along
+//! ([`crate::sent`]). Who sends it finds the other ring by its place
 //! ([`Host::reach`]), puts the message on that ring's lane
 //! ([`crate::messages`]) and is done; the other engine posts it, in the order in
 //! which messages were accepted, and after whatever waits for room in the CQ.
@@ -71,8 +72,9 @@ impl<'m> Inbox<'m> {
     /// # Errors
     /// Those of [`send`](Self::send), whether or not there shall be a CQE;
     /// `EINVAL` if the ring takes no files ([`Backend::SENDS_FILES`]) or for a
-    /// place beyond its table; `ENXIO` if it has no table; `ENFILE` if no place
-    /// is empty. The number is still the caller's then.
+    /// place beyond its table; `ENXIO` if it has no table, but `ENFILE` for any
+    /// place, as if none is empty; `EBADF` for a negative number. The number is
+    /// still the caller's then.
     pub fn send_file(&self, file: &SentFile) -> Result<(i32, Option<i32>), Errno> {
         self.0.receive_file(file).map(|arrived| (arrived.result, arrived.left))
     }
@@ -106,9 +108,12 @@ impl<H: Host + Send + Sync> Receive for Shared<'_, H> {
 
     fn receive_file(&self, file: &SentFile) -> Result<Arrived, Errno> {
         self.enabled()?;
-        let arrived = self.sent.send(file.number, file.file_index, |res| {
+        let sent = self.sent.send(file.number, file.file_index, |res| {
             self.messages.send(file.user_data.map(|user_data| Cqe { user_data, res, flags: 0 }))
-        })?;
+        });
+        // At its end the table goes as well.
+        let ended = |errno| if self.messages.ended() { Errno::EBADFD } else { errno };
+        let arrived = sent.map_err(ended)?;
         if arrived.first {
             self.tell_of_message();
         }
@@ -170,8 +175,8 @@ fn send<H: Host>(host: &H, fd: i32, sqe: &Sqe) -> Result<i32, Errno> {
 /// (`IORING_REGISTER_SEND_MSG_RING`, which Linux takes where no ring is named).
 ///
 /// # Errors
-/// `EINVAL` for another operation, `IOSQE_*` flags, or fields that mean nothing;
-/// otherwise what the request would end with.
+/// `EINVAL` for another operation, `IOSQE_*` flags, fields that mean nothing, and
+/// files, as there is no table to send them from; otherwise what the request would end with.
 pub fn send_message<H: Host>(host: &H, sqe: &Sqe) -> Result<(), Errno> {
     if sqe.opcode != IORING_OP_MSG_RING || sqe.flags != 0 || sqe.personality != 0 {
         return Err(Errno::EINVAL);
@@ -232,6 +237,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if sqe.len != 0 || own {
                 return Err(Errno::EINVAL);
             }
+            // Before the file is looked for, as in Linux.
             ring.0.enabled()?;
             // The kernel's number has 32 bits; what is above them is not looked at.
             let file = self.files.get(sqe.addr3 as u32).ok_or(Errno::EBADF)?;

@@ -416,6 +416,18 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         did
     }
 
+    /// How many of `most` entries are ready, for a driver that others push them
+    /// for. To be asked before they are taken: whoever knows of a file that has
+    /// come from another ring, and has pushed one of these, finds it.
+    pub(crate) fn pushed(&mut self, most: u32) -> u32 {
+        let ready = self.sq.ready().min(most);
+        // After the look at the tail.
+        if ready != 0 && !fault::on(Fault::SentFileLate) {
+            self.take_sent();
+        }
+        ready
+    }
+
     /// One round of a driver that is not the application itself: progress,
     /// calls, SQEs if `submit`. True if anything was done.
     pub(crate) fn turn(&mut self, submit: bool) -> bool {
@@ -427,12 +439,7 @@ impl<'m, B: Backend, H: Host> Engine<'m, B, H> {
         // Not while the SQE at the head waits for a completion: it would be
         // started in vain, round after round.
         if submit && !self.starved && !self.disabled() {
-            let ready = self.sq.ready();
-            if ready != 0 && !fault::on(Fault::SentFileLate) {
-                // After the entries were seen, before they are taken: whoever
-                // sent a file has pushed them with that behind it.
-                self.take_sent();
-            }
+            let ready = self.pushed(u32::MAX);
             let batch = self.submit(ready, 0);
             if batch.progress() {
                 self.sq.commit();

@@ -23,6 +23,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return Err(Errno::ENXIO);
         }
         self.permit_call(call.number())?;
+        // The caller may know of them.
+        self.take_sent();
         let before = self.cq.total();
         // SAFETY: the caller's promise.
         let answer = unsafe { self.carry_out(call) };

@@ -178,9 +178,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         self.drop_sent(sent);
         self.drop_file(place);
         let filled = self.fill_place(place, fd, tag);
-        if filled.is_err() {
-            self.empty_place(place);
-        }
+        self.shared.sent.settle(place, filled.is_ok());
         filled
     }
 
@@ -222,8 +220,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
         while let Some((place, number)) = self.shared.sent.take() {
             match self.backend.adopt(number) {
                 Ok(file) => self.put_file(place, file),
-                // Its sender has been told that it is here.
-                Err(_) => _ = self.empty_place(place),
+                // Its sender has been told that it is here: it takes the place
+                // of what was, all the same.
+                Err(_) => {
+                    self.drop_file(place);
+                    self.shared.sent.settle(place, false);
+                }
             }
         }
     }

@@ -198,14 +198,14 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// was anything.
     fn take_turn(&mut self) -> bool {
         let count = self.holding.queued.len();
+        // What has its turn may have got it from somebody who has sent a file.
+        self.take_sent();
         // A batch, as in Linux: timeouts that start in it count the CQEs of what
         // has come home with them, and what follows that has its turn later.
         self.holding.batch_began = self.cq.total();
         self.holding.in_batch = true;
         // What has been cancelled comes home before what follows is started.
         let mut any = self.collect();
-        // What makes them start may have come after a file from another ring.
-        self.take_sent();
         let mut launched = false;
         for _ in 0..count {
             let Some(index) = self.holding.queued.pop(self.pool.outcomes) else { break };

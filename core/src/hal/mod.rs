@@ -411,7 +411,9 @@ pub trait Backend {
     fn close(&mut self, file: Self::File);
 
     /// Makes a registered file of what a [direct](Request::direct) OPENAT has
-    /// opened; `opened` is its result. Called once for each.
+    /// opened, `opened` being its result; or of a number that a backend of the
+    /// place has [given away](Backend::share), if only to close it. Called once
+    /// for each.
     ///
     /// # Errors
     /// The errno for the request; what was opened is closed then.

@@ -40,8 +40,9 @@ builder! {
     /// Gives another ring of the same place a registered file of this one, for its table. Its own result, and that of the
     /// completion that the other ring gets, is 0, or the place if any was good. Errors: `-EBADF` if there is no such file
     /// here; `-EBADFD` if the target is no ring, or one that is not enabled; `-ENXIO` if that has no table, `-ENFILE` if
-    /// no place of it is empty; `-EOVERFLOW` if it has no room for more messages (the file has not gone over then);
-    /// `-EINVAL` for a place beyond its table, for this ring itself, and if one of the two is a ring on a device.
+    /// any place was good and none is empty; `-EOVERFLOW` if it has no room for more messages (the file has not gone over
+    /// then); `-EMFILE` if no descriptor is left for the file on its way; `-EINVAL` for a place beyond its table, for this
+    /// ring itself, and if one of the two is a ring on a device.
     MsgRingSendFd = IORING_OP_MSG_RING
 }
 

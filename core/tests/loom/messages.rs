@@ -8,6 +8,7 @@ use annulus::errno::Errno;
 use annulus::hal::{Request, Start, Token};
 use annulus::model::MessageLane;
 use annulus::register::Call;
+use annulus::served::Served;
 use annulus::sqe::Sqe;
 use annulus::uapi::{IORING_FILE_INDEX_ALLOC, IOSQE_FIXED_FILE};
 use loom::sync::Arc;
@@ -197,6 +198,25 @@ pub fn file_polled() {
     remote.stop();
     poller.join().unwrap();
     sender.join().unwrap();
+    drop(arena);
+}
+
+/// The same, served: another thread may take the entry, which has looked for files
+/// before one came.
+pub fn file_served() {
+    let Rig { parts, arena } = with_table(Config::new(1).messages(1).mode(Mode::Served));
+    let (mut sq, mut cq, remote) = (parts.sq, parts.cq, parts.remote);
+    let served = Arc::new(Served::new(parts.engine, remote));
+    let helper = {
+        let served = served.clone();
+        thread::spawn(move || served.enter(1, 0, EnterFlags::empty(), None).unwrap())
+    };
+    send_file(remote.inbox(), None);
+    push(&mut sq, of_sent(7)).unwrap();
+    let own = served.enter(1, 0, EnterFlags::empty(), None).unwrap();
+    assert_eq!(own + helper.join().unwrap(), 1);
+    assert_eq!(reap(&mut cq), [(7, 7)]);
+    drop(served);
     drop(arena);
 }
 

@@ -28,7 +28,7 @@ models! {
     inline: inline_wait all, inline_two 3, taskrun 3, slot_life 3, slot_life_fixed 3, resumed 3, crossing 3,
         fallback 2, inline_interrupt all, drop_in_flight all, drop_interrupt all;
     messages: message_lane all, message_end all, message_inline 3, message_wakes 2, message_room 2,
-        message_stop 2, file_polled 2, file_inline 2, file_told 2, file_table_ends all;
+        message_stop 2, file_polled 2, file_served 3, file_inline 2, file_told 2, file_table_ends all;
     polls: poll_wakes 3, poll_remove 3, poll_room 3, poll_shutdown 3;
     signals: signal_arm 3, signal_again 3, signal_remove 3;
     sqpoll: sqpoll_submit 3, sqpoll_return 3, sqpoll_unordered 3, sqpoll_interrupt 3, sqpoll_sq_room 3,
@@ -122,7 +122,7 @@ pub fn expect(fault: Fault) -> Expect {
         }
         LetterTakenRelaxed | LetterGivenBackRelaxed => &["message_lane", "message_room"],
         MessageNotTold | MessageNoWake => &["message_inline", "message_wakes"],
-        SentFileLate => &["file_polled"],
+        SentFileLate => &["file_polled", "file_served"],
         SentFileNotShown => &["file_inline"],
         SentFileBehindMessage => &["file_told"],
         SentFileForgotten => &["file_table_ends"],

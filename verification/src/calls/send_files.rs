@@ -206,11 +206,13 @@ fn at_random(ring: &mut dyn Ring) -> Seen {
             true => (ring, &mut *other),
             false => (&mut *other, ring),
         };
-        let fd = match rng.chance(25) {
-            true => -1,
-            false => rng.pick(&files).as_raw_fd(),
+        let fd = match rng.below(8) {
+            0 | 1 => -1,
+            // None.
+            2 => 9999,
+            _ => rng.pick(&files).as_raw_fd(),
         };
-        match rng.weighted(&[45, 10, 10, 15, 12, 4, 4]) {
+        match rng.weighted(&[45, 14, 10, 15, 12, 3, 5]) {
             0 => {
                 let at = match rng.chance(50) {
                     true => ANY,
