@@ -75,9 +75,19 @@ fn on_files(seconds: f64, seed: u64) -> Result<Child, String> {
 fn both(half: &guest::soak::Half, seconds: f64, seed: u64, left: Duration) -> Found {
     let begun = Instant::now();
     let files = on_files(seconds, seed)?;
-    let guest = half.run(seconds.ceil() as u64, seed, left);
-    let guest = guest.map(|value| table("guest", &value));
-    let files = judged(outcome(files, left.saturating_sub(begun.elapsed())));
+    let (files, guest) = std::thread::scope(|scope| {
+        let files = scope.spawn(move || {
+            let files = judged(outcome(files, left.saturating_sub(begun.elapsed())));
+            // At once: the guest may go on for an hour.
+            if let Err(why) = &files {
+                println!("\n{why}");
+            }
+            files
+        });
+        let guest = half.run(seconds.ceil() as u64, seed, left);
+        let files = files.join().unwrap_or_else(|_| Err("waiting for it has panicked".into()));
+        (files, guest.map(|value| table("guest", &value)))
+    });
     match (files, guest) {
         (Ok(files), Ok(guest)) => Ok(files + &guest),
         (Ok(good), Err(why)) | (Err(why), Ok(good)) => Err(format!("{good}{why}")),
