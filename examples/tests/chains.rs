@@ -241,3 +241,97 @@ fn chains_of_files_are_as_the_kernels() {
 fn chains_of_files_with_drains_are_as_the_kernels() {
     same!(true);
 }
+
+/// A registered file is no descriptor that `exec` could close. An entry that says so
+/// all the same cannot be carried out: as with any such, its chain does not begin,
+/// whoever is hard linked to whom.
+#[test]
+fn a_registered_file_that_is_to_close_on_exec_ends_its_chain_before_it_begins() {
+    both::same(|ring| {
+        let mut seen = Vec::new();
+        for link in [0, IOSQE_IO_LINK, IOSQE_IO_HARDLINK] {
+            for path in [c"/dev/zero".as_ptr(), std::ptr::without_provenance(1 << 63)] {
+                let place = types::DestinationSlot::try_from_slot_target(1).unwrap();
+                let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path)
+                    .flags(libc::O_CLOEXEC)
+                    .file_index(Some(place))
+                    .build()
+                    .user_data(2);
+                let [first, last] = [1, 3].map(|tag| opcode::Nop::new().build().user_data(tag));
+                let mut entries = [first, open, last];
+                entries[0].flags |= link;
+                // Without SUBMIT_ALL a batch ends with it.
+                seen.push(started(ring, &entries));
+            }
+        }
+        seen
+    });
+}
+
+/// Submits entries until all are taken; the completions, and what each call said.
+fn started(ring: &mut dyn both::Ring, entries: &[squeue::Entry]) -> (Vec<i32>, Vec<Seen>) {
+    ring.push(entries);
+    let wake = if ring.polled() { IORING_ENTER_SQ_WAKEUP } else { 0 };
+    let (mut said, mut seen, mut left) = (Vec::new(), Vec::new(), entries.len() as u32);
+    while seen.len() < entries.len() {
+        let done = ring.enter(left, u32::from(left == 0), IORING_ENTER_GETEVENTS | wake, None);
+        if left != 0 {
+            said.push(done);
+        }
+        left -= if ring.polled() { left } else { done as u32 };
+        seen.extend(ring.reap());
+    }
+    (said, seen)
+}
+
+/// What is wrong with memory, or with how much of it there is, is found before
+/// anybody looks for the file; what only shows when it is used is not.
+#[test]
+fn memory_that_cannot_be_comes_before_a_registered_file_that_is_not_there() {
+    let mut bytes = [0u8; 64];
+    let at = bytes.as_mut_ptr();
+    let kernels = std::ptr::without_provenance_mut::<u8>(0xffff_8880_0000_0000);
+    let beyond = std::ptr::without_provenance_mut::<u8>(usize::MAX - 100);
+    let piece = |base: *mut u8, len| libc::iovec { iov_base: base.cast(), iov_len: len };
+    let vectors = [
+        vec![piece(at, 8)],
+        vec![piece(kernels, 8)],
+        vec![piece(at, 8), piece(beyond, 8)],
+        vec![piece(at, usize::MAX)],
+        vec![piece(at, 1 << 63), piece(at, 8)],
+        vec![piece(kernels, usize::MAX)],
+        vec![piece(kernels, 0)],
+        vec![piece(at, u32::MAX as usize)],
+        vec![piece(at, 1); 1025],
+        vec![piece(at, 1); 1024],
+        vec![],
+    ];
+    both::same(|ring| {
+        ring.places(4);
+        let mut entries = Vec::new();
+        for memory in [at, kernels, beyond, std::ptr::null_mut()] {
+            for len in [0, 8, i32::MAX as u32, 1 << 31, u32::MAX] {
+                entries.push(opcode::Read::new(PLACE, memory, len).build());
+                entries.push(opcode::Write::new(PLACE, memory, len).build());
+            }
+        }
+        for vector in &vectors {
+            let (list, count) = (vector.as_ptr(), vector.len() as u32);
+            entries.push(opcode::Readv::new(PLACE, list.cast(), count).build());
+            entries.push(opcode::Writev::new(PLACE, list.cast(), count).build());
+        }
+        for list in [kernels, std::ptr::null_mut()] {
+            for count in [0, 1, 1025, u32::MAX] {
+                entries.push(opcode::Readv::new(PLACE, list.cast(), count).build());
+            }
+        }
+        let mut seen = Vec::new();
+        for entry in entries {
+            // Alone, and held back by another: also prepared without a start.
+            seen.push(ring.run(&[entry], 1));
+            let first = opcode::Nop::new().build().flags(squeue::Flags::IO_HARDLINK).user_data(1);
+            seen.push(started(ring, &[first, entry]).1);
+        }
+        seen
+    });
+}

@@ -256,8 +256,15 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
                 Ok(())
             }
             _ if !self.supports(sqe.opcode) => Err(Errno::EINVAL),
-            // SAFETY: as above.
-            Kind::Openat | Kind::Statx => unsafe { self.keep(index, 0) }.map(drop),
+            Kind::Openat | Kind::Statx => {
+                // SAFETY: as above.
+                unsafe { self.keep(index, 0)? };
+                let direct = kind == Kind::Openat && sqe.splice_fd_in != 0;
+                match direct && !self.backend.opens_registered(sqe.op_flags) {
+                    true => Err(Errno::EINVAL),
+                    false => Ok(()),
+                }
+            }
             // SAFETY: as above.
             _ if select => unsafe { self.prepare_select(index, sqe) },
             Kind::Vectored | Kind::ReadWrite => {

@@ -644,6 +644,14 @@ pub trait Backend {
         }
     }
 
+    /// Whether a [direct](Request::direct) OPENAT may have these flags (`O_*` of
+    /// the system). One in a chain, or behind a drain, is asked for as it is taken:
+    /// an entry that cannot be carried out ends its chain before that has begun.
+    fn opens_registered(&self, flags: u32) -> bool {
+        let _ = flags;
+        true
+    }
+
     /// Gives back what [`keep`](Backend::keep) took.
     fn forget(&mut self, index: usize) {
         let _ = index;

@@ -29,6 +29,8 @@ pub trait Ring {
     fn polled(&self) -> bool;
     /// The number that names it.
     fn fd(&self) -> RawFd;
+    /// Registers so many places for files, without any.
+    fn places(&mut self, count: u32);
 
     /// Submits entries, and looks on until there are `count` completions.
     fn start(&mut self, entries: &[squeue::Entry], count: usize) {
@@ -67,6 +69,18 @@ pub fn kernel_entry(entry: &squeue::Entry) -> io_uring::squeue::Entry {
 
 impl Ring for io_uring::IoUring {
     fn push(&mut self, entries: &[squeue::Entry]) {
+        // A thread that polls says after a batch that it has taken it: its
+        // completions may be seen before.
+        let began = Instant::now();
+        loop {
+            let queue = self.submission();
+            if queue.capacity() - queue.len() >= entries.len() {
+                break;
+            }
+            drop(queue);
+            assert!(began.elapsed() < Duration::from_secs(60), "room for {}", entries.len());
+            std::thread::yield_now();
+        }
         // Published at once: a thread that polls may take them as they come.
         let mut queue = self.submission();
         for entry in entries {
@@ -104,6 +118,10 @@ impl Ring for io_uring::IoUring {
     fn fd(&self) -> RawFd {
         self.as_raw_fd()
     }
+
+    fn places(&mut self, count: u32) {
+        self.submitter().register_files_sparse(count).unwrap();
+    }
 }
 
 impl Ring for annulus_linux::Ring {
@@ -139,6 +157,10 @@ impl Ring for annulus_linux::Ring {
 
     fn fd(&self) -> RawFd {
         self.as_raw_fd()
+    }
+
+    fn places(&mut self, count: u32) {
+        self.submitter().register_files_sparse(count).unwrap();
     }
 }
 

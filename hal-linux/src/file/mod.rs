@@ -379,6 +379,10 @@ impl Backend for FileBackend {
         Ok(Kept { addr, bytes: len })
     }
 
+    fn opens_registered(&self, flags: u32) -> bool {
+        whole::opens_registered(flags)
+    }
+
     fn forget(&mut self, index: usize) {
         self.kept.forget(index, &self.workers.shared.blocks);
     }

@@ -117,9 +117,8 @@ impl FileBackend {
     unsafe fn open_at(&mut self, token: Token, request: &Request<File, ()>) -> Start {
         let (flags, direct) = (request.op_flags as i32, request.direct);
         let call = Call::Open { flags, mode: request.len, direct };
-        if direct && flags & libc::O_CLOEXEC != 0 {
-            // No promise that a registered file could keep. The path's own
-            // errors come first.
+        if direct && !opens_registered(request.op_flags) {
+            // The path's own errors come first.
             return Start::Refused(path_error(request).unwrap_or(-libc::EINVAL));
         }
         if request.flags & IOSQE_ASYNC == 0 && flags & MAKES == 0 {
@@ -206,6 +205,12 @@ impl FileBackend {
         self.workers.push(Class::Bounded, token.index());
         Start::Pending
     }
+}
+
+/// Whether an OPENAT into the table may have these flags: it makes no descriptor
+/// that `exec` could close.
+pub(super) fn opens_registered(flags: u32) -> bool {
+    flags & libc::O_CLOEXEC as u32 == 0
 }
 
 /// Whether closing a file may wait for somebody: network and user-space file
