@@ -91,6 +91,7 @@ rows! {
             "hal-linux/tests/files::direct_io_with_aligned_buffers",
             "hal-linux/tests/files::errors_keep_their_meaning",
             "hal-linux/tests/files::a_transfer_half_in_bad_memory_answers_the_good_half",
+            "examples/tests/chains::memory_that_cannot_be_comes_before_a_registered_file_that_is_not_there",
             "verification/src/kernel/draw::transfer",
             "verification/src/kernel/draw::fsync",
             "verification/src/kernel/draw::nop";
@@ -251,7 +252,8 @@ rows! {
             "core/tests/places::row_registered_files_are_opened_into_their_place",
             "core/tests/places::row_registered_files_are_closed_by_their_place",
             "hal-linux/tests/whole::row_registered_files_are_opened_by_name",
-            "verification/src/kernel/draw/whole::files_update";
+            "verification/src/kernel/draw/whole::files_update",
+            "verification/src/kernel/held/files/draw::draw";
     }
     "registered buffers" {
         "any sub-range is legal, nothing outside it":
@@ -365,7 +367,9 @@ rows! {
     "provided buffers" {
         "PROVIDE_BUFFERS and REMOVE_BUFFERS fill and empty groups":
             "examples/tests/provided::groups_are_filled_and_emptied",
-            "core/src/provided::entries_come_back_however_buffers_go";
+            "core/src/provided::entries_come_back_however_buffers_go",
+            "verification/src/kernel/held/generate::provide",
+            "verification/src/kernel/held/generate::withdraw";
         "BUFFER_SELECT takes one; its id is in the CQE; `-ENOBUFS` without one":
             "examples/tests/provided::reads_pick_their_buffers",
             "core/src/provided::a_list_is_picked_from_the_front_and_taken_back_there",
@@ -373,11 +377,13 @@ rows! {
             "core/tests/picks::row_provided_buffers_a_readv_is_found_by_its_own_opcode",
             "core/tests/picks::row_provided_buffers_a_read_under_way_has_its_own",
             "core/tests/nvme/chains::row_provided_buffers_are_read_into_through_bounce_memory",
-            "hal-baremetal/tests/virtio/chains::row_provided_buffers_are_read_into_through_bounce_memory";
+            "hal-baremetal/tests/virtio/chains::row_provided_buffers_are_read_into_through_bounce_memory",
+            "verification/src/kernel/held/generate::select";
         "rings of buffers":
             "examples/tests/provided::a_ring_of_buffers",
             "core/src/provided::a_ring_is_read_up_to_its_tail",
-            "verification/src/calls/parts::whole";
+            "verification/src/calls/parts::whole",
+            "verification/src/kernel/held/generate::select";
         "rings whose buffers are used up by parts: storage uses what was asked for, what waits for readiness as much as was moved; F_BUF_MORE while there is more":
             "core/src/provided::a_buffer_is_used_up_by_parts",
             "core/tests/parts::row_provided_buffers_by_parts_reads_follow_each_other_in_a_buffer",
@@ -421,18 +427,23 @@ rows! {
             "hal-baremetal/tests/virtio/chains::row_links_vectors_follow_each_other_on_a_disk",
             "hal-baremetal/tests/virtio/chains::row_links_a_short_vectored_read_of_a_disk_breaks_its_chain",
             "examples/tests/chains::chains_of_files_are_as_the_kernels",
-            "verification/src/kernel/held/generate::round";
+            "examples/tests/chains::a_registered_file_that_is_to_close_on_exec_ends_its_chain_before_it_begins",
+            "verification/src/kernel/held/generate::round",
+            "verification/src/kernel/held/generate::link",
+            "verification/src/kernel/held/files/draw::draw";
         "CQE_SKIP_SUCCESS":
             "core/tests/held::what_skips_its_cqe_speaks_when_it_fails_and_silences_its_chain",
             "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe",
-            "examples/tests/chains::chains_of_files_are_as_the_kernels";
+            "examples/tests/chains::chains_of_files_are_as_the_kernels",
+            "verification/src/kernel/held/generate::skip";
         "drain":
             "core/tests/held::a_drain_waits_for_all_before_and_holds_all_after",
             "core/tests/held::a_drain_within_a_chain_drains_the_chain_and_what_follows",
             "core/tests/held::a_drain_that_is_refused_holds_what_follows",
             "core/tests/held::what_is_refused_for_its_buffer_has_skipped_nothing",
             "core/tests/nvme/chains::row_links_vectors_wait_behind_a_drain_and_skip_their_cqe",
-            "examples/tests/chains::chains_of_files_with_drains_are_as_the_kernels";
+            "examples/tests/chains::chains_of_files_with_drains_are_as_the_kernels",
+            "verification/src/kernel/held/generate::drain";
         "timeouts by time and by count, multishot, removed and updated":
             "core/tests/held::timeouts_end_by_time_or_by_count",
             "core/tests/held::a_timeout_is_removed_and_updated",
@@ -440,8 +451,8 @@ rows! {
             "core/src/held::the_first_is_on_top_whatever_comes_and_goes",
             "core/tests/nvme/chains::row_timeouts_end_the_sleep_of_a_ring_on_a_device",
             "hal-baremetal/tests/virtio/chains::row_timeouts_end_the_sleep_of_a_ring_on_a_disk",
-            "verification/src/kernel/held/generate::timeout",
-            "verification/src/kernel/held/generate::timeout_remove";
+            "verification/src/kernel/held/generate/ends::timeout",
+            "verification/src/kernel/held/generate/ends::timeout_remove";
         "by the wall clock and the one that runs on in suspend; a clock that is set is noticed":
             "core/tests/clocks::a_point_in_time_of_another_clock_comes",
             "core/tests/clocks::a_clock_that_is_set_forward_is_noticed",
@@ -458,7 +469,8 @@ rows! {
             "core/tests/held::a_guard_ends_with_what_it_guards_or_tries_to_end_it",
             "core/tests/held::a_guard_ends_with_the_batch_that_ends_its_request",
             "core/tests/nvme/chains::row_link_timeout_ends_what_waits_and_lets_go_on_what_the_device_has",
-            "hal-baremetal/tests/virtio/chains::row_link_timeout_ends_what_waits_and_lets_go_on_what_the_disk_has";
+            "hal-baremetal/tests/virtio/chains::row_link_timeout_ends_what_waits_and_lets_go_on_what_the_disk_has",
+            "verification/src/kernel/held/generate/ends::link_timeout";
         "ASYNC_CANCEL by user_data, file, operation, any, all; 0, `-ENOENT`, `-EALREADY`":
             "core/tests/held::cancellation_finds_what_it_is_told_to",
             "hal-linux/tests/queued::what_is_queued_in_a_batch_can_be_cancelled_by_it",
@@ -467,7 +479,7 @@ rows! {
             "core/tests/nvme/chains::row_cancel_what_ends_by_it_wakes_its_ring",
             "core/tests/nvme/chains::row_cancel_what_waits_for_a_controller_under_reset_ends_at_once",
             "hal-baremetal/tests/virtio/chains::row_cancel_what_the_disk_has_not_seen_ends_and_the_rest_goes_on",
-            "verification/src/kernel/held/generate::cancel";
+            "verification/src/kernel/held/generate/ends::cancel";
         "a call that cancels (`IORING_REGISTER_SYNC_CANCEL`) waits for what is under way":
             "core/tests/calls::a_call_ends_what_has_not_begun",
             "core/tests/calls::a_call_that_cancels_looks_at_its_arguments",

@@ -22,7 +22,7 @@ mod show;
 mod shrink;
 mod tally;
 mod target;
-mod threads;
+pub mod threads;
 mod uring;
 mod watchdog;
 mod world;

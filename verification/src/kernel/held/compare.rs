@@ -66,6 +66,13 @@ pub fn compare(program: &Program, ours: &Trace, theirs: &Trace) -> Option<Differ
     if ours.memory != theirs.memory {
         return Some(Difference { what: "what was read".into(), kind: "memory".into() });
     }
+    for (at, theirs) in theirs.kept.iter().enumerate() {
+        let ours = ours.kept.get(at).map_or("nothing", String::as_str);
+        if ours != theirs {
+            let what = format!("of files: {ours} against {theirs}");
+            return Some(Difference { what, kind: "files".into() });
+        }
+    }
     if ours.written != theirs.written {
         return Some(Difference { what: "what was written".into(), kind: "written".into() });
     }

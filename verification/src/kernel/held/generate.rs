@@ -1,11 +1,14 @@
 //! Draws programs: the same seed and number, the same program.
 
+mod ends;
+
 use annulus::uapi;
 
 use super::super::generate::Wish;
 use super::super::program::Mode;
 use super::super::rng::Rng;
 use super::buffers::EACH;
+use super::files::{FileOp, Owners};
 use super::program::{Act, EVENT, File, NOBODY, Program, RING, Round, Spoil, Sqe, Time, What};
 
 /// The user data of the first SQE.
@@ -35,9 +38,14 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         series: rng.chance(50),
         buffers: rng.chance(45),
         few: rng.chance(20),
+        files: rng.chance(35),
+        quiet: rng.chance(60),
+        owners: Owners::new(rng.chance(30)),
         rng,
     };
+    draw.twins &= !draw.files;
     let (tight, registered) = (draw.rng.chance(25), draw.rng.chance(25));
+    let table = draw.files && draw.rng.chance(70);
     // Whoever has skipped a CQE may not drain any more.
     draw.skips = if draw.drains == 0 || draw.rng.chance(15) { 18 } else { 0 };
     let mode = wish.mode.unwrap_or(mode);
@@ -52,7 +60,7 @@ pub fn program(wish: &Wish, index: u64) -> Program {
         let sqes = rounds.iter_mut().flat_map(|round: &mut Round| &mut round.sqes);
         sqes.for_each(|sqe| sqe.flags &= !uapi::IOSQE_IO_DRAIN);
     }
-    Program { mode, submit_all, few: draw.few, tight, registered, rounds }
+    Program { mode, submit_all, few: draw.few, tight, registered, table, rounds }
 }
 
 struct Draw {
@@ -94,6 +102,12 @@ struct Draw {
     buffers: bool,
     /// The ring is small.
     few: bool,
+    /// Chains have files of their own.
+    files: bool,
+    /// If so: nobody looks for others in the whole program, so that workers may
+    /// begin at any time.
+    quiet: bool,
+    owners: Owners,
 }
 
 impl Draw {
@@ -113,11 +127,16 @@ impl Draw {
         // Whoever looks for others finds them or not, and what is counted has
         // come or not, as workers are quick: they are not in the same round.
         // Linux has workers start whatever follows a drain.
-        let workers = self.drains != 0 || self.workers && self.rng.chance(50);
+        let workers = self.drains != 0
+            || self.files && (self.quiet || self.rng.chance(60))
+            || self.workers && self.rng.chance(50);
         let mut short = 3;
         let count = self.rng.range(1, if self.few { 8 } else { 12 });
         let mut sqes: Vec<Sqe> = Vec::new();
         let mut chain_waits = false;
+        // A worker does what is left of the chain; it may come to what follows in
+        // any later round.
+        let (mut worked, mut loose) = (false, false);
         for n in 0..count {
             let before = sqes.last().filter(|sqe| sqe.flags & LINKED != 0);
             let in_chain = before.is_some();
@@ -132,9 +151,21 @@ impl Draw {
             // Also where there is nothing to guard; a timeout only if it may be.
             let stray = u32::from(self.timed || !timeout);
             let mut what = self.what(guards + stray, workers || self.alone);
-            if self.drains != 0 && in_chain && what.waits_in_worker() {
+            (worked, loose) = (worked && in_chain, loose && in_chain);
+            if workers && self.files && (self.quiet || !loose) && self.rng.chance(45) {
+                what = What::Files { of: u8::MAX, op: FileOp::draw(&mut self.rng) };
+            }
+            if let What::LinkTimeout { time, .. } = &mut what
+                && worked
+                && self.drains == 0
+            {
+                // Linux does not start it, and says that it had nothing to do.
+                *time = Time::Hour;
+            } else if (self.drains != 0 && in_chain || worked) && what.waits_in_worker() {
                 what = What::Nop(0);
             }
+            let works = matches!(what, What::Files { .. });
+            worked |= works;
             if let What::LinkTimeout { time, .. } = &mut what
                 && (self.twins || before.is_some_and(|sqe| sqe.what.time().is_some_and(Time::ends)))
             {
@@ -163,34 +194,22 @@ impl Draw {
                 *count = 0;
             }
             chain_waits |= what.touches_pipes();
-            let mut flags = 0;
-            if self.rng.chance(if in_chain { 55 } else { 35 }) {
-                flags |= match self.rng.chance(30) {
-                    true => uapi::IOSQE_IO_HARDLINK,
-                    false => uapi::IOSQE_IO_LINK,
-                };
-            }
-            if self.rng.chance(self.drains) {
-                flags |= uapi::IOSQE_IO_DRAIN;
-            }
-            if self.rng.chance(self.skips) && !what.counts() {
-                flags |= uapi::IOSQE_CQE_SKIP_SUCCESS;
-            }
+            let mut flags = self.link(if works { 75 } else { 35 + 20 * u64::from(in_chain) });
+            flags |= self.drain() | self.skip(what);
             // What follows would be done by the same worker.
-            if workers && flags & LINKED == 0 && self.rng.chance(40) {
+            if workers && (flags & LINKED == 0 || works) && self.rng.chance(40) {
                 flags |= uapi::IOSQE_ASYNC;
             }
+            loose |= matches!(what, What::Timeout { .. } | What::LinkTimeout { .. })
+                || what.touches_pipes() && flags & uapi::IOSQE_IO_HARDLINK != 0;
             let spoil = self.rng.chance(3).then(|| *self.rng.pick(&Spoil::ALL));
             let user_data = match self.made.last() {
                 Some(_) if self.twins && self.rng.chance(12) => self.target(|_| true),
                 _ => FIRST + self.made.len() as u64 + n,
             };
             let reads = matches!(what, What::Read { .. } | What::Readv { .. });
-            let selects = self.buffers && !workers && !self.alone && reads && self.rng.chance(40);
-            let select = selects.then(|| *self.rng.pick(&[0, 0, 0, 1, RING, RING, NOBODY]));
-            // A read that fails at once is said to have used its buffer or not,
-            // by what it reads from.
-            let select = select.filter(|&group| spoil.is_none() || group != RING);
+            let free = self.buffers && !workers && !self.alone;
+            let select = if free && reads { self.select(spoil.is_some()) } else { None };
             if let (What::Readv { len, .. }, Some(_)) = (&mut what, select) {
                 // Of one buffer, and an eventfd refuses half a count.
                 *len = 8;
@@ -201,10 +220,38 @@ impl Draw {
         for end in [count, count - leave] {
             Self::end_batch(&mut sqes[..end as usize], workers);
         }
+        self.owners.assign(&mut sqes, (count - leave) as usize);
         let leave = leave as u32;
         self.made.extend(sqes.iter().cloned());
         let unread = self.rng.chance(if self.few { 45 } else { 3 });
         Round { pipes, sqes, leave, unread }
+    }
+
+    fn link(&mut self, percent: u64) -> u8 {
+        match self.rng.chance(percent) {
+            false => 0,
+            true if self.rng.chance(30) => uapi::IOSQE_IO_HARDLINK,
+            true => uapi::IOSQE_IO_LINK,
+        }
+    }
+
+    fn drain(&mut self) -> u8 {
+        if self.rng.chance(self.drains) { uapi::IOSQE_IO_DRAIN } else { 0 }
+    }
+
+    fn skip(&mut self, what: What) -> u8 {
+        match self.rng.chance(self.skips) && !what.counts() {
+            true => uapi::IOSQE_CQE_SKIP_SUCCESS,
+            false => 0,
+        }
+    }
+
+    /// A group that a read picks its buffer from, mostly.
+    fn select(&mut self, spoilt: bool) -> Option<u16> {
+        let select = self.rng.chance(40).then(|| *self.rng.pick(&[0, 0, 0, 1, RING, RING, NOBODY]));
+        // A read that fails at once is said to have used its buffer or not, by what
+        // it reads from.
+        select.filter(|&group| !spoilt || group != RING)
     }
 
     /// Linux has a worker start a chain within which a batch ends, and it would
@@ -259,28 +306,29 @@ impl Draw {
             }
             6 => What::Poll { file: self.pipe() },
             7 => self.timeout(workers),
-            8 => {
-                let flags = self.flags(&[(uapi::IORING_TIMEOUT_ABS, 15)]);
-                What::LinkTimeout { time: self.short_time(), flags }
-            }
+            8 => self.link_timeout(),
             9 => self.timeout_remove(),
             10 => self.cancel(),
             11 => What::PollRemove { target: self.target(|w| matches!(w, What::Poll { .. })) },
-            13 => {
-                let group = *self.rng.pick(&[0, 0, 0, 1, RING]);
-                let first = self.rng.below(EACH.into()) as u16;
-                let count = self.rng.range(1, 4).min(u64::from(EACH - first)) as u16;
-                What::Provide { group, first, count }
-            }
-            14 => {
-                let group = *self.rng.pick(&[0, 0, 1, RING, NOBODY]);
-                What::Withdraw { group, count: self.rng.range(1, 5) as u16 }
-            }
+            13 => self.provide(),
+            14 => self.withdraw(),
             _ => match self.rng.chance(50) {
                 true => What::Read { file: File::None, off: 0, len: 8 },
                 false => What::Write { file: File::Pipe(self.rng.below(2) as u8) },
             },
         }
+    }
+
+    fn provide(&mut self) -> What {
+        let group = *self.rng.pick(&[0, 0, 0, 1, RING]);
+        let first = self.rng.below(EACH.into()) as u16;
+        let count = self.rng.range(1, 4).min(u64::from(EACH - first)) as u16;
+        What::Provide { group, first, count }
+    }
+
+    fn withdraw(&mut self) -> What {
+        let group = *self.rng.pick(&[0, 0, 1, RING, NOBODY]);
+        What::Withdraw { group, count: self.rng.range(1, 5) as u16 }
     }
 
     /// A read of a file of 1,024 bytes.
@@ -298,117 +346,6 @@ impl Draw {
             0,
             |all, &(flag, percent)| if self.rng.chance(percent) { all | flag } else { all },
         )
-    }
-
-    fn time(&mut self) -> Time {
-        let ends = if self.times { 40 } else { 0 };
-        match self.rng.weighted(&[60, ends, if self.counts { 0 } else { ends / 4 }, 1, 1, 1, 1]) {
-            // What drains would wait for it.
-            0 | 5 if self.drains != 0 => Time::Soon,
-            0 => Time::Hour,
-            1 => Time::Soon,
-            2 => Time::Now,
-            3 => Time::Negative,
-            4 => Time::NegativeNanos,
-            5 => Time::ManyNanos,
-            _ => Time::Nowhere,
-        }
-    }
-
-    /// A time that matters to somebody else.
-    fn short_time(&mut self) -> Time {
-        if self.times && self.rng.chance(50) { Time::Soon } else { self.time() }
-    }
-
-    fn timeout(&mut self, workers: bool) -> What {
-        let time = self.time();
-        let mut flags = self.flags(&[(uapi::IORING_TIMEOUT_ETIME_SUCCESS, 15)]);
-        let mut count = 0;
-        if self.series && self.rng.chance(30) {
-            flags |= uapi::IORING_TIMEOUT_MULTISHOT;
-            count = self.rng.below(4) as u32;
-            if count == 0 && time.ends() {
-                count = 1;
-            }
-        } else if !workers && self.counts && self.rng.chance(45) {
-            count = self.rng.range(1, 6) as u32;
-        }
-        if self.rng.chance(12) {
-            flags |= uapi::IORING_TIMEOUT_ABS;
-        } else if self.wall && self.rng.chance(20) {
-            flags |= uapi::IORING_TIMEOUT_REALTIME;
-        }
-        if count != 0 && time.ends() && flags & uapi::IORING_TIMEOUT_MULTISHOT == 0 {
-            // It may be over when it starts, and its count as well.
-            flags &= !uapi::IORING_TIMEOUT_ABS;
-        }
-        What::Timeout { time, count, flags }
-    }
-
-    fn timeout_remove(&mut self) -> What {
-        let guard = |what: &What| matches!(what, What::LinkTimeout { .. });
-        let plain = |what: &What| matches!(what, What::Timeout { .. });
-        let hour = self.timed || self.series;
-        let time = if hour { Time::Hour } else { self.short_time() };
-        let (target, flags) = match self.rng.weighted(&[40, 35, 20, 5]) {
-            0 => (self.target(plain), 0),
-            1 => (self.target(plain), uapi::IORING_TIMEOUT_UPDATE),
-            2 => (self.target(guard), uapi::IORING_LINK_TIMEOUT_UPDATE),
-            _ => (self.target(|_| true), uapi::IORING_TIMEOUT_UPDATE_MASK),
-        };
-        let flags = match flags != 0 && !self.wall && self.rng.chance(15) {
-            true => flags | uapi::IORING_TIMEOUT_ABS,
-            false => flags,
-        };
-        What::TimeoutRemove { target, time, flags }
-    }
-
-    fn cancel(&mut self) -> What {
-        use uapi::{
-            IORING_ASYNC_CANCEL_ALL as ALL, IORING_ASYNC_CANCEL_ANY as ANY,
-            IORING_ASYNC_CANCEL_FD as FD, IORING_ASYNC_CANCEL_OP as OP,
-            IORING_ASYNC_CANCEL_USERDATA as USERDATA,
-        };
-        // Which of several is the first is nobody's promise: all of them, or
-        // those of one user data.
-        let flags = match self.rng.weighted(&[45, 18, 16, 10, 6, 5]) {
-            0 => *self.rng.pick(&[0, 0, ALL]),
-            1 => FD | ALL,
-            2 => OP | ALL,
-            3 => ANY | *self.rng.pick(&[0, ALL]),
-            4 => FD | OP | ALL,
-            _ => USERDATA | *self.rng.pick(&[0, FD, OP, ANY, FD | ALL]),
-        };
-        let file = match self.rng.weighted(&[8, 1, 1]) {
-            0 => self.pipe(),
-            1 => File::Source,
-            _ => File::None,
-        };
-        let ops = [
-            uapi::IORING_OP_READ,
-            uapi::IORING_OP_POLL_ADD,
-            uapi::IORING_OP_TIMEOUT,
-            uapi::IORING_OP_LINK_TIMEOUT,
-            uapi::IORING_OP_NOP,
-        ];
-        let op = *self.rng.pick(&ops);
-        let waits = |what: &What| {
-            matches!(what, What::Timeout { .. } | What::Poll { .. } | What::LinkTimeout { .. })
-                || what.touches_pipes() && what.opcode() != uapi::IORING_OP_ASYNC_CANCEL
-        };
-        What::Cancel { target: self.target(waits), file, op, flags }
-    }
-
-    /// The user data of something that `is`, drawn before or soon.
-    fn target(&mut self, is: impl Fn(&What) -> bool) -> u64 {
-        let next = FIRST + self.made.len() as u64;
-        if self.rng.chance(25) {
-            // Of this round, or of none.
-            return next + self.rng.below(12);
-        }
-        let fit: Vec<u64> =
-            self.made.iter().filter(|sqe| is(&sqe.what)).map(|sqe| sqe.user_data).collect();
-        if fit.is_empty() { next } else { *self.rng.pick(&fit) }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod buffers;
 mod compare;
+mod files;
 mod generate;
 mod program;
 mod race;
@@ -195,7 +196,14 @@ fn count(tally: &mut Tally, program: &Program, trace: &Trace) {
         let outcome = if cqe.res < 0 { result(cqe.res) } else { "ok".into() };
         *tally.table.entry(name.into()).or_default().entry(outcome).or_default() += 1;
         let op = sqe.what.opcode();
-        let transfer = [uapi::IORING_OP_READ, uapi::IORING_OP_READV, uapi::IORING_OP_WRITE];
+        let transfer = [
+            uapi::IORING_OP_READ,
+            uapi::IORING_OP_READV,
+            uapi::IORING_OP_READ_FIXED,
+            uapi::IORING_OP_WRITE,
+            uapi::IORING_OP_WRITEV,
+            uapi::IORING_OP_WRITE_FIXED,
+        ];
         all += 1;
         moved += u64::from(transfer.contains(&op) && cqe.res > 0);
     }

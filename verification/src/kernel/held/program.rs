@@ -4,6 +4,7 @@
 use annulus::uapi::{self, IORING_TIMEOUT_UPDATE_MASK};
 
 use super::super::program::Mode;
+use super::files::FileOp;
 
 /// A program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Program {
     pub tight: bool,
     /// The files are registered, and named so.
     pub registered: bool,
+    /// They are registered, and those of chains may be named so.
+    pub table: bool,
     /// What is done, one after the other.
     pub rounds: Vec<Round>,
 }
@@ -153,6 +156,11 @@ pub enum What {
         op: u8,
         flags: u32,
     },
+    /// Something plain with the files of the chain `of` so many.
+    Files {
+        of: u8,
+        op: FileOp,
+    },
 }
 
 /// A field that is not as it must be.
@@ -220,6 +228,7 @@ impl What {
             What::LinkTimeout { .. } => uapi::IORING_OP_LINK_TIMEOUT,
             What::TimeoutRemove { .. } => uapi::IORING_OP_TIMEOUT_REMOVE,
             What::Cancel { .. } => uapi::IORING_OP_ASYNC_CANCEL,
+            What::Files { op, .. } => op.opcode(),
         }
     }
 
@@ -280,12 +289,29 @@ impl Program {
     pub fn sqes(&self) -> impl Iterator<Item = &Sqe> {
         self.rounds.iter().flat_map(|round| &round.sqes)
     }
+
+    /// How many chains have files of their own.
+    pub fn owners(&self) -> u8 {
+        let of = |sqe: &Sqe| if let What::Files { of, .. } = sqe.what { of + 1 } else { 0 };
+        self.sqes().map(of).max().unwrap_or(0)
+    }
+
+    /// Whether memory is registered.
+    pub fn fixed(&self) -> bool {
+        let ops = [uapi::IORING_OP_READ_FIXED, uapi::IORING_OP_WRITE_FIXED];
+        self.sqes().any(|sqe| ops.contains(&sqe.what.opcode()))
+    }
 }
 
 impl Sqe {
     /// Whether the next one is of its chain.
     pub fn linked(&self) -> bool {
         self.flags & (uapi::IOSQE_IO_LINK | uapi::IOSQE_IO_HARDLINK) != 0
+    }
+
+    /// Whether a worker has a part in it.
+    pub fn works(&self) -> bool {
+        self.flags & uapi::IOSQE_ASYNC != 0 || matches!(self.what, What::Files { .. })
     }
 
     /// The group of buffers that it is about.
@@ -310,7 +336,7 @@ impl Round {
     /// Whether workers have a part in it: in Linux also in what follows a
     /// drain, and in a chain within which a batch ends.
     pub fn has_workers(&self) -> bool {
-        self.any(|sqe| sqe.flags & (uapi::IOSQE_ASYNC | uapi::IOSQE_IO_DRAIN) != 0)
+        self.any(|sqe| sqe.works() || sqe.flags & uapi::IOSQE_IO_DRAIN != 0)
             || self.sqes.last().is_some_and(Sqe::linked)
             || self.leave != 0
     }

@@ -57,6 +57,8 @@ pub struct Trace {
     pub written: Vec<u64>,
     /// What was read into buffers that were provided.
     pub memory: u64,
+    /// What has become of the files of chains, and of memory that tells of them.
+    pub kept: Vec<String>,
 }
 
 impl Seen {
@@ -82,6 +84,7 @@ struct Open {
 impl Open {
     fn add(&mut self, sqes: &[Sqe]) {
         let cut = sqes.last().is_some_and(Sqe::linked);
+        let mut behind = false;
         for sqe in sqes {
             *self.count.entry(sqe.user_data).or_default() += 1;
             if sqe.what.time().is_some_and(Time::ends) {
@@ -90,9 +93,11 @@ impl Open {
                     _ => sqe.user_data,
                 });
             }
-            if cut || sqe.flags & uapi::IOSQE_ASYNC != 0 {
+            behind |= sqe.works();
+            if cut || behind {
                 self.work.insert(sqe.user_data);
             }
+            behind &= sqe.linked();
             self.drained |= sqe.flags & uapi::IOSQE_IO_DRAIN != 0;
         }
     }
@@ -155,7 +160,7 @@ pub fn run<T: Target>(
     dir: &Path,
     arena: &mut Arena,
 ) -> io::Result<Trace> {
-    let mut world = World::new(dir, arena, program.registered)?;
+    let mut world = World::new(dir, arena, program)?;
     let setup = Setup {
         mode: program.mode,
         entries: if program.few { FEW } else { ENTRIES },
@@ -168,8 +173,12 @@ pub fn run<T: Target>(
         disabled: false,
     };
     let mut ring = T::setup(&setup).map_err(io::Error::from_raw_os_error)?;
-    if program.registered {
+    if program.registered || program.table {
         good(ring.files(&world.files()))?;
+    }
+    if program.fixed() {
+        // SAFETY: the arena lasts as long as the process.
+        good(unsafe { ring.buffers(&[world.fixed()]) })?;
     }
     if program.sqes().any(|sqe| sqe.group() == Some(RING)) {
         let (base, entries) = world.buffers().ring();
@@ -195,7 +204,11 @@ pub fn run<T: Target>(
         run.round(round)?;
     }
     run.end()?;
-    Ok(run.trace)
+    let Run { ring, mut world, mut trace, .. } = run;
+    // Its own descriptors of files go with it.
+    drop(ring);
+    trace.kept = world.kept()?;
+    Ok(trace)
 }
 
 impl<T: Target> Run<'_, T> {
@@ -208,7 +221,7 @@ impl<T: Target> Run<'_, T> {
         }
         let room = self.ring.sizes().sq.saturating_sub(round.sqes.len() as u32);
         // Workers and whoever looks for their work are not of one batch.
-        let workers = round.sqes.iter().any(|sqe| sqe.flags & uapi::IOSQE_ASYNC != 0);
+        let workers = round.sqes.iter().any(Sqe::works);
         self.workers |= workers;
         let least = if self.workers { 0 } else { room };
         // Batches may have ended at SQEs that fail.
@@ -259,6 +272,9 @@ impl<T: Target> Run<'_, T> {
                 self.ring.ready()
             } else {
                 self.ring.reap(usize::MAX, &mut seen.cqes);
+                for cqe in &mut seen.cqes[told_of..] {
+                    cqe.res = self.world.tree().take(cqe.user_data, cqe.res)?;
+                }
                 seen.cqes.len()
             };
             self.open.end(&seen.cqes[told_of..]);
@@ -364,6 +380,7 @@ impl<T: Target> Run<'_, T> {
                     let sqe =
                         Sqe { what, flags, user_data: NOTHING_LEFT, select: None, spoil: None };
                     self.round(&Round { sqes: vec![sqe], ..Round::default() })?;
+                    self.places()?;
                     break;
                 }
                 Some(_) => {}
@@ -374,5 +391,19 @@ impl<T: Target> Run<'_, T> {
         self.trace.written = self.world.written()?;
         self.trace.memory = self.world.buffers().checksum();
         Ok(())
+    }
+
+    /// Reads from whatever is in the places of chains.
+    fn places(&mut self) -> io::Result<()> {
+        let raw: Vec<_> = self.world.look_at_places();
+        if raw.is_empty() {
+            return Ok(());
+        }
+        self.least = raw.len();
+        // SAFETY: the arena lasts as long as the process.
+        if !unsafe { self.ring.push_all(&raw) } {
+            return Err(io::Error::other("more places than the ring has room for"));
+        }
+        self.settle(Seen::default(), Some(0))
     }
 }

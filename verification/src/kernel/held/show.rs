@@ -88,6 +88,13 @@ impl fmt::Display for Sqe {
                     write!(f, " op {}", uapi::opcode_name(op).unwrap_or("?"))?;
                 }
             }
+            What::Files { of, op } => {
+                write!(
+                    f,
+                    "{} of chain {of}: {op:?}",
+                    uapi::opcode_name(op.opcode()).unwrap_or("?")
+                )?;
+            }
         }
         bits(f, self.flags.into(), &SQE_FLAGS)?;
         if let Some(group) = self.select {
@@ -104,9 +111,12 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = if self.submit_all { ", SUBMIT_ALL" } else { "" };
         write!(f, "ring: {}{all}", self.mode.name())?;
-        for (yes, what) in
-            [(self.few, "few entries"), (self.tight, "few requests"), (self.registered, "files")]
-        {
+        for (yes, what) in [
+            (self.few, "few entries"),
+            (self.tight, "few requests"),
+            (self.registered, "files"),
+            (self.table, "table"),
+        ] {
             f.write_str(if yes { ", " } else { "" })?;
             f.write_str(if yes { what } else { "" })?;
         }

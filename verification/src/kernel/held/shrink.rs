@@ -39,6 +39,7 @@ pub fn simpler(program: &Program) -> Vec<Program> {
     with(&|p| p.rounds.iter_mut().for_each(|round| round.unread = false));
     with(&|p| (p.few, p.tight, p.registered) = (false, false, false));
     with(&|p| p.registered = false);
+    with(&|p| p.table = false);
     with(&|p| p.mode = Mode::Inline);
     with(&|p| p.submit_all = true);
     all

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use annulus::uapi::{self, IORING_ASYNC_CANCEL_OP, IORING_TIMEOUT_ABS, IORING_TIMEOUT_UPDATE_MASK};
 
-use super::super::target::RawSqe;
+use super::super::target::{RawBuf, RawSqe};
 use super::buffers::Buffers;
-use super::program::{Act, EVENT, File, Spoil, Sqe, Time, What};
+use super::files::{FileOp, How, Keep, Memory, On, Tree};
+use super::program::{Act, EVENT, File, Program, Spoil, Sqe, Time, What};
 
 /// Bytes of the file that is read.
 const SOURCE: usize = 1024;
@@ -25,6 +26,8 @@ const MOST: usize = 256;
 const DATA: usize = 64;
 /// EPOLLIN; the halves of the field are those of a little-endian word.
 const EVENTS: u32 = uapi::EPOLLIN.rotate_left(if cfg!(target_endian = "big") { 16 } else { 0 });
+/// The user data of a look at the first place.
+const PLACES: u64 = 10;
 /// A number that no file has.
 const NONE: i32 = 100_000;
 
@@ -34,6 +37,9 @@ pub struct Arena {
     /// A time and two buffers an SQE.
     points: Box<[Points]>,
     data: Box<[u8]>,
+    /// The buffer that is registered: a part for each SQE.
+    fixed: Box<[u8]>,
+    keeps: Box<[Keep]>,
     used: usize,
     buffers: Buffers,
 }
@@ -50,8 +56,18 @@ const BAD: Points = Points { time: [-1; 2], buffers: [[u64::MAX; 2]; 2] };
 impl Arena {
     /// Memory for one program after the other.
     pub fn new() -> Self {
-        let data = vec![0; MOST * DATA].into();
-        Self { points: vec![BAD; MOST].into(), data, used: 0, buffers: Buffers::new() }
+        let [data, fixed] = [(); 2].map(|()| vec![0; MOST * DATA].into());
+        let (points, keeps) = (vec![BAD; MOST].into(), vec![Keep::NEW; MOST].into());
+        Self { points, data, fixed, keeps, used: 0, buffers: Buffers::new() }
+    }
+
+    /// As before the first program.
+    fn reset(&mut self) {
+        self.data[..self.used * DATA].fill(0);
+        self.fixed[..self.used * DATA].fill(0);
+        self.keeps[..self.used].fill(Keep::NEW);
+        self.used = 0;
+        self.buffers.reset();
     }
 }
 
@@ -68,6 +84,9 @@ pub struct World<'a> {
     event: Regular,
     /// The files are named by their places.
     registered: bool,
+    tree: Tree,
+    /// What chains do with their files, and which memory they have for it.
+    told: Vec<(u64, FileOp, usize)>,
 }
 
 impl<'a> World<'a> {
@@ -75,9 +94,9 @@ impl<'a> World<'a> {
     ///
     /// # Errors
     /// Of the file system, or too few descriptors.
-    pub fn new(dir: &Path, arena: &'a mut Arena, registered: bool) -> io::Result<Self> {
-        arena.used = 0;
-        arena.buffers.reset();
+    pub fn new(dir: &Path, arena: &'a mut Arena, program: &Program) -> io::Result<Self> {
+        arena.reset();
+        let tree = Tree::new(dir, program.owners(), FILES.len() as i32)?;
         let mut source = tempfile::tempfile_in(dir)?;
         source.write_all(&[7; SOURCE])?;
         // Read once, so that no read has anything to note in the file.
@@ -91,12 +110,56 @@ impl<'a> World<'a> {
         }
         // SAFETY: new, and ours.
         let event = unsafe { Regular::from_raw_fd(event) };
-        Ok(Self { arena, source, sink: io::pipe()?, pipes, event, registered })
+        let (sink, registered) = (io::pipe()?, program.registered);
+        Ok(Self { arena, source, sink, pipes, event, registered, tree, told: Vec::new() })
     }
 
     /// The files that are registered, by their places.
-    pub fn files(&self) -> [i32; FILES.len()] {
-        FILES.map(|file| self.number(file))
+    pub fn files(&self) -> Vec<i32> {
+        FILES.iter().map(|&file| self.number(file)).chain(self.tree.places()).collect()
+    }
+
+    /// The memory that is registered.
+    pub fn fixed(&mut self) -> RawBuf {
+        let fixed = &mut self.arena.fixed;
+        RawBuf { base: fixed.as_mut_ptr() as u64, len: fixed.len() as u64 }
+    }
+
+    /// The files of chains.
+    pub fn tree(&mut self) -> &mut Tree {
+        &mut self.tree
+    }
+
+    /// What has become of them, and of the memory of SQEs about them.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn kept(&mut self) -> io::Result<Vec<String>> {
+        for &(user_data, op, at) in &self.told {
+            let part = at * DATA..(at + 1) * DATA;
+            let fixed = op.opcode() == uapi::IORING_OP_READ_FIXED;
+            let data = if fixed { &self.arena.fixed[part] } else { &self.arena.data[part] };
+            self.tree.tell(user_data, op, &self.arena.keeps[at], data);
+        }
+        self.tree.remains()
+    }
+
+    /// Entries that read a little from the place of each chain, one after the other.
+    pub fn look_at_places(&mut self) -> Vec<RawSqe> {
+        let mut all = Vec::new();
+        for (own, place) in self.tree.all_places().enumerate() {
+            let on = On::Place;
+            let (how, write, off, len, bad) = (How::Flat, false, 0, 8, false);
+            let op = FileOp::Transfer { on, how, write, off, len, bad };
+            let what = What::Files { of: own as u8, op };
+            let flags = uapi::IOSQE_IO_HARDLINK;
+            let user_data = PLACES + place as u64;
+            all.push(self.raw(&Sqe { what, flags, user_data, select: None, spoil: None }));
+        }
+        if let Some(last) = all.last_mut() {
+            last.flags &= !uapi::IOSQE_IO_HARDLINK;
+        }
+        all
     }
 
     /// The ring of buffers.
@@ -177,6 +240,7 @@ impl<'a> World<'a> {
     pub fn raw(&mut self, sqe: &Sqe) -> RawSqe {
         let at = self.arena.used;
         self.arena.used += 1;
+        let part = at * DATA..(at + 1) * DATA;
         let points = &mut self.arena.points[at];
         let data = (&raw mut self.arena.data[at * DATA]) as u64;
         let mut raw = RawSqe { flags: sqe.flags, ..RawSqe::new(sqe.what.opcode(), sqe.user_data) };
@@ -222,6 +286,16 @@ impl<'a> World<'a> {
                     raw.len = op.into();
                 }
             }
+            What::Files { of, op } => {
+                self.told.push((sqe.user_data, op, at));
+                let memory = Memory {
+                    keep: &mut self.arena.keeps[at],
+                    vector: &mut points.buffers,
+                    data: &mut self.arena.data[part.clone()],
+                    fixed: &mut self.arena.fixed[part],
+                };
+                self.tree.raw(&mut raw, of, op, memory);
+            }
         }
         match sqe.what {
             What::Read { file, .. }
@@ -248,11 +322,22 @@ impl<'a> World<'a> {
             None => {}
             Some(Spoil::Ioprio) => raw.ioprio = 1,
             Some(Spoil::Personality) => raw.personality = 77,
-            Some(Spoil::SpliceFd) => raw.splice_fd_in = 1,
+            // It would be a place that others use.
+            Some(Spoil::SpliceFd) => match sqe.what {
+                What::Files { op: FileOp::Open { .. } | FileOp::Close { .. }, .. } => {
+                    raw.splice_fd_in = 1 << 20;
+                }
+                _ => raw.splice_fd_in = 1,
+            },
             Some(Spoil::BufIndex) => raw.buf_index = 1,
             // Stays in the SQE's own memory, or is more than may be.
             Some(Spoil::Len) => match sqe.what {
                 What::Read { .. } => raw.len ^= 0x20,
+                What::Files {
+                    op: FileOp::Transfer { how: How::Flat | How::Fixed, .. }, ..
+                } => {
+                    raw.len ^= 0x20;
+                }
                 // Whole words.
                 What::Write { .. } => raw.len ^= 0x18,
                 _ => raw.len ^= 0x1000,
@@ -264,10 +349,9 @@ impl<'a> World<'a> {
             Some(Spoil::Select) => raw.flags |= uapi::IOSQE_BUFFER_SELECT,
             Some(Spoil::FixedFile) => {
                 raw.flags ^= uapi::IOSQE_FIXED_FILE;
-                if self.registered {
-                    // Its place is the number of a file that is not ours.
-                    raw.fd = NONE;
-                }
+                // A place would be the number of a file that is not ours, and a
+                // number may be a place.
+                raw.fd = NONE;
             }
         }
         raw
@@ -277,6 +361,7 @@ impl<'a> World<'a> {
     /// arrays of buffers.
     pub fn scribble(&mut self) {
         self.arena.points[..self.arena.used].fill(BAD);
+        self.arena.keeps[..self.arena.used].iter_mut().for_each(|keep| keep.path = [1; 16]);
     }
 
     /// The user data of all that has written, sorted.
