@@ -2,16 +2,15 @@
 // The machines that the io-uring crate has bindings for.
 #![cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 
-use std::io::{self, Write};
+mod common;
+
+use std::io;
 
 /// `IORING_REGISTER_IOWQ_MAX_WORKERS`: what comes back, and what is refused.
 #[test]
 fn limits_of_workers_are_the_kernels() {
     let Ok(kernel) = io_uring::IoUring::new(8) else {
-        // Not by a macro: the test harness would keep it to itself.
-        writeln!(io::stderr(), "==== NOT RUN: the kernel gives no io_uring to compare with.")
-            .unwrap();
-        return;
+        return common::not_run("the kernel gives no io_uring to compare with");
     };
     let ours = annulus_linux::Ring::new(8).unwrap();
     let most = i32::MAX as u32;

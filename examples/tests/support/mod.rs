@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -117,6 +118,16 @@ pub fn as_ordinary_user<'a>(args: impl IntoIterator<Item = &'a OsStr>, dir: &Pat
     command
 }
 
+/// Says that this machine cannot show something, and why. Where all must be shown
+/// (`CI`, as `cargo verify` understands it) that is a failure.
+pub fn not_run(why: &str) {
+    // Not by a macro: the test harness would keep it to itself.
+    let to = &mut std::io::stderr();
+    writeln!(to, "==== NOT RUN: {why}.").unwrap();
+    let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    assert!(!ci, "in CI nothing may be left out: {why}");
+}
+
 /// A small file system in memory, unmounted when dropped.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
@@ -134,7 +145,7 @@ impl SmallDisk {
             .status()
             .is_ok_and(|status| status.success());
         if !mounted {
-            eprintln!("skipped: mounting a tmpfs needs root");
+            not_run("mounting a tmpfs needs root");
             return None;
         }
         Some(Self { dir })
