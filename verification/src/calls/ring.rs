@@ -4,15 +4,64 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use annulus::types::{SubmitArgs, Timespec};
 use annulus::uapi;
 use annulus_linux::squeue::Entry;
 
 use super::Seen;
+use crate::kernel::threads::{Others, others};
 
 /// A wait for completions that do not come ends after so many seconds.
 const LONGEST_WAIT: u64 = 3;
+/// How long a polling thread polls before it sleeps.
+const IDLE_MS: u32 = 1;
+/// Entries that nobody takes, as a disabled ring's, are not waited for any longer.
+const TAKES: Duration = Duration::from_millis(500);
+/// Nobody has that much to do.
+const REST: Duration = Duration::from_secs(5);
+
+/// Who drives a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    /// The application.
+    Inline,
+    /// Whoever has work: not the kernel's.
+    Served,
+    /// A thread of its own.
+    Polled,
+}
+
+impl Drive {
+    /// What it is called in a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Drive::Inline => "inline",
+            Drive::Served => "served",
+            Drive::Polled => "sqpoll",
+        }
+    }
+}
+
+/// Waits until a polling thread has done all there is to do and sleeps, and whoever
+/// works for it: what it does before that is in its hands alone.
+fn rest(mut wake: impl FnMut() -> bool) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        let left = wake();
+        // The kernel's goes round with what it may not take.
+        let done = if left { began.elapsed() > TAKES } else { others()? == Others::Asleep };
+        if done {
+            return Ok(());
+        }
+        if began.elapsed() > REST {
+            return Err(io::Error::other("the polling thread does not come to rest"));
+        }
+        sleep(Duration::from_micros(100));
+    }
+}
 
 /// How a ring is to be set up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +91,9 @@ pub trait Ring {
 
     /// Sets or clears `IORING_CQ_EVENTFD_DISABLED`.
     fn disable_eventfd(&mut self, yes: bool);
+
+    /// Waits until nobody does anything, if another thread drives the ring.
+    fn rest(&mut self) -> io::Result<()>;
 
     /// The completions that are there, as (user_data, res, flags).
     fn reap(&mut self) -> Vec<(u64, i32, u32)>;
@@ -73,6 +125,7 @@ impl dyn Ring + '_ {
 
     /// Tells of the completions that are there, in their order.
     pub fn look(&mut self, seen: &mut Seen) {
+        self.rest().expect("the threads of this process");
         let cqes = self.reap();
         seen.push(format!("completions: {cqes:?}"));
     }
@@ -83,6 +136,10 @@ impl dyn Ring + '_ {
             Ok(count) => count as i64,
             Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EIO)),
         };
+        if wait == 0 {
+            // What has been waited for has come.
+            self.rest().expect("the threads of this process");
+        }
         let mut cqes = self.reap();
         cqes.sort_unstable();
         seen.push(format!("submit: {answer}, {cqes:?}"));
@@ -93,13 +150,16 @@ impl dyn Ring + '_ {
 pub struct Kernel(io_uring::IoUring);
 
 impl Kernel {
-    pub fn new(wish: Wish) -> io::Result<Self> {
+    pub fn new(wish: Wish, drive: Drive) -> io::Result<Self> {
         let mut builder = io_uring::IoUring::builder();
         if let Some(entries) = wish.cq_entries {
             builder.setup_cqsize(entries);
         }
         if wish.disabled {
             builder.setup_r_disabled();
+        }
+        if drive == Drive::Polled {
+            builder.setup_sqpoll(IDLE_MS);
         }
         builder.build(8).map(Self)
     }
@@ -123,7 +183,22 @@ impl Ring for Kernel {
         }
         let most = io_uring::types::Timespec::new().sec(LONGEST_WAIT);
         let args = io_uring::types::SubmitArgs::new().timespec(&most);
-        self.0.submitter().submit_with_args(wait, &args)
+        let answer = self.0.submitter().submit_with_args(wait, &args);
+        // How many a polling thread had left when it asked is nobody's promise.
+        let polled = self.0.params().is_setup_sqpoll();
+        answer.map(|count| if polled { entries.len() } else { count })
+    }
+
+    fn rest(&mut self) -> io::Result<()> {
+        if !self.0.params().is_setup_sqpoll() {
+            return Ok(());
+        }
+        rest(|| {
+            let left = !self.0.submission().is_empty();
+            // A disabled ring says no, and its entries stay.
+            let _ = left && self.0.submit().is_ok();
+            left
+        })
     }
 
     fn disable_eventfd(&mut self, yes: bool) {
@@ -141,7 +216,9 @@ impl Ring for Kernel {
     }
 
     fn another(&self, wish: Wish) -> Box<dyn Ring> {
-        Box::new(Self::new(wish).expect("another ring"))
+        let polled = self.0.params().is_setup_sqpoll();
+        let drive = if polled { Drive::Polled } else { Drive::Inline };
+        Box::new(Self::new(wish, drive).expect("another ring"))
     }
 
     fn send(&self, entry: &Entry) -> i32 {
@@ -184,7 +261,7 @@ fn cq_flags(ring: &io_uring::IoUring) -> &'static AtomicU32 {
 pub struct Ours(annulus_linux::Ring);
 
 impl Ours {
-    pub fn new(wish: Wish, served: bool) -> io::Result<Self> {
+    pub fn new(wish: Wish, drive: Drive) -> io::Result<Self> {
         let mut builder = annulus_linux::Ring::builder();
         if let Some(entries) = wish.cq_entries {
             builder.setup_cqsize(entries);
@@ -192,9 +269,11 @@ impl Ours {
         if wish.disabled {
             builder.setup_r_disabled();
         }
-        if served {
-            builder.setup_served();
-        }
+        match drive {
+            Drive::Inline => &mut builder,
+            Drive::Served => builder.setup_served(),
+            Drive::Polled => builder.setup_sqpoll(IDLE_MS),
+        };
         builder.build(8).map(Self).map_err(io::Error::other)
     }
 }
@@ -215,7 +294,20 @@ impl Ring for Ours {
         }
         let most = Timespec::new().sec(LONGEST_WAIT);
         let args = SubmitArgs::new().timespec(&most);
-        self.0.submitter().submit_with_args(wait, &args)
+        let answer = self.0.submitter().submit_with_args(wait, &args);
+        let polled = self.0.params().is_setup_sqpoll();
+        answer.map(|count| if polled { entries.len() } else { count })
+    }
+
+    fn rest(&mut self) -> io::Result<()> {
+        if !self.0.params().is_setup_sqpoll() {
+            return Ok(());
+        }
+        rest(|| {
+            let left = !self.0.submission().is_empty();
+            let _ = left && self.0.submit().is_ok();
+            left
+        })
     }
 
     fn disable_eventfd(&mut self, yes: bool) {
@@ -231,8 +323,13 @@ impl Ring for Ours {
     }
 
     fn another(&self, wish: Wish) -> Box<dyn Ring> {
-        let served = self.0.params().is_setup_served();
-        Box::new(Self::new(wish, served).expect("another ring"))
+        let params = self.0.params();
+        let drive = match params.is_setup_sqpoll() {
+            true => Drive::Polled,
+            false if params.is_setup_served() => Drive::Served,
+            false => Drive::Inline,
+        };
+        Box::new(Self::new(wish, drive).expect("another ring"))
     }
 
     fn send(&self, entry: &Entry) -> i32 {
