@@ -1,8 +1,7 @@
 //! What can happen in a run: each action is a step, small, and means something
 //! wherever it stands, so that any part of a list of them can be run again.
 
-use annulus::squeue::Entry;
-use annulus::uapi::*;
+pub use super::entry::Spec;
 
 /// `user_data` of request 0; the others follow.
 pub const TAG: u64 = 0x51_0000_0000;
@@ -56,12 +55,24 @@ pub enum Op {
         key: Key,
         all: bool,
     },
+    /// Waits for readiness, once or on and on.
+    Poll {
+        multi: bool,
+    },
+    /// Ends such a wait.
+    Unpoll,
+    /// Gives it other events, or a name, or both.
+    Repoll {
+        events: bool,
+        name: u8,
+    },
 }
 
 impl Op {
     /// Whether it is about other requests.
     pub fn is_control(self) -> bool {
-        matches!(self, Op::Remove | Op::Update { .. } | Op::Cancel { .. })
+        use Op::*;
+        matches!(self, Remove | Update { .. } | Cancel { .. } | Unpoll | Repoll { .. })
     }
 }
 
@@ -112,167 +123,6 @@ pub enum Fate {
     NoRoom(u8),
     /// Its entry cannot be taken.
     Refused,
-}
-
-/// An entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spec {
-    pub op: Op,
-    /// `IOSQE_*`.
-    pub flags: u8,
-    pub flaw: Flaw,
-    /// A place of the table, or the number of a file.
-    pub fixed: bool,
-    pub file: u8,
-    pub buffer: u8,
-    pub range: Range,
-    pub len: u16,
-    pub fate: Fate,
-    /// Nanoseconds of a timeout.
-    pub time: u32,
-    /// How many requests ago the one was that it is about.
-    pub target: u8,
-    /// The backend can end it.
-    pub can_end: bool,
-}
-
-impl Spec {
-    /// A NOP.
-    pub const NOP: Self = Self {
-        op: Op::Nop(None),
-        flags: 0,
-        flaw: Flaw::None,
-        fixed: false,
-        file: 0,
-        buffer: 0,
-        range: Range::Inside,
-        len: 512,
-        fate: Fate::Later,
-        time: 0,
-        target: 0,
-        can_end: true,
-    };
-
-    pub fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// Whether it has a file.
-    pub fn has_file(&self) -> bool {
-        matches!(self.op, Op::Read | Op::Write | Op::ReadFixed | Op::WriteFixed | Op::Fsync)
-    }
-
-    pub fn opcode(&self) -> u8 {
-        match self.op {
-            Op::Nop(_) => IORING_OP_NOP,
-            Op::Read => IORING_OP_READ,
-            Op::Write => IORING_OP_WRITE,
-            Op::ReadFixed => IORING_OP_READ_FIXED,
-            Op::WriteFixed => IORING_OP_WRITE_FIXED,
-            Op::Fsync => IORING_OP_FSYNC,
-            Op::Timeout { .. } => IORING_OP_TIMEOUT,
-            Op::Guard => IORING_OP_LINK_TIMEOUT,
-            Op::Remove | Op::Update { .. } => IORING_OP_TIMEOUT_REMOVE,
-            Op::Cancel { .. } => IORING_OP_ASYNC_CANCEL,
-        }
-    }
-
-    /// The opcode that a cancellation looks for.
-    pub fn wanted_opcode(&self) -> u8 {
-        match self.len % 3 {
-            0 => IORING_OP_READ,
-            1 => IORING_OP_TIMEOUT,
-            _ => IORING_OP_FSYNC,
-        }
-    }
-
-    /// Whether it is linked to the next.
-    pub fn links(&self) -> bool {
-        self.has(IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
-    }
-
-    /// Whether it reads or writes a range of a registered buffer.
-    pub fn is_fixed(&self) -> bool {
-        matches!(self.op, Op::ReadFixed | Op::WriteFixed)
-    }
-
-    /// What a backend answers.
-    pub fn result(&self, outcome: Outcome) -> i32 {
-        let whole = if self.op == Op::Fsync { 0 } else { i32::from(self.len) };
-        match outcome {
-            Outcome::Whole => whole,
-            Outcome::Short => whole / 2,
-            Outcome::Error => -5,
-            Outcome::Cancelled => -125,
-        }
-    }
-
-    /// The entry of request `id`.
-    pub fn entry(&self, id: u32) -> Entry {
-        let file =
-            if self.fixed { i32::from(self.file) } else { FIRST_FILE + i32::from(self.file) };
-        let mut entry = Entry {
-            flags: self.flags | if self.fixed { IOSQE_FIXED_FILE } else { 0 },
-            fd: file,
-            off: u64::from(id),
-            len: u32::from(self.len),
-            user_data: TAG + u64::from(id),
-            ..Entry::default()
-        };
-        entry.opcode = self.opcode();
-        let about = TAG + u64::from(id) - u64::from(self.target);
-        match self.op {
-            Op::Nop(inject) => {
-                (entry.off, entry.len) = (0, 0);
-                if let Some(result) = inject {
-                    entry.op_flags = IORING_NOP_INJECT_RESULT;
-                    entry.len = i32::from(result) as u32;
-                }
-            }
-            Op::Read | Op::Write => {}
-            Op::ReadFixed | Op::WriteFixed => {
-                entry.buf_index = self.buffer.into();
-                let base = buffer_base(self.buffer);
-                entry.addr = match self.range {
-                    Range::Inside => base + u64::from(id % 8),
-                    Range::OnePast => base + u64::from(BUFFER) - u64::from(self.len) + 1,
-                    Range::Before => base - 1,
-                    Range::Elsewhere => 0x10,
-                };
-            }
-            Op::Fsync => entry.len = 0,
-            Op::Timeout { count, repeats, good } => {
-                (entry.addr, entry.len) = (TIMES + u64::from(id) * TIME, 1);
-                entry.off = if repeats != 0 { repeats.into() } else { count.into() };
-                let flags = [(IORING_TIMEOUT_MULTISHOT, repeats != 0)];
-                let flags = flags.into_iter().chain([(IORING_TIMEOUT_ETIME_SUCCESS, good)]);
-                entry.op_flags = flags.filter(|(_, on)| *on).map(|(flag, _)| flag).sum();
-            }
-            Op::Guard => {
-                (entry.addr, entry.len, entry.off) = (TIMES + u64::from(id) * TIME, 1, 0);
-            }
-            Op::Remove => (entry.addr, entry.len, entry.off) = (about, 0, 0),
-            Op::Update { guard } => {
-                (entry.addr, entry.len) = (about, 0);
-                entry.off = TIMES + u64::from(id) * TIME;
-                let of_guard = if guard { IORING_LINK_TIMEOUT_UPDATE } else { 0 };
-                entry.op_flags = IORING_TIMEOUT_UPDATE | of_guard;
-            }
-            Op::Cancel { key, all } => {
-                (entry.addr, entry.off) = (about, 0);
-                entry.len = self.wanted_opcode().into();
-                entry.op_flags = super::model::cancel_flags(key, all);
-            }
-        }
-        match self.flaw {
-            Flaw::None => {}
-            Flaw::Priority => entry.ioprio = 1,
-            Flaw::Personality => entry.personality = 1,
-            Flaw::Flag => entry.flags |= 1 << 7,
-            Flaw::Opcode => entry.opcode = 200,
-        }
-        entry
-    }
 }
 
 /// Where registered buffer `n` is. Buffers do not touch.
@@ -345,18 +195,28 @@ pub enum Action {
     Tick(u32),
     /// Everything in flight fails.
     Reset,
+    /// These events hold for a file now.
+    Ready {
+        file: u8,
+        events: u16,
+    },
     /// A signal comes: a wait is interrupted.
     Signal,
     Register(Register),
     /// The application submits a request about others, alone.
     Control(Spec),
+    /// The same twice in one go.
+    Twice(Spec),
 }
 
 impl Action {
     /// Whether it can happen while the application waits.
     pub fn is_outside(&self) -> bool {
         use Action::*;
-        matches!(self, Complete { .. } | Wake { .. } | Odd(_) | Tick(_) | Reset | Signal)
+        matches!(
+            self,
+            Complete { .. } | Wake { .. } | Odd(_) | Tick(_) | Reset | Ready { .. } | Signal
+        )
     }
 }
 
@@ -375,6 +235,8 @@ pub struct Setup {
     pub polled: bool,
     /// There are timeouts, guards and cancellations.
     pub timed: bool,
+    /// There are waits for readiness.
+    pub polls: bool,
 }
 
 impl Setup {
@@ -390,5 +252,6 @@ impl Setup {
         held: true,
         polled: false,
         timed: false,
+        polls: false,
     };
 }

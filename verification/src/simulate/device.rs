@@ -19,6 +19,8 @@ pub enum Phase {
     Polled(Option<i32>),
     /// It waits to be woken, so often.
     Asleep(u8),
+    /// It waits for these events, once or on and on, unless it is over.
+    Poll { events: u32, once: bool, over: Option<i32> },
 }
 
 /// A request in flight.
@@ -120,6 +122,7 @@ impl Backend for Simulated {
                 | IORING_OP_READ_FIXED
                 | IORING_OP_WRITE_FIXED
                 | IORING_OP_FSYNC
+                | IORING_OP_POLL_ADD
         )
     }
 
@@ -190,7 +193,10 @@ impl Backend for Simulated {
 
     unsafe fn start(&mut self, token: Token, request: &Request<u32, u32>) -> Start {
         with(|world| {
-            let id = request.off as u32;
+            let id = match request.opcode {
+                IORING_OP_POLL_ADD => world.model.marked(request.op_flags),
+                _ => request.off as u32,
+            };
             let file = match request.target {
                 Target::Registered(file) => Some(file),
                 Target::Fd(_) => None,
@@ -214,6 +220,11 @@ impl Backend for Simulated {
             let Verdict::Go(spec) = world.model.started(id, request) else {
                 return Start::Done(-9);
             };
+            if spec.polls() {
+                let phase = Phase::Running;
+                let flight = Flight { id, token, file, buffer: None, phase };
+                return world.start_poll(flight, spec, request);
+            }
             let has_fallback_to_wait = request.fallback && matches!(spec.fate, Fate::Wakes(_));
             let others = device.flying != 0;
             let phase = match spec.fate {
@@ -264,8 +275,10 @@ impl Backend for Simulated {
                 return Start::Pending;
             };
             device.woken[slot] = false;
-            world.model.req(flight.id).woken = false;
+            let req = world.model.req(flight.id);
+            (req.woken, req.overdue) = (false, false);
             match flight.phase {
+                Phase::Poll { .. } => world.resume_poll(slot),
                 Phase::Asleep(left) if left > 1 => {
                     flight.phase = Phase::Asleep(left - 1);
                     Start::Pending
@@ -322,12 +335,23 @@ impl Backend for Simulated {
                 return Cancel::Running;
             };
             world.model.asked_to_end(flight.id);
+            if let Phase::Poll { .. } = flight.phase {
+                return world.end_wait(slot, -125);
+            }
             if !world.model.spec(flight.id).can_end || world.device.polled {
                 return Cancel::Running;
             }
             world.complete(slot, Outcome::Cancelled);
             Cancel::Ended
         })
+    }
+
+    fn update_poll(&mut self, token: Token, events: Option<u32>) {
+        with(|world| world.update_poll(token, events));
+    }
+
+    fn end(&mut self, token: Token) {
+        with(|world| world.end_poll(token));
     }
 
     fn cancel_all(&mut self) {

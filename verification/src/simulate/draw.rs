@@ -32,6 +32,8 @@ struct Mood {
     pushes: u64,
     timers: u64,
     controls: u64,
+    polls: u64,
+    readies: u64,
 }
 
 /// The ring of a seed, and its source of actions.
@@ -49,6 +51,7 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         held: rng.chance(90),
         polled: rng.chance(25),
         timed: false,
+        polls: false,
     };
     let mut often = |most: u64| if rng.chance(40) { 0 } else { rng.below(most + 1) };
     let mut mood = Mood {
@@ -65,12 +68,18 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         pushes: 35 + often(20),
         timers: 0,
         controls: 0,
+        polls: 0,
+        readies: 0,
     };
     if rng.chance(35) {
         // Where it matters when something starts, nothing is left open: no
         // drains, and a clock that nobody moves while the engine polls.
         (setup.timed, setup.held, setup.polled, mood.drains) = (true, true, false, 0);
         (mood.timers, mood.controls) = (10 + rng.below(40), rng.below(20));
+    } else if rng.chance(40) {
+        (setup.polls, setup.polled) = (true, false);
+        (mood.polls, mood.readies) = (10 + rng.below(80), 10 + rng.below(50));
+        mood.controls = rng.below(20);
     }
     (setup, Drawn { rng, left: 0, mood })
 }
@@ -88,7 +97,7 @@ impl Drawn {
         let ready = model.waiting_entries();
         let at = self.rng.below(100);
         let action = if ready == 0 && self.rng.chance(self.mood.controls) {
-            Action::Control(self.control(model))
+            self.ask(model)
         } else if at < self.mood.pushes && ready < setup.sq {
             Action::Push(self.spec(setup))
         } else if at < self.mood.pushes + 22 {
@@ -115,6 +124,9 @@ impl Drawn {
     /// Something that is not the application's doing.
     pub fn outside(&mut self, device: &Device, deadline: Option<u64>) -> Action {
         let nth = self.rng.below(256) as u8;
+        if self.mood.readies != 0 && self.rng.chance(self.mood.readies) {
+            return self.ready();
+        }
         let at = self.rng.below(100);
         if at < self.mood.odd {
             return Action::Odd(match self.rng.below(3) {
@@ -161,6 +173,50 @@ impl Drawn {
             14 => Register::NoFiles,
             _ => Register::NoBuffers,
         }
+    }
+
+    /// Events begin and cease to hold.
+    fn ready(&mut self) -> Action {
+        let most = [EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP];
+        let events = (0..2).map(|_| *self.rng.pick(&most)).fold(0, |all, event| all | event);
+        let events = if self.rng.chance(40) { 0 } else { events as u16 };
+        Action::Ready { file: self.rng.below(4) as u8, events }
+    }
+
+    /// Something about others is submitted.
+    fn ask(&mut self, model: &Model) -> Action {
+        if !model.setup.polls {
+            return Action::Control(self.control(model));
+        }
+        let spec = self.about_polls(model);
+        if self.rng.chance(30) { Action::Twice(spec) } else { Action::Control(spec) }
+    }
+
+    /// A request about those that wait for readiness.
+    fn about_polls(&mut self, model: &Model) -> Spec {
+        let waits = model.active.iter().filter(|&&id| model.spec(id).polls());
+        let waits: Vec<u32> = waits.copied().collect();
+        let (last, any) = (model.reqs.len() as u32, self.rng.below(20) as u32);
+        let id = match waits.is_empty() || self.rng.chance(10) {
+            true => last.saturating_sub(1 + any),
+            false => *self.rng.pick(&waits),
+        };
+        let target = last.saturating_sub(id).min(255) as u8;
+        let known = model.reqs.get(id as usize).map_or(0, |req| req.name);
+        let name = if self.rng.chance(85) { known } else { self.rng.below(4) as u8 };
+        let op = match self.rng.below(if model.setup.held { 8 } else { 5 }) {
+            0 | 1 => Op::Unpoll,
+            2..5 => {
+                let name = if self.rng.chance(50) { self.rng.below(4) as u8 } else { 0 };
+                Op::Repoll { events: self.rng.chance(70), name }
+            }
+            5 => Op::Cancel { key: Key::Data, all: self.rng.chance(30) },
+            6 => Op::Cancel { key: *self.rng.pick(&[Key::File, Key::Opcode]), all: true },
+            _ if self.rng.chance(30) => Op::Cancel { key: Key::Any, all: true },
+            _ => Op::Cancel { key: Key::Data, all: true },
+        };
+        let (file, len) = (self.rng.below(5) as u8, self.rng.below(9) as u16);
+        Spec { op, target, name, mask: self.rng.below(8) as u16, file, len, ..Spec::NOP }
     }
 
     /// A request about others.
@@ -233,7 +289,9 @@ impl Drawn {
             }
             return spec;
         }
+        let polls = self.rng.chance(self.mood.polls);
         spec.op = match self.rng.below(5) {
+            _ if polls => Op::Poll { multi: self.rng.chance(50) },
             0 => Op::Read,
             1 => Op::Write,
             2 => Op::ReadFixed,
@@ -250,6 +308,10 @@ impl Drawn {
         }
         spec.fate = self.fate();
         spec.can_end = self.rng.chance(60);
+        if polls {
+            let name = if self.rng.chance(40) { 1 + self.rng.below(3) as u8 } else { 0 };
+            (spec.mask, spec.name) = (self.rng.below(8) as u16, name);
+        }
         spec
     }
 }

@@ -10,8 +10,10 @@
 mod action;
 mod device;
 mod draw;
+mod entry;
 mod model;
 mod place;
+mod polls;
 mod ring;
 mod shrink;
 #[cfg(test)]
@@ -100,6 +102,18 @@ pub const FINDS: &[Fault] = &[
     Fault::LinkTimeoutIgnored,
     Fault::UpdateKeepsTime,
     Fault::MultishotOnceMore,
+    Fault::RetireBlind,
+    Fault::MoreNotShown,
+    Fault::MoreLost,
+    Fault::PollAlwaysForgotten,
+    Fault::PollAlwaysOnce,
+    Fault::PollOldestFirst,
+    Fault::PollUserDataKept,
+    Fault::PollEventsKept,
+    Fault::PollRemovedTwice,
+    Fault::CancelOpIgnored,
+    Fault::CancelFileIgnored,
+    Fault::CancelAllEndsOne,
 ];
 
 /// Runs one seed.

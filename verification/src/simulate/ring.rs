@@ -12,7 +12,7 @@ use annulus::hal::Parked;
 use annulus::register::Call;
 use annulus::types::Iovec;
 
-use super::action::{Action, BUFFER, FIRST_FILE, Op, Register, Setup, buffer_base};
+use super::action::{Action, BUFFER, FIRST_FILE, Op, Register, Setup, Spec, buffer_base};
 use super::device::Simulated;
 use super::model::Model;
 use super::place::{self, Place, with};
@@ -97,6 +97,8 @@ impl Run {
                     // Who counts cannot be seen to by what follows.
                     *count = 0;
                 }
+                // The simulated backend ends every wait that it is asked to.
+                spec.can_end |= spec.polls();
                 let id = with(|world| world.model.reqs.len() as u32);
                 let mut queue = self.parts.sq.queue();
                 // SAFETY: the simulated backend touches no memory.
@@ -115,22 +117,30 @@ impl Run {
                 let count = self.parts.cq.queue().take(count.into()).count() as u32;
                 with(|world| world.model.reaped += count);
             }
-            // Only where nothing is in between.
-            Action::Control(spec) => {
-                // One of several CQEs that finds no room is the last.
-                let vague = |model: &Model| {
-                    let most = model.due - model.reaped + model.active.len() as u32;
-                    model.is_vague() || model.waiting_entries() != 0 || most >= model.setup.cq
-                };
-                if !with(|world| vague(&world.model)) {
-                    self.act(Action::Push(spec));
-                    self.enter(1, 0, false, 0);
-                }
-            }
+            Action::Control(spec) => self.control(spec, 1),
+            Action::Twice(spec) => self.control(spec, 2),
             // What may have started, unseen, would be of the one table or the other.
             Action::Register(_) if with(|world| world.model.is_vague()) => {}
             Action::Register(call) => self.register(call),
             outside => with(|world| world.outside(outside)),
+        }
+    }
+
+    /// Submits a request about others, only where nothing is in between.
+    fn control(&mut self, spec: Spec, times: u8) {
+        let vague = |model: &Model| {
+            // One of several CQEs that finds no room is the last.
+            let most = model.due - model.reaped + model.active.len() as u32;
+            let full = model.setup.timed && most >= model.setup.cq;
+            // Between two of them nothing comes home, if there are records.
+            let times = u32::from(times);
+            let short = times > 1 && model.in_use() + times > model.setup.requests;
+            let queued = model.waiting_entries() != 0 || model.mood;
+            model.is_vague() || queued || full || short || times > model.setup.sq
+        };
+        if !with(|world| vague(&world.model)) {
+            (0..times).for_each(|_| self.act(Action::Push(spec)));
+            self.enter(times, 0, false, 0);
         }
     }
 

@@ -166,6 +166,7 @@ impl World {
             self.model.take_up_to(last);
         }
         self.model.come_home();
+        self.model.must_look();
         self.look();
         self.rest();
     }
@@ -220,6 +221,10 @@ impl World {
     pub fn complete(&mut self, slot: usize, outcome: Outcome) {
         let Some(flight) = self.device.flights[slot] else { return };
         let result = self.model.spec(flight.id).result(outcome);
+        if let Phase::Poll { .. } = flight.phase {
+            self.end_wait(slot, result);
+            return;
+        }
         if let Phase::Polled(_) = flight.phase {
             if let Some(flight) = &mut self.device.flights[slot] {
                 flight.phase = Phase::Polled(Some(result));
@@ -242,20 +247,15 @@ impl World {
     }
 
     fn wake(&mut self, nth: u8) {
-        let Some(slot) = self.device.nth(nth, |f| matches!(f.phase, Phase::Asleep(_))) else {
-            return;
-        };
-        let (Some(flight), Some(completer)) = (self.device.flights[slot], self.device.completer)
-        else {
-            return;
-        };
-        let queued = self.device.woken[slot];
-        if completer.ready(flight.token).is_err() != queued {
-            let id = flight.id;
-            self.model.fail(format!("a wake-up of request {id} is wrongly refused or taken"));
+        let waits = |flight: &Flight| matches!(flight.phase, Phase::Asleep(_) | Phase::Poll { .. });
+        let Some(slot) = self.device.nth(nth, waits) else { return };
+        match self.device.flights[slot] {
+            // Nothing else ends a wait that goes on.
+            Some(Flight { phase: Phase::Poll { .. }, .. }) if self.device.closing => {
+                self.end_wait(slot, -5);
+            }
+            _ => self.wake_slot(slot),
         }
-        self.device.woken[slot] = true;
-        self.model.req(flight.id).woken = true;
     }
 
     /// Something happens that is not the application's doing.
@@ -263,7 +263,7 @@ impl World {
         let can_end = |flight: &Flight| match flight.phase {
             Phase::Running => true,
             Phase::Polled(result) => result.is_none(),
-            Phase::Asleep(_) => false,
+            Phase::Asleep(_) | Phase::Poll { .. } => false,
         };
         match action {
             Action::Complete { nth, outcome } => match self.device.nth(nth, can_end) {
@@ -272,6 +272,7 @@ impl World {
                 None => {}
             },
             Action::Wake { nth } => self.wake(nth),
+            Action::Ready { file, events } => self.becomes_ready(file, events),
             Action::Odd(odd) => self.odd(odd),
             Action::Tick(nanos) => place::set_now(place::now() + u64::from(nanos)),
             Action::Reset => {

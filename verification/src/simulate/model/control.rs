@@ -14,7 +14,7 @@ const EALREADY: i32 = -114;
 impl Model {
     /// The request about others that was submitted has been carried out.
     pub fn control_up_to_now(&mut self) {
-        if self.next < self.limit && self.spec(self.next).op.is_control() {
+        while self.next < self.limit && self.spec(self.next).op.is_control() {
             self.take_up_to(self.next);
         }
     }
@@ -43,6 +43,7 @@ impl Model {
                 0
             }
             Op::Cancel { key, all } => self.cancel(id, key, all),
+            Op::Unpoll | Op::Repoll { .. } => self.change_poll(id),
             _ => 0,
         }
     }
@@ -61,23 +62,29 @@ impl Model {
         }
         let all = all || key == Key::Any;
         let target = id.wrapping_sub(u32::from(spec.target));
+        // Of waits that share a name the newest.
+        let newest = if all { None } else { self.newest(spec.name, target) };
         let (mut ended, mut running) = (0, false);
         let mut at = 0;
         while let Some(&other) = self.active.get(at) {
             at += 1;
             let req = self.reqs[other as usize];
             let matches = match key {
-                Key::Data => other == target,
+                Key::Data if spec.name == 0 => other == target && req.name == 0,
+                Key::Data => req.name == spec.name && (all || newest == Some(other)),
                 Key::File => !req.spec.fixed && req.spec.file == spec.file && req.spec.has_file(),
                 Key::Opcode => req.spec.opcode() == spec.wanted_opcode(),
                 Key::Any => true,
             };
-            if !matches || other == id {
+            if !matches || other == id || req.removed {
                 continue;
             }
             match req.state {
-                State::Flying if req.spec.can_end && !req.woken => {
-                    self.asked.push(other);
+                State::Flying if req.waits() || req.spec.can_end && !req.woken => {
+                    // A wait as often as somebody wants, others once.
+                    if req.waits() || !self.asked.contains(&other) {
+                        self.asked.push(other);
+                    }
                     ended += 1;
                 }
                 State::Home if req.ended_by_us => ended += 1,

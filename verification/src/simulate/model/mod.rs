@@ -7,6 +7,8 @@
 
 mod control;
 mod observe;
+mod polls;
+mod request;
 mod settle;
 mod tables;
 mod take;
@@ -16,28 +18,13 @@ use annulus::hal::{Request, Target};
 use annulus::uapi::*;
 
 use super::action::{Fate, Op, Setup, Spec, buffer_base};
+use super::polls::FILES;
 pub use control::cancel_flags;
+pub use request::{Order, Req, State};
 pub use tables::Tables;
 
 /// No request.
 pub const NONE: u32 = u32::MAX;
-
-/// Where a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// In the SQ.
-    Pushed,
-    /// Taken, and not its turn yet.
-    Waiting,
-    /// With the backend.
-    Flying,
-    /// A timeout that runs.
-    Armed,
-    /// It has ended, and the engine has not looked since.
-    Home,
-    /// It has ended.
-    Ended,
-}
 
 /// Who says that a request has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,62 +45,6 @@ pub enum By {
 pub enum Verdict {
     Go(Spec),
     Stop,
-}
-
-/// A request.
-#[derive(Clone, Copy, Debug)]
-pub struct Req {
-    pub spec: Spec,
-    pub state: State,
-    /// The one before it in its chain, and the first of that.
-    pub pred: u32,
-    pub head: u32,
-    /// Its flags, or its neighbours, keep it from starting at once.
-    pub held: bool,
-    /// Its chain waits for all before it.
-    pub drains: bool,
-    /// It came behind something that waits for a drain, and may wait for more
-    /// than it has to.
-    pub lazy: bool,
-    /// It has failed, as its chain sees it.
-    pub failed: bool,
-    /// It never began: its chain was broken before.
-    pub cancelled: bool,
-    /// Its CQE, and whether there is to be one.
-    pub result: i32,
-    pub posts: bool,
-    pub seen: bool,
-    /// How its order among others is known, and what it is.
-    pub order: Order,
-    /// A right result as well.
-    pub other: Option<i32>,
-    /// It has been woken, and that has not been looked at.
-    pub woken: bool,
-    /// The backend was asked to end it, and does.
-    pub ended_by_us: bool,
-    /// When a timeout ends: at this time, at this many CQEs, as is known or not.
-    pub deadline: u64,
-    /// Which of two began first.
-    pub armed: u32,
-    pub count: Option<i64>,
-    pub exact: bool,
-    /// How often it has ended, of several times, and the CQEs to come of that.
-    pub repeats: u8,
-    pub more: u32,
-    /// What a guard guards.
-    pub guards: u32,
-    /// Times that the backend had no room for it.
-    pub refusals: u8,
-}
-
-/// What orders the CQE of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    Any,
-    /// Ended as its entry was taken: in the order of the entries.
-    Entry,
-    /// Told by the backend, as the so-manieth.
-    Told(u32),
 }
 
 /// All of it.
@@ -163,6 +94,13 @@ pub struct Model {
     pub tables: Tables,
     /// Handles that the backend has made in the current call.
     pub made: Vec<u32>,
+    /// Events that hold, by file.
+    pub ready: [u32; FILES],
+    /// CQEs of waits that go on, by `user_data`.
+    tells: Vec<(u64, i32)>,
+    /// Waits that the backend must be told the events of.
+    updates: Vec<(u32, Option<u32>)>,
+    ages: u32,
 }
 
 impl Model {
@@ -195,6 +133,10 @@ impl Model {
             last_told: 0,
             tables: Tables::new(),
             made: Vec::new(),
+            ready: [0; FILES],
+            tells: Vec::new(),
+            updates: Vec::new(),
+            ages: 0,
         }
     }
 
@@ -214,6 +156,9 @@ impl Model {
         self.asked.clear();
         self.tables.reset();
         self.made.clear();
+        (self.ready, self.ages) = ([0; FILES], 0);
+        self.tells.clear();
+        self.updates.clear();
     }
 
     /// The contract is broken. The first time counts.
@@ -234,32 +179,7 @@ impl Model {
 
     /// An entry is in the SQ.
     pub fn pushed(&mut self, spec: Spec) {
-        self.reqs.push(Req {
-            spec,
-            state: State::Pushed,
-            pred: NONE,
-            head: NONE,
-            held: false,
-            drains: false,
-            lazy: false,
-            failed: false,
-            cancelled: false,
-            result: 0,
-            posts: false,
-            seen: false,
-            order: Order::Any,
-            refusals: 0,
-            other: None,
-            woken: false,
-            ended_by_us: false,
-            deadline: 0,
-            armed: 0,
-            count: None,
-            exact: false,
-            repeats: 0,
-            more: 0,
-            guards: NONE,
-        });
+        self.reqs.push(Req::new(spec));
     }
 
     pub fn is_held(&self, id: u32) -> bool {
@@ -331,8 +251,17 @@ impl Model {
             let buffer = request.buffer;
             self.fail(format!("request {id} is started with buffer {buffer:?}, it is {known:?}"));
         }
-        let entry = spec.entry(id);
-        if (request.opcode, request.addr, request.len) != (entry.opcode, entry.addr, entry.len) {
+        let mut entry = spec.entry(id);
+        if spec.polls() {
+            // Whether it goes on is said among the events.
+            let once = if spec.polls_on() { 0 } else { EPOLLONESHOT };
+            (entry.len, entry.op_flags) = (0, spec.events(id) | once);
+            self.waits(id, spec.events(id));
+        }
+        let other = request.op_flags != entry.op_flags;
+        if other
+            || (request.opcode, request.addr, request.len) != (entry.opcode, entry.addr, entry.len)
+        {
             self.fail(format!("request {id} is started as another: {request:?}"));
         }
         if spec.is_fixed() && !in_buffer(&spec, entry.addr) {
@@ -360,7 +289,7 @@ impl Model {
         let req = self.req(id);
         let late = matches!(by, By::Resume | By::Poll | By::Completer);
         let tells = req.spec.op == Op::Fsync && late && result != -125;
-        let moves = !matches!(req.spec.op, Op::Fsync);
+        let moves = req.spec.op != Op::Fsync && !req.spec.polls();
         let short = moves && result >= 0 && result != i32::from(req.spec.len);
         req.failed = (result < 0 || short) && !tells;
         req.result = result;

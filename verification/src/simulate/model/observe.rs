@@ -4,13 +4,21 @@ use annulus::cqueue::Entry as Cqe;
 use annulus::uapi::IORING_CQE_F_MORE;
 
 use super::super::action::TAG;
+use super::super::polls::NAMES;
 use super::{Model, NONE, Order, State};
 
 impl Model {
     /// A CQE.
     pub fn cqe(&mut self, cqe: &Cqe) {
         let (user_data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
-        let id = user_data.wrapping_sub(TAG);
+        if flags == IORING_CQE_F_MORE && self.told(user_data, result) {
+            return;
+        }
+        let name = user_data.checked_sub(NAMES).map_or(0, |name| name as u8);
+        let id = match name {
+            0 => user_data.wrapping_sub(TAG),
+            name => u64::from(self.named(name, result)),
+        };
         if id >= u64::from(self.next) {
             return self.fail(format!("a CQE of nobody: {cqe:?}"));
         }
@@ -28,6 +36,10 @@ impl Model {
         if req.state != State::Ended {
             return self.fail(format!("a CQE of request {id}, which has not ended: {cqe:?}"));
         }
+        if req.name != name {
+            let name = req.name;
+            return self.fail(format!("request {id} has the name {name} now: {cqe:?}"));
+        }
         if !req.posts {
             return self.fail(format!("a CQE of request {id}, which says nothing: {cqe:?}"));
         }
@@ -40,6 +52,8 @@ impl Model {
         }
         match req.order {
             Order::Any => {}
+            // Which of those that share a name it is, is not known.
+            _ if name != 0 => {}
             Order::Entry if id < self.last_entry => {
                 let last = self.last_entry;
                 self.fail(format!("the CQE of request {id} comes after that of {last}"));
@@ -85,6 +99,7 @@ impl Model {
             self.bring_home(false);
         }
         self.settle(true);
+        self.polls_at_rest();
         self.last_of_several(overflowing);
         if let Some(id) = self.asked.pop() {
             self.fail(format!("the backend is not asked to end request {id}"));

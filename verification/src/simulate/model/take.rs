@@ -19,6 +19,7 @@ impl Model {
     /// The application enters with so many entries to submit.
     pub fn enter(&mut self, count: u32) {
         self.come_home();
+        self.must_look();
         self.settle(false);
         self.batch = self.next;
         self.limit = self.next + count.min(self.waiting_entries());
@@ -61,7 +62,8 @@ impl Model {
         if spec.has(IOSQE_IO_DRAIN) && self.skipped {
             return Some(EOPNOTSUPP);
         }
-        matches!(spec.flaw, Flaw::Priority | Flaw::Personality).then_some(EINVAL)
+        let several = spec.polls_on() && skips;
+        (several || matches!(spec.flaw, Flaw::Priority | Flaw::Personality)).then_some(EINVAL)
     }
 
     /// Takes the next entry, and with it its chain.

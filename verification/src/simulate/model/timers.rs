@@ -203,13 +203,14 @@ impl Model {
             }
         }
         self.come_home();
+        self.must_look();
         self.settle(false);
     }
 
     /// A CQE with `F_MORE`.
     pub fn more(&mut self, id: u32, result: i32) {
         let req = self.req(id);
-        if req.more == 0 || result != ETIME {
+        if !matches!(req.spec.op, Op::Timeout { .. }) || req.more == 0 || result != ETIME {
             let more = req.more;
             return self.fail(format!("request {id} says {result} and goes on; {more} are due"));
         }
