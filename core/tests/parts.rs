@@ -110,7 +110,12 @@ type Seen = Vec<(u64, i32, Option<u16>, bool)>;
 impl Rig {
     /// A ring with buffers of these lengths, numbered from 10 on.
     fn new(buffers: &[u32]) -> Self {
-        let config = Config::new(8).provided(4, 1);
+        Self::with(buffers, true)
+    }
+
+    /// The same, its buffers used up by parts or not.
+    fn with(buffers: &[u32], incremental: bool) -> Self {
+        let config = Config::new(8).provided(4, 1).files(1);
         let need = Footprint::of::<Tape, Place>(&config).total();
         let tape = Tape::default();
         let mut completer = None;
@@ -123,12 +128,21 @@ impl Rig {
         let page = (&raw mut page.0).cast::<BufRingEntry>();
         let (parts, completer) = (parts.unwrap(), completer.unwrap());
         let mut rig = Self { parts, completer, tape, page, tail: 0 };
-        let call =
-            Call::RegisterBufRing { base: page, entries: 4, group: GROUP, incremental: true };
-        // SAFETY: the page is leaked.
-        assert_eq!(unsafe { rig.parts.engine.call(call) }, Ok(0));
+        rig.register(incremental);
         buffers.iter().for_each(|&len| rig.fill(len));
         rig
+    }
+
+    /// Makes the group a ring.
+    fn register(&mut self, incremental: bool) {
+        let call = Call::RegisterBufRing { base: self.page, entries: 4, group: GROUP, incremental };
+        // SAFETY: the page is leaked.
+        assert_eq!(unsafe { self.parts.engine.call(call) }, Ok(0));
+    }
+
+    fn call(&mut self, call: Call<'_>) {
+        // SAFETY: nothing in it is memory that lasts.
+        assert!(unsafe { self.parts.engine.call(call) }.is_ok());
     }
 
     fn fill(&mut self, len: u32) {
@@ -322,4 +336,51 @@ fn row_provided_buffers_by_parts_a_ring_that_ends_takes_nothing_back() {
     assert_eq!((ended, rig.head()), (Ok(0), Err(Errno::ENOENT)));
     rig.completer.complete(rig.last(), 10).unwrap();
     assert_eq!(rig.run(&[]), [(1, 10, Some(10), true)]);
+}
+
+#[test]
+fn row_provided_buffers_one_of_a_list_stays_with_who_waits_when_its_group_becomes_a_ring() {
+    let mut rig = Rig::with(&[], false);
+    rig.call(Call::UnregisterBufRing(GROUP));
+    let at = std::ptr::without_provenance_mut(FIRST as usize);
+    let provide = opcode::ProvideBuffers::new(at, 64, 1, GROUP, 3).build().user_data(1);
+    assert_eq!(rig.run(&[provide]), [(1, 0, None, false)]);
+    rig.answers([Start::Waiting]);
+    assert_eq!(rig.run(&[read(STREAM, 10, 2)]), []);
+    let waiting = rig.last();
+    // The list is empty, so its group may become a ring.
+    rig.register(false);
+    rig.answers([Start::Waiting]);
+    rig.completer.ready(waiting).unwrap();
+    assert_eq!(rig.run(&[]), []);
+    assert_eq!(rig.head(), Ok(0), "nothing has been given back to the ring");
+    rig.answers([Start::Done(10)]);
+    let none = Errno::ENOBUFS.to_result();
+    assert_eq!(rig.run(&[read(STORAGE, 1, 3)]), [(3, none, None, false)]);
+    rig.completer.ready(waiting).unwrap();
+    assert_eq!(rig.run(&[]), [(2, 10, Some(3), false)]);
+}
+
+#[test]
+fn row_provided_buffers_who_waits_has_its_file_and_a_late_failure_gives_nothing_back() {
+    let mut rig = Rig::with(&[64, 64], false);
+    rig.call(Call::RegisterFiles(&[STREAM]));
+    let fixed = |user_data| read(0, 10, user_data).flags(Flags::BUFFER_SELECT | Flags::FIXED_FILE);
+    rig.answers([Start::Waiting]);
+    assert_eq!(rig.run(&[fixed(1)]), []);
+    let waiting = rig.last();
+    rig.answers([Start::Pending]);
+    assert_eq!(rig.run(&[fixed(2)]), []);
+    let under_way = rig.last();
+    rig.answers([Start::Done(10)]);
+    assert_eq!(rig.run(&[fixed(3)]), [(3, 10, Some(11), false)]);
+    rig.call(Call::UpdateFiles { offset: 0, fds: &[-1] });
+    // It has a file, but no buffer.
+    rig.completer.ready(waiting).unwrap();
+    assert_eq!(rig.run(&[]), [(1, Errno::ENOBUFS.to_result(), None, false)]);
+    // Whatever it says of a file: what the ring gave last is somebody else's.
+    let gone = Errno::EBADF.to_result();
+    rig.completer.complete(under_way, gone).unwrap();
+    assert_eq!(rig.run(&[]), [(2, gone, Some(10), false)]);
+    assert_eq!(rig.head(), Ok(2));
 }

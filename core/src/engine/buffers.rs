@@ -81,6 +81,11 @@ pub(super) fn length(picked: &Picked, wanted: u32) -> u32 {
     if wanted == 0 || wanted > len { len } else { wanted }
 }
 
+/// What a read without a buffer ends with.
+fn no_buffer() -> Errno {
+    if fault::on(Fault::NoBufferMistold) { Errno::ENOMEM } else { Errno::ENOBUFS }
+}
+
 impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// PROVIDE_BUFFERS.
     #[cold]
@@ -143,27 +148,29 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// # Errors
     /// What it ends with: `ENOBUFS`, or that there is no file to read from.
     pub(super) fn select(&mut self, index: u32) -> Result<(), Errno> {
-        let held = &self.holding.held[index as usize];
-        if held.sqe.flags & IOSQE_BUFFER_SELECT == 0 {
+        let sqe = self.holding.held[index as usize].sqe;
+        if sqe.flags & IOSQE_BUFFER_SELECT == 0 || self.pick_for(index) {
             return Ok(());
         }
-        let (sqe, wanted) = (held.sqe, held.wanted);
-        let group = sqe.buf_index;
+        match self.target(&sqe)?.0 {
+            Target::Fd(fd) if !self.backend.is_open(fd) => Err(Errno::EBADF),
+            _ => Err(no_buffer()),
+        }
+    }
+
+    /// Picks a buffer for request `index`, if there is one.
+    fn pick_for(&mut self, index: u32) -> bool {
+        let held = &self.holding.held[index as usize];
+        let (group, wanted) = (held.sqe.buf_index, held.wanted);
         let picked = self.provided.pick(group).or_else(|| self.provided.part(group));
-        let Some(picked) = picked else {
-            return match self.target(&sqe)?.0 {
-                Target::Fd(fd) if !self.backend.is_open(fd) => Err(Errno::EBADF),
-                _ if fault::on(Fault::NoBufferMistold) => Err(Errno::ENOMEM),
-                _ => Err(Errno::ENOBUFS),
-            };
-        };
+        let Some(picked) = picked else { return false };
         let held = &mut self.holding.held[index as usize];
         let len = length(&picked, wanted);
         (held.sqe.addr, held.sqe.len) = (picked.addr, len);
         held.whole = Some(len);
         held.picked = Some(picked);
         held.marks.set(Marks::UNSPENT, self.provided.takes_back(group));
-        Ok(())
+        true
     }
 
     /// Request `index` has been tried and goes on: the buffer that it has picked
@@ -234,12 +241,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// [`unselect`](Self::unselect) for a request that waits for readiness. As in
-    /// Linux, one that was to be done asynchronously keeps its buffer.
+    /// Linux, one that was to be done asynchronously keeps its buffer; and so
+    /// does one that has it of a list, whatever its group has become since.
     pub(super) fn lend(&mut self, index: u32) {
-        if self.selects(index) {
-            let sqe = &self.holding.held[index as usize].sqe;
-            let (group, keeps) = (sqe.buf_index, sqe.flags & IOSQE_ASYNC != 0);
-            if !keeps && self.provided.takes_back(group) {
+        if self.unspent(index) {
+            let keeps = self.holding.held[index as usize].sqe.flags & IOSQE_ASYNC != 0;
+            if !keeps {
                 self.unselect(index);
             }
         }
@@ -248,7 +255,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// [`unselect`](Self::unselect) for a request that has found no file.
     pub(super) fn unselect_unopened(&mut self, index: u32) {
         let held = &self.holding.held[index as usize];
-        if held.picked.is_none() {
+        let unspent = held.marks.contains(Marks::UNSPENT);
+        // Of a ring only what was picked just now: others have picked since.
+        let late = !unspent && self.provided.takes_back(held.sqe.buf_index);
+        if held.picked.is_none() || late {
             return;
         }
         let opened = match self.target(&held.sqe) {
@@ -271,9 +281,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return Ok(());
         }
         let token = self.shared.slots.token(index);
-        if let Err(errno) = self.select(index) {
+        // It has its file, whatever has become of that number since.
+        if !self.pick_for(index) {
             self.backend.end(token);
-            return Err(errno);
+            return Err(no_buffer());
         }
         let sqe = &self.holding.held[index as usize].sqe;
         self.backend.rebuffer(token, sqe.addr, sqe.len);

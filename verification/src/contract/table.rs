@@ -411,6 +411,8 @@ rows! {
         "nothing leaks when a request waits, fails or is cancelled":
             "core/tests/picks::row_provided_buffers_go_back_without_room_and_without_a_file",
             "core/tests/picks::row_provided_buffers_in_the_reserve_and_in_a_full_cq",
+            "core/tests/parts::row_provided_buffers_one_of_a_list_stays_with_who_waits_when_its_group_becomes_a_ring",
+            "core/tests/parts::row_provided_buffers_who_waits_has_its_file_and_a_late_failure_gives_nothing_back",
             "examples/tests/provided::who_waits_keeps_a_buffer_of_a_list",
             "examples/tests/provided::who_waits_has_no_buffer_of_a_ring";
     }

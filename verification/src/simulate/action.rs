@@ -61,6 +61,13 @@ pub enum Op {
     },
     /// Ends such a wait.
     Unpoll,
+    /// Provides buffers to a group, and takes some away.
+    Provide {
+        count: u8,
+    },
+    Unprovide {
+        count: u8,
+    },
     /// Gives it other events, or a name, or both.
     Repoll {
         events: bool,
@@ -72,7 +79,8 @@ impl Op {
     /// Whether it is about other requests.
     pub fn is_control(self) -> bool {
         use Op::*;
-        matches!(self, Remove | Update { .. } | Cancel { .. } | Unpoll | Repoll { .. })
+        let provides = matches!(self, Provide { .. } | Unprovide { .. });
+        provides || matches!(self, Remove | Update { .. } | Cancel { .. } | Unpoll | Repoll { .. })
     }
 }
 
@@ -153,6 +161,18 @@ pub enum Register {
         full: bool,
     },
     NoBuffers,
+    /// A group becomes a ring of buffers with so many places, as a power of 2.
+    Ring {
+        group: u8,
+        places: u8,
+    },
+    NoRing {
+        group: u8,
+    },
+    /// How many buffers of it have been taken.
+    Head {
+        group: u8,
+    },
 }
 
 /// A token that names no request that waits.
@@ -203,6 +223,12 @@ pub enum Action {
     /// A signal comes: a wait is interrupted.
     Signal,
     Register(Register),
+    /// The application puts buffers into a ring.
+    Fill {
+        group: u8,
+        count: u8,
+        len: u16,
+    },
     /// The application submits a request about others, alone.
     Control(Spec),
     /// The same twice in one go.
@@ -237,6 +263,9 @@ pub struct Setup {
     pub timed: bool,
     /// There are waits for readiness.
     pub polls: bool,
+    /// Groups of provided buffers, and buffers in those that are lists.
+    pub groups: u32,
+    pub provided: u32,
 }
 
 impl Setup {
@@ -253,5 +282,7 @@ impl Setup {
         polled: false,
         timed: false,
         polls: false,
+        groups: 0,
+        provided: 0,
     };
 }

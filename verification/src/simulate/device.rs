@@ -229,7 +229,7 @@ impl Backend for Simulated {
             let others = device.flying != 0;
             let phase = match spec.fate {
                 Fate::Now(outcome) => {
-                    let result = spec.result(outcome);
+                    let result = spec.result_at_once(outcome);
                     world.model.ended(id, result, By::Start);
                     return Start::Done(result);
                 }
@@ -250,6 +250,9 @@ impl Backend for Simulated {
                     world.model.no_room(id);
                     return Start::NoRoom;
                 }
+                Fate::Wakes(_) if spec.selects() && !spec.is_open() && !device.polled => {
+                    Phase::Running
+                }
                 Fate::Wakes(times) if !device.polled => Phase::Asleep(times),
                 _ if device.polled => Phase::Polled(None),
                 _ => Phase::Running,
@@ -262,8 +265,16 @@ impl Backend for Simulated {
             if let (Fate::Early(outcome), Phase::Running) = (spec.fate, phase) {
                 world.complete(slot, outcome);
             }
+            if let (Phase::Asleep(_), true) = (phase, spec.selects()) {
+                world.model.lends(id);
+                return Start::Waiting;
+            }
             Start::Pending
         })
+    }
+
+    fn rebuffer(&mut self, token: Token, addr: u64, len: u32) {
+        with(|world| world.rebuffer(token, addr, len));
     }
 
     unsafe fn resume(&mut self, token: Token) -> Start {
@@ -279,6 +290,10 @@ impl Backend for Simulated {
             (req.woken, req.overdue) = (false, false);
             match flight.phase {
                 Phase::Poll { .. } => world.resume_poll(slot),
+                Phase::Asleep(left) if req.spec.selects() => {
+                    let id = flight.id;
+                    world.resume_read(slot, id, left)
+                }
                 Phase::Asleep(left) if left > 1 => {
                     flight.phase = Phase::Asleep(left - 1);
                     Start::Pending
@@ -351,7 +366,7 @@ impl Backend for Simulated {
     }
 
     fn end(&mut self, token: Token) {
-        with(|world| world.end_poll(token));
+        with(|world| world.end_early(token));
     }
 
     fn cancel_all(&mut self) {

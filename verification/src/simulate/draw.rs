@@ -34,6 +34,8 @@ struct Mood {
     controls: u64,
     polls: u64,
     readies: u64,
+    picks: u64,
+    fills: u64,
 }
 
 /// The ring of a seed, and its source of actions.
@@ -52,6 +54,8 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         polled: rng.chance(25),
         timed: false,
         polls: false,
+        groups: 0,
+        provided: 0,
     };
     let mut often = |most: u64| if rng.chance(40) { 0 } else { rng.below(most + 1) };
     let mut mood = Mood {
@@ -70,6 +74,8 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         controls: 0,
         polls: 0,
         readies: 0,
+        picks: 0,
+        fills: 0,
     };
     if rng.chance(35) {
         // Where it matters when something starts, nothing is left open: no
@@ -80,6 +86,12 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         (setup.polls, setup.polled) = (true, false);
         (mood.polls, mood.readies) = (10 + rng.below(80), 10 + rng.below(50));
         mood.controls = rng.below(20);
+    } else if rng.chance(40) {
+        // Who picks what is known where nothing is left open.
+        (setup.held, mood.drains) = (true, 0);
+        (setup.groups, setup.provided) = (1 + rng.below(3) as u32, 1 + rng.below(8) as u32);
+        (mood.picks, mood.fills) = (20 + rng.below(80), 5 + rng.below(20));
+        (mood.controls, mood.calls) = (rng.below(20), mood.calls + rng.below(6));
     }
     (setup, Drawn { rng, left: 0, mood })
 }
@@ -96,6 +108,9 @@ impl Drawn {
         let setup = &model.setup;
         let ready = model.waiting_entries();
         let at = self.rng.below(100);
+        if self.mood.fills != 0 && self.rng.chance(self.mood.fills) {
+            return Some(self.fill());
+        }
         let action = if ready == 0 && self.rng.chance(self.mood.controls) {
             self.ask(model)
         } else if at < self.mood.pushes && ready < setup.sq {
@@ -165,6 +180,14 @@ impl Drawn {
         let count = self.rng.below(u64::from(setup.files.max(setup.buffers)) + 2) as u8;
         let mask = self.rng.next() as u8 | self.rng.next() as u8;
         let place = self.rng.below(5) as u8;
+        if setup.groups != 0 && self.rng.chance(60) {
+            let group = self.rng.below(3) as u8;
+            return match self.rng.below(4) {
+                0 | 1 => Register::Ring { group, places: self.rng.below(4) as u8 },
+                2 => Register::NoRing { group },
+                _ => Register::Head { group },
+            };
+        }
         match self.rng.below(16) {
             0..4 => Register::Files { count, mask },
             4..8 => Register::Buffers { count, mask },
@@ -183,8 +206,32 @@ impl Drawn {
         Action::Ready { file: self.rng.below(4) as u8, events }
     }
 
+    /// The application puts buffers into a ring.
+    fn fill(&mut self) -> Action {
+        let (group, count) = (self.rng.below(3) as u8, 1 + self.rng.below(4) as u8);
+        Action::Fill { group, count, len: 1 + self.rng.below(1024) as u16 }
+    }
+
+    /// Buffers are provided or removed, or a read is cancelled.
+    fn provide(&mut self, model: &Model) -> Action {
+        let count = 1 + self.rng.below(4) as u8;
+        let op = match self.rng.below(8) {
+            0..5 => Op::Provide { count },
+            5 | 6 => Op::Unprovide { count },
+            _ if model.setup.polled => Op::Provide { count },
+            _ => Op::Cancel { key: Key::Data, all: false },
+        };
+        let buffer = self.rng.below(3) as u8;
+        let len = 1 + self.rng.below(1024) as u16;
+        let target = (1 + self.rng.below(20)).min(model.reqs.len() as u64) as u8;
+        Action::Control(Spec { op, buffer, len, target, ..Spec::NOP })
+    }
+
     /// Something about others is submitted.
     fn ask(&mut self, model: &Model) -> Action {
+        if model.setup.groups != 0 {
+            return self.provide(model);
+        }
         if !model.setup.polls {
             return Action::Control(self.control(model));
         }
@@ -306,7 +353,15 @@ impl Drawn {
         if self.rng.chance(5) {
             spec.range = *self.rng.pick(&[Range::OnePast, Range::Before, Range::Elsewhere]);
         }
+        if self.rng.chance(self.mood.picks) && spec.flaw == Flaw::None {
+            spec.flags |= IOSQE_BUFFER_SELECT;
+            spec.buffer = self.rng.below(3) as u8;
+            spec.op = if self.rng.chance(95) { Op::Read } else { spec.op };
+        }
         spec.fate = self.fate();
+        if spec.selects() && self.rng.chance(30) {
+            spec.fate = Fate::Wakes(1 + self.rng.below(3) as u8);
+        }
         spec.can_end = self.rng.chance(60);
         if polls {
             let name = if self.rng.chance(40) { 1 + self.rng.below(3) as u8 } else { 0 };

@@ -76,6 +76,8 @@ impl Spec {
             Op::Cancel { .. } => IORING_OP_ASYNC_CANCEL,
             Op::Poll { .. } => IORING_OP_POLL_ADD,
             Op::Unpoll | Op::Repoll { .. } => IORING_OP_POLL_REMOVE,
+            Op::Provide { .. } => IORING_OP_PROVIDE_BUFFERS,
+            Op::Unprovide { .. } => IORING_OP_REMOVE_BUFFERS,
         }
     }
 
@@ -132,6 +134,8 @@ impl Spec {
                     entry.len = i32::from(result) as u32;
                 }
             }
+            Op::Provide { .. } | Op::Unprovide { .. } => self.fill_provided(id, &mut entry),
+            Op::Read if self.selects() => self.fill_provided(id, &mut entry),
             Op::Read | Op::Write => {}
             Op::ReadFixed | Op::WriteFixed => {
                 entry.buf_index = self.buffer.into();

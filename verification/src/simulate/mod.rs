@@ -14,6 +14,7 @@ mod entry;
 mod model;
 mod place;
 mod polls;
+mod provided;
 mod ring;
 mod shrink;
 #[cfg(test)]
@@ -114,6 +115,9 @@ pub const FINDS: &[Fault] = &[
     Fault::CancelOpIgnored,
     Fault::CancelFileIgnored,
     Fault::CancelAllEndsOne,
+    Fault::BufferIdOffByOne,
+    Fault::BufferNotPutBack,
+    Fault::NoBufferMistold,
 ];
 
 /// Runs one seed.

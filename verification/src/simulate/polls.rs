@@ -168,14 +168,18 @@ impl World {
         }
     }
 
-    /// A wait ends with the events that it has just told of.
-    pub fn end_poll(&mut self, token: Token) {
+    /// A wait ends with the events that it has just told of, or a read without
+    /// a buffer.
+    pub fn end_early(&mut self, token: Token) {
         let slot = token.index();
         let Some(Some(flight)) = self.device.flights.get(slot) else {
             return self.model.fail("what is ended is not in flight");
         };
         let id = flight.id;
-        self.model.tells_no_more(id);
+        match flight.phase {
+            Phase::Poll { .. } => self.model.tells_no_more(id),
+            _ => self.model.no_buffer(id),
+        }
         self.device.land(slot);
     }
 

@@ -16,6 +16,7 @@ use super::action::{Action, BUFFER, FIRST_FILE, Op, Register, Setup, Spec, buffe
 use super::device::Simulated;
 use super::model::Model;
 use super::place::{self, Place, with};
+use super::provided;
 use super::world::{Rings, Source};
 
 /// Bytes for the largest ring that is drawn.
@@ -65,7 +66,8 @@ impl Run {
             .buffers(setup.buffers)
             .submit_all(setup.submit_all)
             .index_array(setup.array)
-            .held(setup.held);
+            .held(setup.held)
+            .provided(setup.provided, setup.groups);
         let [rings, engine] = bases();
         // SAFETY: both last for ever, and are this thread's; the run before
         // this one is over, and nothing of it is used again.
@@ -121,6 +123,10 @@ impl Run {
             Action::Twice(spec) => self.control(spec, 2),
             // What may have started, unseen, would be of the one table or the other.
             Action::Register(_) if with(|world| world.model.is_vague()) => {}
+            Action::Fill { .. } if with(|world| world.model.is_vague()) => {}
+            Action::Fill { group, count, len } => {
+                with(|world| world.fill_ring(group, count, len));
+            }
             Action::Register(call) => self.register(call),
             outside => with(|world| world.outside(outside)),
         }
@@ -190,6 +196,11 @@ impl Run {
             len: if full { BUFFER as usize } else { 0 },
         };
         let full = |mask: u8, place: u8| mask >> (place % 8) & 1 != 0;
+        if let Register::Ring { group, .. } = call
+            && with(|world| world.model.becomes_ring(group))
+        {
+            provided::clear_ring(group);
+        }
         let engine = &mut self.parts.engine;
         let file =
             |mask: u8, place: u8| if full(mask, place) { number(place as i8 % 4) } else { -1 };
@@ -215,6 +226,7 @@ impl Run {
                     engine.call(Call::UpdateBuffers { offset, buffers: &[buffer(place, full)] })
                 }
                 Register::NoBuffers => engine.call(Call::UnregisterBuffers),
+                other => engine.call(provided::ring_call(other).expect("a ring's")),
             }
         };
         let answer = answer.map_or_else(Errno::to_result, |done| done as i32);
@@ -262,12 +274,16 @@ impl Run {
         with(|world| {
             let (active, left) = (world.model.active.len(), world.model.waiting_entries());
             if active != 0 || left != 0 {
-                world.model.fail(format!("{active} requests never end, {left} are never taken"));
+                let first = world.model.active.first().map(|&id| world.model.reqs[id as usize]);
+                let what =
+                    format!("{active} requests never end, {left} are never taken: {first:?}");
+                world.model.fail(what);
             }
         });
         if !self.sound() {
             return;
         }
+        self.all_buffers_are_there();
         let mut dump = String::new();
         // A string takes everything.
         let _ = self.parts.engine.dump(&mut dump);
@@ -285,6 +301,22 @@ impl Run {
             }
         }
         self.nothing_is_held();
+    }
+
+    /// Groups have what the model says, and there is room for as many as ever.
+    fn all_buffers_are_there(&mut self) {
+        let groups = if self.setup.groups == 0 { 0 } else { provided::GROUPS };
+        for group in 0..groups {
+            self.register(Register::Head { group });
+            self.register(Register::NoRing { group });
+        }
+        let all = [Op::Unprovide { count: 200 }, Op::Provide { count: 9 }];
+        for op in all.into_iter().chain([Op::Unprovide { count: 200 }]) {
+            for buffer in 0..groups {
+                self.control(Spec { op, buffer, ..Spec::NOP }, 1);
+                self.act(Action::Reap(64));
+            }
+        }
     }
 
     fn nothing_is_held(&self) {

@@ -43,6 +43,7 @@ impl Model {
                 0
             }
             Op::Cancel { key, all } => self.cancel(id, key, all),
+            Op::Provide { .. } | Op::Unprovide { .. } => self.provide(id, spec),
             Op::Unpoll | Op::Repoll { .. } => self.change_poll(id),
             _ => 0,
         }

@@ -8,6 +8,7 @@
 mod control;
 mod observe;
 mod polls;
+mod provided;
 mod request;
 mod settle;
 mod tables;
@@ -20,6 +21,7 @@ use annulus::uapi::*;
 use super::action::{Fate, Op, Setup, Spec, buffer_base};
 use super::polls::FILES;
 pub use control::cancel_flags;
+pub use provided::Buffer;
 pub use request::{Order, Req, State};
 pub use tables::Tables;
 
@@ -101,6 +103,7 @@ pub struct Model {
     /// Waits that the backend must be told the events of.
     updates: Vec<(u32, Option<u32>)>,
     ages: u32,
+    groups: Vec<provided::Group>,
 }
 
 impl Model {
@@ -137,6 +140,7 @@ impl Model {
             tells: Vec::new(),
             updates: Vec::new(),
             ages: 0,
+            groups: Vec::new(),
         }
     }
 
@@ -159,6 +163,7 @@ impl Model {
         (self.ready, self.ages) = ([0; FILES], 0);
         self.tells.clear();
         self.updates.clear();
+        self.reset_groups();
     }
 
     /// The contract is broken. The first time counts.
@@ -206,7 +211,9 @@ impl Model {
         req.refusals = req.refusals.saturating_add(1);
         // It was not started, and its entry may still be in the SQ.
         req.state = State::Waiting;
-        if req.held {
+        let held = req.held;
+        self.gives_back(id);
+        if held {
             self.stuck = id;
         } else {
             self.untake(id);
@@ -237,6 +244,9 @@ impl Model {
             self.fail(format!("request {id} is started before its turn"));
             return Verdict::Stop;
         }
+        if self.spec(id).selects() && !self.picks(id) {
+            self.fail(format!("request {id} is started, and there is no buffer for it"));
+        }
         let spec = self.spec(id);
         let file = match request.target {
             Target::Registered(file) => Some(file),
@@ -257,6 +267,9 @@ impl Model {
             let once = if spec.polls_on() { 0 } else { EPOLLONESHOT };
             (entry.len, entry.op_flags) = (0, spec.events(id) | once);
             self.waits(id, spec.events(id));
+        }
+        if let Some(buffer) = self.reqs[id as usize].picked {
+            entry.addr = buffer.addr;
         }
         let other = request.op_flags != entry.op_flags;
         if other
@@ -283,6 +296,10 @@ impl Model {
         if self.reqs[id as usize].state != State::Flying {
             self.fail(format!("request {id} ends, and is not in flight"));
             return;
+        }
+        if by == By::Start && result == -9 {
+            // Nothing has been read, for want of a file.
+            self.gives_back(id);
         }
         self.told += 1;
         let told = self.told;
@@ -332,6 +349,10 @@ impl Model {
         req.state = State::Ended;
         req.posts = posts;
         self.due += u32::from(posts);
+        if self.stuck == id {
+            // There is no buffer for it any more.
+            self.stuck = NONE;
+        }
         if let Ok(at) = self.active.binary_search(&id) {
             self.active.remove(at);
         }

@@ -46,9 +46,10 @@ impl Model {
         if req.seen {
             return self.fail(format!("a second CQE of request {id}: {cqe:?}"));
         }
-        if req.result != result && req.other != Some(result) || flags != 0 {
-            let want = req.result;
-            return self.fail(format!("a CQE of request {id}, {want} is right: {cqe:?}"));
+        if req.result != result && req.other != Some(result) || flags != req.shown() {
+            let (want, shown) = (req.result, req.shown());
+            return self
+                .fail(format!("a CQE of request {id}, {want}, {shown:#x} is right: {cqe:?}"));
         }
         match req.order {
             Order::Any => {}

@@ -1,7 +1,7 @@
 //! What is known of one request.
 
 use super::super::action::Spec;
-use super::NONE;
+use super::{Buffer, NONE};
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub struct Req {
     pub removed: bool,
     /// It has been woken, and the engine must have looked by now.
     pub overdue: bool,
+    /// The provided buffer that it has, and the bytes that it has asked for.
+    pub picked: Option<Buffer>,
+    pub wanted: u16,
 }
 
 /// What orders the CQE of a request.
@@ -117,6 +120,8 @@ impl Req {
             age: 0,
             removed: false,
             overdue: false,
+            picked: None,
+            wanted: spec.len,
         }
     }
 }

@@ -13,7 +13,11 @@ const EOPNOTSUPP: i32 = -95;
 const ECANCELED: i32 = -125;
 
 /// Flags that need memory for requests that are held back.
-const HOLDING: u8 = IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_IO_DRAIN | IOSQE_CQE_SKIP_SUCCESS;
+const HOLDING: u8 = IOSQE_IO_LINK
+    | IOSQE_IO_HARDLINK
+    | IOSQE_IO_DRAIN
+    | IOSQE_CQE_SKIP_SUCCESS
+    | IOSQE_BUFFER_SELECT;
 
 impl Model {
     /// The application enters with so many entries to submit.
@@ -57,6 +61,12 @@ impl Model {
         if !self.setup.held && spec.flags & HOLDING != 0 {
             return Some(EINVAL);
         }
+        if spec.selects() && self.setup.groups == 0 {
+            return Some(EINVAL);
+        }
+        if spec.selects() && spec.op != Op::Read {
+            return Some(EOPNOTSUPP);
+        }
         let skips = spec.has(IOSQE_CQE_SKIP_SUCCESS);
         self.skipped |= skips;
         if spec.has(IOSQE_IO_DRAIN) && self.skipped {
@@ -74,6 +84,10 @@ impl Model {
             self.bring_home(false);
             self.settle(false);
             self.begin_counting();
+        }
+        if head == self.batch && self.setup.groups != 0 {
+            // What can start has picked its buffer before.
+            self.settle(false);
         }
         let mut last = head;
         while self.links(last) && last + 1 < self.limit {
@@ -128,7 +142,7 @@ impl Model {
         self.active.extend(head..=last);
         if !self.reqs[head as usize].held {
             self.at_once(head);
-        } else if self.setup.timed {
+        } else if self.setup.timed || self.setup.groups != 0 {
             // Nothing drains, so the first of a chain begins here.
             self.have_its_turn(head);
         }
@@ -208,6 +222,9 @@ impl Model {
         }
         if spec.fixed && self.tables.files.get(spec.file).is_none() {
             return Some(EBADF);
+        }
+        if let Some(result) = self.without_buffer(&spec) {
+            return Some(result);
         }
         if spec.is_fixed() {
             let mapped = self.tables.buffers.get(spec.buffer).is_some();
