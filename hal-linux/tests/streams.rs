@@ -243,6 +243,36 @@ fn the_reserved_request_never_waits() {
     assert_eq!(bytes, *b"abc");
 }
 
+/// One whose CQE is skipped has a record of a held request: it does not wait there
+/// either, though it is nothing but a timeout that has the other.
+#[test]
+fn the_reserved_request_never_waits_for_held_ones() {
+    let skip = squeue::Flags::SKIP_SUCCESS;
+    for (flags, polls) in [(skip, false), (skip, true), (squeue::Flags::empty(), false)] {
+        let mut ring = Ring::builder().requests(1).build(4).unwrap();
+        let (from, to) = pipe(0);
+        let soon = types::Timespec::new().nsec(100_000_000);
+        push(&mut ring, &[opcode::Timeout::new(&soon).build().user_data(1)]);
+        assert_eq!(ring.submit().unwrap(), 1);
+        let mut byte = [0u8];
+        let entry = match polls {
+            true => opcode::PollAdd::new(fd(&from), libc::POLLIN as u32).build(),
+            false => opcode::Read::new(fd(&from), byte.as_mut_ptr(), 1).build(),
+        };
+        push(&mut ring, &[entry.flags(flags).user_data(2)]);
+        assert_eq!(ring.submit().unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        let cqe = reap(&mut ring, 1)[0];
+        assert_eq!((cqe.user_data(), cqe.result()), (1, -libc::ETIME));
+        assert_eq!(ring.submit().unwrap(), 1);
+        nothing_comes(&mut ring);
+        put(&to, b"x");
+        while ring.stats().in_use != 0 {
+            ring.submit_and_wait(0).unwrap();
+        }
+        assert_eq!(ring.completion().count(), usize::from(flags.is_empty()));
+    }
+}
+
 #[test]
 fn many_vectors_run_out_of_room_and_get_it_back() {
     let mut ring = Ring::new(16).unwrap();

@@ -208,10 +208,16 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     }
 
     /// Whether a request may have to wait for more than a device.
-    fn may_wait(&self, kind: Kind, sqe: &Sqe) -> bool {
-        matches!(kind, Kind::Timeout)
+    fn may_wait(&mut self, kind: Kind, sqe: &Sqe) -> bool {
+        let for_others = matches!(kind, Kind::Timeout | Kind::PollAdd)
             || self.holding.ordering()
-            || sqe.flags & uapi::IOSQE_IO_DRAIN != 0
+            || sqe.flags & uapi::IOSQE_IO_DRAIN != 0;
+        let moves = matches!(kind, Kind::ReadWrite | Kind::Vectored | Kind::Fixed);
+        for_others
+            || moves
+                && self
+                    .target(sqe)
+                    .is_ok_and(|(target, _)| self.backend.waits_for_readiness(target))
     }
 
     /// How many SQEs of the `left` that the batch has the chain at the SQ's

@@ -328,11 +328,12 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             Start::Refused(result) => self.fail(index, user_data, result),
             // Nothing is in flight whose end could make room: waiting would
             // be for ever. The reserved record is only taken when all others
-            // are, if only by timeouts: there it is a record that is waited for.
+            // are, if only by timeouts: there it is one of those that is waited
+            // for, as long as there is any.
             Start::NoRoom
                 if self.pending == 0
                     && self.overflow.is_empty()
-                    && index != self.pool.fallback() =>
+                    && (index != self.pool.fallback() || self.pool.used() == 1) =>
             {
                 self.end(index, user_data, Errno::ENOMEM.to_result())
             }

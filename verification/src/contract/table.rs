@@ -137,7 +137,8 @@ rows! {
             "core/tests/engine::row_fallback_is_not_taken_by_what_may_wait_for_ever",
             "core/tests/polls::row_fallback_a_wait_never_takes_the_reserve_and_a_removal_may",
             "hal-linux/tests/polls::row_fallback_a_wait_does_not_take_the_reserve",
-            "hal-linux/tests/streams::the_reserved_request_never_waits";
+            "hal-linux/tests/streams::the_reserved_request_never_waits",
+            "hal-linux/tests/streams::the_reserved_request_never_waits_for_held_ones";
         "a polling thread that starves sleeps, and goes on":
             "core/tests/driven::row_sqpoll_a_starved_engine_sleeps_and_goes_on",
             "core/tests/loom/sqpoll::sqpoll_starved";
