@@ -5,6 +5,7 @@ mod common;
 
 use annulus::config::Config;
 use annulus::engine::EnterFlags;
+use annulus::errno::Errno;
 use annulus::opcode::{self, AsyncCancel, LinkTimeout, Timeout, TimeoutRemove, TimeoutUpdate};
 use annulus::squeue::{Entry, Flags};
 use annulus::types::{CancelBuilder, TimeoutFlags, Timespec};
@@ -409,4 +410,21 @@ fn a_long_chain_is_no_recursion() {
     }
     assert_eq!(enter(&mut rig, count as u32), count as u32);
     assert!(rig.reap().iter().enumerate().all(|(at, &cqe)| cqe == (at as u64, 0)));
+}
+
+#[test]
+fn row_fallback_requests_that_only_wait_make_room_when_they_end() {
+    let mut rig = rig(Config::new(4).requests(1));
+    let soon = Timespec::new().nsec(50_000_000);
+    rig.push(&[Timeout::new(&soon).build().user_data(1)]);
+    assert_eq!(rig.parts.engine.enter(1, 0, EnterFlags::empty(), None), Ok(1));
+    // The reserved request is not for what waits for ever: the backend has no room
+    // for it, and nothing of the backend's is under way.
+    rig.log.lock().unwrap().no_room = 1;
+    rig.push(&[read(AT_ONCE, 7, 2)]);
+    assert_eq!(rig.parts.engine.enter(1, 0, EnterFlags::empty(), None), Err(Errno::EBUSY));
+    assert_eq!(rig.parts.engine.enter(0, 1, EnterFlags::GETEVENTS, None), Ok(0));
+    assert_eq!(rig.reap(), [(1, Errno::ETIME.to_result())]);
+    assert_eq!(rig.parts.engine.enter(1, 1, EnterFlags::GETEVENTS, None), Ok(1));
+    assert_eq!(rig.reap(), [(2, 7)]);
 }

@@ -10,11 +10,9 @@ use annulus::config::{Config, Footprint, Mode};
 use annulus::engine::{Completer, Engine, EnterFlags, Memory, Parts, Remote, RingMemory, build};
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Clock, Host, Request, Start, Token};
-use annulus::opcode::Timeout;
 use annulus::register::Call;
 use annulus::served::Served;
 use annulus::sync::{AtomicU32, Ordering};
-use annulus::types::Timespec;
 use annulus::uapi::*;
 use common::*;
 use std::mem::MaybeUninit;
@@ -122,23 +120,6 @@ fn row_sqpoll_an_sqe_that_must_wait_is_not_tried_again_and_again() {
     until("the second is under way", || rig.log.lock().unwrap().pending.len() == 1);
     remote.stop();
     driver.join().unwrap();
-}
-
-#[test]
-fn row_fallback_requests_that_only_wait_make_room_when_they_end() {
-    let mut rig = rig(Config::new(4).requests(1));
-    let soon = Timespec::new().nsec(50 * MS as u32);
-    rig.push(&[Timeout::new(&soon).build().user_data(1)]);
-    assert_eq!(rig.parts.engine.enter(1, 0, EnterFlags::empty(), None), Ok(1));
-    // The reserved request is not for what waits for ever: the backend has no room
-    // for it, and nothing of the backend's is under way.
-    rig.log.lock().unwrap().no_room = 1;
-    rig.push(&[read(AT_ONCE, 7, 2)]);
-    assert_eq!(rig.parts.engine.enter(1, 0, EnterFlags::empty(), None), Err(Errno::EBUSY));
-    assert_eq!(rig.parts.engine.enter(0, 1, GETEVENTS, None), Ok(0));
-    assert_eq!(rig.reap(), [(1, Errno::ETIME.to_result())]);
-    assert_eq!(rig.parts.engine.enter(1, 1, GETEVENTS, None), Ok(1));
-    assert_eq!(rig.reap(), [(2, 7)]);
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! What the process has: descriptors, threads, memory.
 
-use std::fs;
-use std::io;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 /// Bytes that resident memory may grow after the warm-up: stacks that were used
 /// deeper, pages of the allocator's.
 pub const RESIDENT: u64 = 16 << 20;
 /// Bytes that may be allocated more than after the warm-up.
 pub const ALLOCATED: u64 = 64 << 10;
+
+/// How long what has ended may still be counted, on a machine that is busy.
+const WHILE: Duration = Duration::from_secs(5);
 
 /// What the process has at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,23 @@ impl Holding {
             resident: pages * page,
             allocated: allocated(),
         })
+    }
+
+    /// As it is now or, if `most` says that this is more than may be, in a while:
+    /// a thread that has been joined is counted until the kernel is done with it.
+    ///
+    /// # Errors
+    /// Of /proc.
+    pub fn settled(mut most: impl FnMut(Self) -> Self) -> io::Result<(Self, Vec<String>)> {
+        let begun = Instant::now();
+        loop {
+            let now = Self::now()?;
+            let leaked = most(now).leaked(now);
+            if leaked.is_empty() || begun.elapsed() > WHILE {
+                return Ok((now, leaked));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The larger of each.

@@ -131,7 +131,7 @@ rows! {
     "fallback" {
         "with an empty pool the reserved slot is used; `-EBUSY` only while reaping leads to progress":
             "core/tests/engine::row_fallback_reaping_always_leads_to_progress",
-            "core/tests/review::row_fallback_requests_that_only_wait_make_room_when_they_end",
+            "core/tests/held::row_fallback_requests_that_only_wait_make_room_when_they_end",
             "core/tests/loom/inline::fallback";
         "what may wait for ever never takes it; what ends at submission always may":
             "core/tests/engine::row_fallback_is_not_taken_by_what_may_wait_for_ever",

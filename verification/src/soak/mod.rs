@@ -88,14 +88,13 @@ impl Soak {
     /// Looks what the process has, between two rounds. Descriptors and threads
     /// never become more; memory may while it warms up.
     fn look(&mut self) -> io::Result<()> {
-        self.now = Holding::now()?;
-        let mut least = Holding { descriptors: self.before.descriptors, ..self.warm };
-        least.threads = self.before.threads;
-        if self.rounds <= WARM {
-            self.warm = self.warm.most(self.now);
-            (least.resident, least.allocated) = (self.warm.resident, self.warm.allocated);
-        }
-        self.leaked = least.leaked(self.now);
+        let Self { before, warm, rounds, .. } = self;
+        (self.now, self.leaked) = Holding::settled(|now| {
+            if *rounds <= WARM {
+                *warm = warm.most(now);
+            }
+            Holding { descriptors: before.descriptors, threads: before.threads, ..*warm }
+        })?;
         Ok(())
     }
 }

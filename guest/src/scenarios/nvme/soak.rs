@@ -161,17 +161,16 @@ pub fn soak(context: &mut Context) -> Result<String, String> {
     while soak.is_good() && begun.elapsed() < time {
         round(context, first + rounds, time.saturating_sub(begun.elapsed()), &mut soak)?;
         rounds += 1;
-        now = Holding::now().map_err(counted)?;
-        if rounds <= WARM {
-            warm = warm.most(now);
-        }
-        // What the first controller makes once stays; nothing else does.
-        let least = match rounds {
-            1 => now,
-            _ => warm,
-        };
+        let leaked;
+        (now, leaked) = Holding::settled(|now| {
+            if rounds <= WARM {
+                warm = warm.most(now);
+            }
+            // What the first controller makes once stays; nothing else does.
+            if rounds == 1 { now } else { warm }
+        })
+        .map_err(counted)?;
         if soak.is_good() {
-            let leaked = least.leaked(now);
             soak.leaked += leaked.len() as u64;
             soak.problems.extend(leaked);
         }
