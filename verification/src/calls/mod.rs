@@ -73,13 +73,14 @@ pub fn main(options: &Options) -> io::Result<ExitCode> {
     Ok(ExitCode::from(DIFFERENT))
 }
 
-/// Whether a polling thread may drive the ring of this script. Messages to the own
-/// ring, full CQs, a batch of which part is waited for, and bells are looked at just
+/// Whether a polling thread may drive the ring of this script. Messages (files from
+/// other rings bring one), full CQs, a batch of which part is waited for, and bells are looked at just
 /// after a call: how far such a thread has come by then is its own affair.
 fn may_be_polled(name: &str) -> bool {
     let alone = ["restrictions: requests", "tags: a full CQ", "tags: none overtakes"];
     let bells = name.contains("eventfd") && name != "eventfd: arguments";
-    !name.starts_with("messages") && !bells && !alone.contains(&name)
+    let messages = name.starts_with("messages") || name.starts_with("sent files");
+    !messages && !bells && !alone.contains(&name)
 }
 
 /// The differences between the kernel and Annulus: inline and served against a ring
