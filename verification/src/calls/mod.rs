@@ -93,22 +93,36 @@ fn compare(drives: &[Drive]) -> io::Result<Vec<String>> {
             if drive == Drive::Polled && !may_be_polled(name) {
                 continue;
             }
-            let theirs = run(&mut Kernel::new(wish, drive)?);
-            let ours = run(&mut Ours::new(wish, drive)?);
-            let mode = drive.name();
-            for (at, (theirs, ours)) in theirs.iter().zip(&ours).enumerate() {
-                if theirs != ours {
-                    differences.push(format!(
-                        "{name}, {mode}, line {at}: the kernel {theirs}, Annulus {ours}"
-                    ));
+            let mut theirs = run(&mut Kernel::new(wish, drive)?);
+            let mut ours = run(&mut Ours::new(wish, drive)?);
+            // On a busy machine a polling thread may be late, the kernel's too: a
+            // difference is there each time.
+            for _ in 0..if drive == Drive::Polled { AGAIN } else { 0 } {
+                if theirs == ours {
+                    break;
                 }
+                theirs = run(&mut Kernel::new(wish, drive)?);
+                ours = run(&mut Ours::new(wish, drive)?);
             }
-            if theirs.len() != ours.len() {
-                differences.push(format!("{name}, {mode}: not as many lines"));
-            }
+            tell(&format!("{name}, {}", drive.name()), &theirs, &ours, &mut differences);
         }
     }
     Ok(differences)
+}
+
+/// How often a script is run again whose polled ring has not done the same.
+const AGAIN: usize = 3;
+
+/// The lines of a script that are not the same.
+fn tell(name: &str, theirs: &Seen, ours: &Seen, differences: &mut Vec<String>) {
+    for (at, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {
+        if theirs != ours {
+            differences.push(format!("{name}, line {at}: the kernel {theirs}, Annulus {ours}"));
+        }
+    }
+    if theirs.len() != ours.len() {
+        differences.push(format!("{name}: not as many lines"));
+    }
 }
 
 #[cfg(test)]
