@@ -11,6 +11,7 @@ use annulus::engine::{Completer, Engine, EnterFlags, Memory, Parts, Remote, Ring
 use annulus::errno::Errno;
 use annulus::hal::{Backend, Clock, Host, Request, Start, Token};
 use annulus::register::Call;
+use annulus::ring::CqHalf;
 use annulus::served::Served;
 use annulus::sync::{AtomicU32, Ordering};
 use annulus::uapi::*;
@@ -241,6 +242,16 @@ struct Found {
     /// Ends by a notice when the engine asks whether to poll while it has SQEs.
     ends_at_a_look: Option<(Token, Remote<'static, Place>)>,
     full: bool,
+    /// An application that reaps whenever the engine asks whether to poll.
+    reaps: Option<CqHalf<'static>>,
+    reaped: Vec<u64>,
+}
+
+impl Found {
+    fn reap(&mut self) {
+        let new = self.reaps.iter_mut().flat_map(|cq| cq.queue());
+        self.reaped.extend(new.map(|cqe| cqe.user_data()));
+    }
 }
 
 /// A backend that is polled, and sends a READY notice just before each result.
@@ -296,7 +307,8 @@ impl<H: Host> Backend for Polled<'_, H> {
         if let Some((token, _)) = found.ends_at_a_look.take_if(|(_, ring)| ring.sq_ready() != 0) {
             self.completer.complete(token, 1).unwrap();
         }
-        !found.ended.is_empty()
+        found.reap();
+        !found.ended.is_empty() || found.reaps.is_some()
     }
 }
 
@@ -365,6 +377,35 @@ fn row_sqpoll_a_cqe_found_by_a_batch_that_takes_nothing_is_posted() {
     });
     engine.poll_loop();
     assert_eq!(application.join().unwrap(), (Ok(()), vec![1]));
+}
+
+#[test]
+fn row_overflow_nothing_passes_a_waiting_cqe_while_the_application_reaps() {
+    let config = Config::new(4).cq_entries(4).requests(3);
+    let need = Footprint::of::<Polled<'static, Place>, Place>(&config).total();
+    let found = Arc::new(Mutex::new(Found::default()));
+    let host = Place(TestHost::new());
+    let Parts { mut engine, mut sq, cq, .. } =
+        build(&config, memory(need), RingMemory::Inside, host, |completer| Polled {
+            found: found.clone(),
+            completer,
+        })
+        .unwrap();
+    // Something in flight, for which room is looked for; and 5 finds none.
+    push(&mut sq, &[read(LATER, 1, 99)]);
+    assert_eq!(engine.enter(1, 0, EnterFlags::empty(), None), Ok(1));
+    push(&mut sq, &[1, 2, 3, 4].map(nop));
+    assert_eq!(engine.enter(4, 0, EnterFlags::empty(), None), Ok(4));
+    push(&mut sq, &[nop(5)]);
+    assert_eq!(engine.enter(1, 0, EnterFlags::empty(), None), Ok(1));
+    // While these are taken there is room, which is 5's.
+    found.lock().unwrap().reaps = Some(cq);
+    push(&mut sq, &[nop(6), nop(7)]);
+    let taken = engine.enter(2, 0, EnterFlags::empty(), None).unwrap();
+    engine.enter(2 - taken, 0, GETEVENTS, None).unwrap();
+    let mut found = found.lock().unwrap();
+    found.reap();
+    assert_eq!(found.reaped, [1, 2, 3, 4, 5, 6, 7]);
 }
 
 // A server's engine is driven by many threads: what a backend lets it keep

@@ -211,12 +211,13 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// first that cannot, and all after it, for the order's sake, wait in
     /// `reaped` until the backend has said everything.
     pub(super) fn poll_backend(&mut self) -> bool {
-        if self.cq.run().room < self.pending {
+        // Not while CQEs wait for room: what there is becomes theirs by
+        // `flush_overflow`, and until then nobody else is to know of it.
+        if self.cq.run().room < self.pending && self.overflow.is_empty() {
             self.cq.refresh();
         }
         let cqes = self.cq.run();
-        // No CQE passes one that waits for room.
-        let room = if self.overflow.is_empty() { cqes.room as usize } else { 0 };
+        let room = cqes.room as usize;
         let slots = self.shared.slots.run();
         let reaped = &mut self.reaped;
         let Run { records, outcomes, stack, places } = self.pool.run();

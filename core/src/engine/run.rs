@@ -25,7 +25,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     /// It wants one at least, that they are ready, and room for them.
     #[inline(always)]
     pub(super) fn run(&mut self, want: u32) -> (u32, bool) {
-        // No CQE passes one that waits for room.
+        // No CQE passes one that waits for room: while any does, none is seen.
         debug_assert!(self.overflow.is_empty());
         let entries = self.sq.entries_by_place();
         let cqes = self.cq.run();
