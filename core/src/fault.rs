@@ -25,6 +25,9 @@ pub enum Kind {
     Driver,
     /// A check of what a peer writes is left out: the fuzzer's to find.
     Peer,
+    /// A wrong rule that shows when somebody acts while the engine is at work:
+    /// the simulator's to find.
+    Amid,
 }
 
 macro_rules! faults {
@@ -290,6 +293,8 @@ faults! {
     CqeFlagsGarbage: Engine,
     /// The first CQE that waits for room is lost.
     OverflowLosesOne: Engine,
+    /// Room in the CQ that is found while CQEs wait for it is anybody's.
+    RoomOfOthers: Amid,
     /// FILES_UPDATE, OPENAT, CLOSE and STATX take IOSQE_FIXED_FILE.
     FixedFileUnchecked: Engine,
     /// The fields that rare operations do not use are not looked at.

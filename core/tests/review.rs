@@ -380,7 +380,7 @@ fn row_sqpoll_a_cqe_found_by_a_batch_that_takes_nothing_is_posted() {
 }
 
 #[test]
-fn row_overflow_nothing_passes_a_waiting_cqe_while_the_application_reaps() {
+fn row_cq_full_nothing_passes_a_waiting_cqe_while_the_application_reaps() {
     let config = Config::new(4).cq_entries(4).requests(3);
     let need = Footprint::of::<Polled<'static, Place>, Place>(&config).total();
     let found = Arc::new(Mutex::new(Found::default()));

@@ -213,7 +213,8 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
     pub(super) fn poll_backend(&mut self) -> bool {
         // Not while CQEs wait for room: what there is becomes theirs by
         // `flush_overflow`, and until then nobody else is to know of it.
-        if self.cq.run().room < self.pending && self.overflow.is_empty() {
+        let anybodys = self.overflow.is_empty() || fault::on(Fault::RoomOfOthers);
+        if self.cq.run().room < self.pending && anybodys {
             self.cq.refresh();
         }
         let cqes = self.cq.run();

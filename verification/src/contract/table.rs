@@ -177,6 +177,7 @@ rows! {
             "core/tests/engine::row_cq_full_loses_nothing_and_keeps_order",
             "core/tests/engine::row_cq_full_holds_slots_until_there_is_room",
             "core/tests/fixed::row_cq_full_what_a_poll_finds_waits_in_order",
+            "core/tests/review::row_cq_full_nothing_passes_a_waiting_cqe_while_the_application_reaps",
             "hal-linux/tests/modes::a_cq_that_overflows_loses_nothing",
             "hal-linux/tests/modes::dropping_a_ring_whose_cq_overflows",
             "core/tests/loom/sqpoll::sqpoll_cq_room",
@@ -230,6 +231,7 @@ rows! {
     "IOPOLL" {
         "completions are found by polling only":
             "core/tests/fixed::row_cq_full_what_a_poll_finds_waits_in_order",
+            "core/tests/review::row_cq_full_nothing_passes_a_waiting_cqe_while_the_application_reaps",
             "core/tests/nvme/data::what_is_written_is_what_is_read",
             "core/tests/loom/served::served_polled",
             "core/tests/iopoll::row_iopoll_needs_a_backend_that_polls";

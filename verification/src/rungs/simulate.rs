@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use annulus::fault::Fault;
+use annulus::fault::{Fault, Kind};
 
 use super::exec::Cmd;
 use super::kernel::exe;
@@ -83,6 +83,10 @@ fn many(exe: &Path, first: u64, steps: u64, limit: Duration) -> Found {
 fn faults(limit: Duration) -> Found {
     if FINDS.len() < FAULTS {
         return Err(format!("there must be {FAULTS}"));
+    }
+    let mut left = Fault::ALL.iter().filter(|fault| fault.kind() == Kind::Amid);
+    if let Some(fault) = left.find(|fault| !FINDS.contains(fault)) {
+        return Err(format!("{} is nobody's to find", fault.name()));
     }
     let began = Instant::now();
     let exe = fault_programs::exe();

@@ -186,6 +186,17 @@ pub enum Odd {
     Again,
 }
 
+/// Who drives the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    /// The application, when it enters.
+    Inline,
+    /// A polling thread.
+    Polled,
+    /// Whoever has work, and a helper.
+    Served,
+}
+
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -233,6 +244,10 @@ pub enum Action {
     Control(Spec),
     /// The same twice in one go.
     Twice(Spec),
+    /// Who drives the engine runs, until it has nothing to do.
+    Drive,
+    /// The application takes so many CQEs while the engine is at work.
+    Cross(u8),
 }
 
 impl Action {
@@ -241,7 +256,14 @@ impl Action {
         use Action::*;
         matches!(
             self,
-            Complete { .. } | Wake { .. } | Odd(_) | Tick(_) | Reset | Ready { .. } | Signal
+            Complete { .. }
+                | Wake { .. }
+                | Odd(_)
+                | Tick(_)
+                | Reset
+                | Ready { .. }
+                | Signal
+                | Drive
         )
     }
 }
@@ -266,6 +288,9 @@ pub struct Setup {
     /// Groups of provided buffers, and buffers in those that are lists.
     pub groups: u32,
     pub provided: u32,
+    pub drive: Drive,
+    /// CQEs may be taken at any time.
+    pub crosses: bool,
 }
 
 impl Setup {
@@ -284,5 +309,7 @@ impl Setup {
         polls: false,
         groups: 0,
         provided: 0,
+        drive: Drive::Inline,
+        crosses: false,
     };
 }

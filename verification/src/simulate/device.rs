@@ -7,6 +7,7 @@ use annulus::hal::{Backend, Cancel, Request, Start, Target, Token};
 use annulus::uapi::*;
 
 use super::action::{FIRST_FILE, Fate, OPEN_FILES, Outcome, TIME, TIMES};
+use super::drive::{self, Way};
 use super::model::{By, Verdict};
 use super::place::{Place, with};
 
@@ -193,6 +194,7 @@ impl Backend for Simulated {
 
     unsafe fn start(&mut self, token: Token, request: &Request<u32, u32>) -> Start {
         with(|world| {
+            world.cross();
             let id = match request.opcode {
                 IORING_OP_POLL_ADD => world.model.marked(request.op_flags),
                 _ => request.off as u32,
@@ -229,11 +231,13 @@ impl Backend for Simulated {
             let others = device.flying != 0;
             let phase = match spec.fate {
                 Fate::Now(outcome) => {
+                    world.vain = 0;
                     let result = spec.result_at_once(outcome);
                     world.model.ended(id, result, By::Start);
                     return Start::Done(result);
                 }
                 Fate::Refused => {
+                    world.vain = 0;
                     world.model.ended(id, -14, By::Refusal);
                     return Start::Refused(-14);
                 }
@@ -257,6 +261,8 @@ impl Backend for Simulated {
                 _ if device.polled => Phase::Polled(None),
                 _ => Phase::Running,
             };
+            world.vain = 0;
+            let device = &mut world.device;
             let flight = Flight { id, token, file, buffer: request.buffer, phase };
             if let Some(place) = device.flights.get_mut(slot) {
                 *place = Some(flight);
@@ -279,6 +285,8 @@ impl Backend for Simulated {
 
     unsafe fn resume(&mut self, token: Token) -> Start {
         with(|world| {
+            world.vain = 0;
+            world.cross();
             let slot = token.index();
             let device = &mut world.device;
             let Some(Some(flight)) = device.flights.get_mut(slot) else {
@@ -320,6 +328,7 @@ impl Backend for Simulated {
                     device.flights[slot]
                 {
                     device.land(slot);
+                    world.vain = 0;
                     world.model.ended(id, result, By::Poll);
                     done(token, result);
                     // A device that says it twice, and one that invents.
@@ -333,13 +342,20 @@ impl Backend for Simulated {
     }
 
     fn polling(&self) -> bool {
-        with(|world| {
+        let driven = drive::runs();
+        let (busy, vain) = with(|world| {
+            world.cross();
             let busy = world.device.polled && world.device.flying != 0;
-            if busy {
+            let by_driver = busy && driven && !world.device.closing;
+            if busy && !by_driver {
                 world.poll_goes_on();
             }
-            busy
-        })
+            (busy, by_driver && world.polls_in_vain())
+        });
+        if vain {
+            drive::give_way(Way::Idle);
+        }
+        busy
     }
 
     fn cancel(&mut self, token: Token) -> Cancel {

@@ -2,7 +2,9 @@
 
 use annulus::uapi::*;
 
-use super::action::{Action, Fate, Flaw, Key, Odd, Op, Outcome, Range, Register, Setup, Spec};
+use super::action::{
+    Action, Drive, Fate, Flaw, Key, Odd, Op, Outcome, Range, Register, Setup, Spec,
+};
 use super::device::Device;
 use super::model::Model;
 use super::world::Rings;
@@ -36,6 +38,9 @@ struct Mood {
     readies: u64,
     picks: u64,
     fills: u64,
+    /// How often CQEs are taken while the engine is at work.
+    crosses: u64,
+    drives: u64,
 }
 
 /// The ring of a seed, and its source of actions.
@@ -56,6 +61,8 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         polls: false,
         groups: 0,
         provided: 0,
+        drive: Drive::Inline,
+        crosses: false,
     };
     let mut often = |most: u64| if rng.chance(40) { 0 } else { rng.below(most + 1) };
     let mut mood = Mood {
@@ -76,6 +83,8 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         readies: 0,
         picks: 0,
         fills: 0,
+        crosses: 0,
+        drives: 0,
     };
     if rng.chance(35) {
         // Where it matters when something starts, nothing is left open: no
@@ -92,6 +101,11 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         (setup.groups, setup.provided) = (1 + rng.below(3) as u32, 1 + rng.below(8) as u32);
         (mood.picks, mood.fills) = (20 + rng.below(80), 5 + rng.below(20));
         (mood.controls, mood.calls) = (rng.below(20), mood.calls + rng.below(6));
+    } else {
+        setup.drive = *rng.pick(&[Drive::Inline, Drive::Polled, Drive::Served]);
+        mood.crosses = if rng.chance(50) { 0 } else { 1 + rng.below(30) };
+        setup.crosses = mood.crosses != 0;
+        mood.drives = if setup.drive == Drive::Inline { 0 } else { 5 + rng.below(50) };
     }
     (setup, Drawn { rng, left: 0, mood })
 }
@@ -111,7 +125,9 @@ impl Drawn {
         if self.mood.fills != 0 && self.rng.chance(self.mood.fills) {
             return Some(self.fill());
         }
-        let action = if ready == 0 && self.rng.chance(self.mood.controls) {
+        let action = if self.drives() {
+            Action::Drive
+        } else if ready == 0 && self.rng.chance(self.mood.controls) {
             self.ask(model)
         } else if at < self.mood.pushes && ready < setup.sq {
             Action::Push(self.spec(setup))
@@ -127,6 +143,18 @@ impl Drawn {
         Some(action)
     }
 
+    /// Whether it is the turn of who drives the engine.
+    pub fn drives(&mut self) -> bool {
+        self.mood.drives != 0 && self.rng.chance(self.mood.drives)
+    }
+
+    /// How many CQEs the application takes, if it does, while the engine is at
+    /// work.
+    pub fn crosses(&mut self, unread: u32) -> Option<u8> {
+        let any = unread != 0 && self.rng.chance(self.mood.crosses);
+        any.then(|| 1 + self.rng.below(unread.into()) as u8)
+    }
+
     fn enter(&mut self, ready: u32, unread: u32) -> Action {
         let some = self.rng.below(u64::from(ready) + 2) as u8;
         let count = if self.rng.chance(75) { ready as u8 } else { some };
@@ -138,6 +166,9 @@ impl Drawn {
 
     /// Something that is not the application's doing.
     pub fn outside(&mut self, device: &Device, deadline: Option<u64>) -> Action {
+        if self.drives() {
+            return Action::Drive;
+        }
         let nth = self.rng.below(256) as u8;
         if self.mood.readies != 0 && self.rng.chance(self.mood.readies) {
             return self.ready();
@@ -149,6 +180,10 @@ impl Drawn {
                 1 => Odd::Invented(self.rng.next() as u32 & 0x000f_001f),
                 _ => Odd::Again,
             });
+        }
+        if self.mood.drives != 0 && at >= 90 && self.rng.chance(50) {
+            // Long enough for a polling thread to fall asleep.
+            return Action::Tick(600_000);
         }
         if device.flying == 0 {
             return match deadline {

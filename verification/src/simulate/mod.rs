@@ -4,12 +4,17 @@
 //! An application pushes entries, enters, takes CQEs and changes tables; a
 //! backend ends requests now, later, early, by polling, after wake-ups, or has
 //! no room; workers and interrupts bring completions, also such as mean
-//! nothing; a clock moves when nobody looks. After each step the model
-//! ([`model`]) says whether the contract still holds.
+//! nothing; a clock moves when nobody looks. The engine is driven by the
+//! application, by a polling thread, or by both and a helper: coroutines
+//! ([`drive`]). After each step the model ([`model`]) says whether the contract
+//! still holds.
 
 mod action;
 mod device;
 mod draw;
+mod drive;
+mod driven;
+mod ending;
 mod entry;
 mod model;
 mod place;
@@ -82,6 +87,16 @@ pub const FINDS: &[Fault] = &[
     Fault::LateUserDataLost,
     Fault::CqeFlagsGarbage,
     Fault::OverflowLosesOne,
+    Fault::RoomOfOthers,
+    Fault::ReturnNoWake,
+    Fault::RoomNoWake,
+    Fault::MailNoWake,
+    Fault::PollsNoWake,
+    Fault::FreedNoWake,
+    Fault::StarvedForEver,
+    Fault::ClaimNoRecheck,
+    Fault::HelperNoRecheck,
+    Fault::PollerNoRecheck,
     Fault::RegisterTwiceSucceeds,
     Fault::UnregisterDoesNothing,
     Fault::UpdateSkipEmpties,

@@ -7,6 +7,7 @@ use annulus::hal::{Clock, Host, Park, Parked};
 use annulus::sync::{AtomicU32, Ordering};
 
 use super::action::Action;
+use super::drive::{self, Way};
 use super::world::World;
 
 thread_local! {
@@ -35,25 +36,42 @@ pub struct Place;
 
 impl Clock for Place {
     fn now(&self) -> u64 {
+        // A polling thread looks at the clock when it has nothing to do.
+        if drive::runs() && with(World::idles) {
+            drive::give_way(Way::Idle);
+        }
         now()
     }
 }
 
 impl Park for Place {
     fn park(&self, word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
+        let closing = with(|world| world.device.closing);
+        if drive::runs() && !closing {
+            return drive::sleep(word, expected, deadline);
+        }
         let parked = sleep(word, expected, deadline);
         with(|world| world.woken(parked));
         parked
     }
 
-    fn unpark(&self, _: &AtomicU32) {}
+    fn unpark(&self, _: &AtomicU32) {
+        // Whoever is woken may be faster than who goes on: who waits to drive
+        // the engine, too.
+        let served = || WORLD.with(|world| world.try_borrow().is_ok_and(|world| world.is_served()));
+        // Not by what others do in between.
+        if drive::runs() && served() {
+            drive::give_way(Way::Amid);
+        }
+    }
 }
 
 impl Host for Place {}
 
 /// Others act until the sleeper has a reason to go on.
 fn sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
-    with(World::asleep);
+    let driven = with(World::asleep);
+    let mut vain = 0;
     loop {
         if word.load(Ordering::Relaxed) != expected {
             return Parked::Woken;
@@ -63,10 +81,18 @@ fn sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
         }
         match with(|world| world.meanwhile(deadline)) {
             Some(Action::Signal) => return Parked::Interrupted,
+            Some(Action::Drive) => drive::go(),
             Some(action) => with(|world| world.outside(action)),
+            None if driven && vain < 8 => {
+                vain += 1;
+                drive::go();
+            }
             None => match deadline {
                 Some(deadline) => set_now(deadline),
-                None => return Parked::Interrupted,
+                None => {
+                    assert!(!with(|world| world.calls), "a call is never answered");
+                    return Parked::Interrupted;
+                }
             },
         }
     }

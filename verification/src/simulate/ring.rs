@@ -1,19 +1,20 @@
 //! One run: a ring, and an application that does what the actions say.
 
-use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use std::cell::Cell;
 use std::fmt::Write;
 
-use annulus::config::Config;
+use annulus::config::{Config, Mode};
 use annulus::engine::{EnterFlags, Memory, Parts, RingMemory, build};
 use annulus::errno::Errno;
 use annulus::hal::Parked;
 use annulus::register::Call;
+use annulus::ring::SqHalf;
 use annulus::types::Iovec;
 
-use super::action::{Action, BUFFER, FIRST_FILE, Op, Register, Setup, Spec, buffer_base};
+use super::action::{Action, BUFFER, Drive, FIRST_FILE, Op, Register, Setup, Spec, buffer_base};
 use super::device::Simulated;
+use super::drive::{self, Hands};
 use super::model::Model;
 use super::place::{self, Place, with};
 use super::provided;
@@ -44,9 +45,9 @@ fn bases() -> [NonNull<u8>; 2] {
 
 /// A run.
 pub struct Run {
-    /// Not dropped: a run that has failed must not be ended by what failed.
-    parts: ManuallyDrop<Parts<'static, Simulated, Place>>,
-    setup: Setup,
+    sq: SqHalf<'static>,
+    pub hands: Hands,
+    pub setup: Setup,
 }
 
 /// What a run that failed has done.
@@ -67,7 +68,12 @@ impl Run {
             .submit_all(setup.submit_all)
             .index_array(setup.array)
             .held(setup.held)
-            .provided(setup.provided, setup.groups);
+            .provided(setup.provided, setup.groups)
+            .mode(match setup.drive {
+                Drive::Inline => Mode::Inline,
+                Drive::Polled => Mode::SqPoll { idle_ms: 1 },
+                Drive::Served => Mode::Served,
+            });
         let [rings, engine] = bases();
         // SAFETY: both last for ever, and are this thread's; the run before
         // this one is over, and nothing of it is used again.
@@ -77,14 +83,17 @@ impl Run {
             with(|world| world.device.completer = Some(completer));
             Simulated
         });
-        let parts = ManuallyDrop::new(parts.expect("a ring that can be"));
+        let Parts { engine, sq, cq, remote } = parts.expect("a ring that can be");
         let offsets = config.offsets();
-        with(|world| world.rings = Some(Rings { base: rings, offsets, cq: setup.cq }));
-        Self { parts, setup }
+        with(|world| {
+            world.rings = Some(Rings { base: rings, offsets, cq: setup.cq });
+            world.cq = Some(cq);
+        });
+        Self { sq, hands: Hands::new(setup.drive, engine, remote), setup }
     }
 
     /// Does one thing.
-    fn act(&mut self, action: Action) {
+    pub fn act(&mut self, action: Action) {
         match action {
             Action::Push(mut spec) => {
                 let follows = with(|world| world.model.reqs.last().is_some_and(|r| r.spec.links()));
@@ -102,7 +111,7 @@ impl Run {
                 // The simulated backend ends every wait that it is asked to.
                 spec.can_end |= spec.polls();
                 let id = with(|world| world.model.reqs.len() as u32);
-                let mut queue = self.parts.sq.queue();
+                let mut queue = self.sq.queue();
                 // SAFETY: the simulated backend touches no memory.
                 if unsafe { queue.push(&spec.entry(id)) }.is_ok() {
                     with(|world| world.model.pushed(spec));
@@ -115,10 +124,14 @@ impl Run {
                 }
             }
             Action::Enter { count, want, wait, limit } => self.enter(count, want, wait, limit),
-            Action::Reap(count) => {
-                let count = self.parts.cq.queue().take(count.into()).count() as u32;
-                with(|world| world.model.reaped += count);
+            Action::Reap(count) | Action::Cross(count) => {
+                with(|world| {
+                    world.keep();
+                    world.reap(count);
+                });
             }
+            Action::Drive if self.setup.drive == Drive::Inline => {}
+            Action::Drive => drive::go(),
             Action::Control(spec) => self.control(spec, 1),
             Action::Twice(spec) => self.control(spec, 2),
             // What may have started, unseen, would be of the one table or the other.
@@ -133,15 +146,17 @@ impl Run {
     }
 
     /// Submits a request about others, only where nothing is in between.
-    fn control(&mut self, spec: Spec, times: u8) {
+    pub fn control(&mut self, spec: Spec, times: u8) {
         let vague = |model: &Model| {
             // One of several CQEs that finds no room is the last.
             let most = model.due - model.reaped + model.active.len() as u32;
-            let full = model.setup.timed && most >= model.setup.cq;
+            let several = model.setup.timed || model.setup.polls;
+            let full = several && most >= model.setup.cq;
             // Between two of them nothing comes home, if there are records.
             let times = u32::from(times);
-            let short = times > 1 && model.in_use() + times > model.setup.requests;
-            let queued = model.waiting_entries() != 0 || model.mood;
+            let reserve = u32::from(times == 1);
+            let short = model.in_use() + times > model.setup.requests + reserve;
+            let queued = model.waiting_entries() != 0 || model.mood || model.may_be_stuck();
             model.is_vague() || queued || full || short || times > model.setup.sq
         };
         if !with(|world| vague(&world.model)) {
@@ -150,24 +165,35 @@ impl Run {
         }
     }
 
-    fn enter(&mut self, count: u8, want: u8, wait: bool, limit: u32) {
+    pub fn enter(&mut self, count: u8, want: u8, wait: bool, limit: u32) {
         let count = u32::from(count);
         let deadline = (limit != 0).then(|| place::now() + u64::from(limit));
         let before = with(|world| {
-            world.model.enter(count);
+            if self.setup.drive != Drive::Polled {
+                world.model.enter(count);
+            }
+            world.crossed = 0;
             (world.waiting, world.parked, world.deadline) = (wait, None, deadline);
             (world.model.in_use(), world.model.fired)
         });
         let (before, fired) = before;
         let flags = if wait { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
-        let answer = self.parts.engine.enter(count, want.into(), flags, deadline);
+        let answer = self.hands.enter(count, want.into(), flags, deadline);
         let answer = answer.map_err(Errno::to_result);
         with(|world| {
             world.waiting = false;
-            world.model.entered(count, answer, before);
-            world.look();
-            world.rest();
-            let (unread, cq) = (world.rings.map_or(0, |rings| rings.unread()), self.setup.cq);
+            if self.setup.drive != Drive::Polled {
+                world.model.entered(count, answer, before);
+                world.look();
+            }
+            // Somebody else may have had to do something meanwhile.
+            if self.setup.drive == Drive::Inline || world.is_served() && world.parked.is_none() {
+                world.rest();
+            }
+            // And those that were there, and have been taken meanwhile.
+            let left = world.rings.map_or(0, |rings| rings.unread());
+            let unread = left + world.crossed;
+            let cq = self.setup.cq;
             let late = deadline.is_some_and(|deadline| place::now() >= deadline);
             // A timeout that ends, ends every wait, as in Linux.
             let timed = world.model.fired != fired;
@@ -179,7 +205,7 @@ impl Run {
                 world.model.fail(format!("a wait for {want} CQEs ends with {unread}"));
             }
             let error = matches!(answer, Err(-62 | -4));
-            if error && (!wait || unread != 0) {
+            if error && (!wait || left != 0) {
                 world.model.fail("a wait that has something is said to have failed");
             }
             if wait && count == 0 && want != 0 && unread == 0 && !error && !timed {
@@ -188,7 +214,7 @@ impl Run {
         });
     }
 
-    fn register(&mut self, call: Register) {
+    pub fn register(&mut self, call: Register) {
         let number =
             |file: i8| if file < 0 { i32::from(file) } else { FIRST_FILE + i32::from(file) };
         let buffer = |place: u8, full: bool| Iovec {
@@ -201,7 +227,15 @@ impl Run {
         {
             provided::clear_ring(group);
         }
-        let engine = &mut self.parts.engine;
+        if self.setup.drive != Drive::Inline {
+            // So that all that it finds has been taken before.
+            drive::go();
+            if with(|world| world.model.waiting_entries() != 0 || world.model.is_vague()) {
+                return;
+            }
+        }
+        with(|world| world.calls = true);
+        let engine = &mut self.hands;
         let file =
             |mask: u8, place: u8| if full(mask, place) { number(place as i8 % 4) } else { -1 };
         // SAFETY: the simulated backend touches no memory.
@@ -230,114 +264,15 @@ impl Run {
             }
         };
         let answer = answer.map_or_else(Errno::to_result, |done| done as i32);
-        with(|world| world.model.registered(call, answer));
+        with(|world| {
+            world.calls = false;
+            world.model.registered(call, answer);
+        });
     }
 
     /// Whether the run goes on.
-    fn sound(&self) -> bool {
+    pub fn sound(&self) -> bool {
         with(|world| world.model.why.is_none())
-    }
-
-    /// Everything comes to its end, and everything comes back.
-    fn wind_down(&mut self) {
-        // More rounds than the longest chain of requests that wait for others.
-        for _ in 0..2_000 {
-            let done = with(|world| {
-                world.model.active.is_empty()
-                    && world.model.waiting_entries() == 0
-                    && world.model.due == world.model.seen
-            });
-            if done || !self.sound() {
-                break;
-            }
-            let mut left = 1_000;
-            while with(|world| world.device.flying != 0) && self.sound() {
-                left -= 1;
-                if left == 0 {
-                    with(|world| world.model.fail("requests stay in flight whatever comes"));
-                }
-                with(|world| world.device.closing = true);
-                let action = with(|world| world.meanwhile(None));
-                if let Some(action) = action {
-                    with(|world| world.outside(action));
-                }
-                with(|world| world.device.closing = false);
-                self.enter(0, 0, false, 0);
-                self.act(Action::Reap(64));
-            }
-            // The time of everything that has one passes.
-            place::set_now(place::now() + 10_000);
-            let ready = with(|world| world.model.waiting_entries());
-            self.enter(ready as u8, 0, false, 0);
-            self.act(Action::Reap(64));
-        }
-        with(|world| {
-            let (active, left) = (world.model.active.len(), world.model.waiting_entries());
-            if active != 0 || left != 0 {
-                let first = world.model.active.first().map(|&id| world.model.reqs[id as usize]);
-                let what =
-                    format!("{active} requests never end, {left} are never taken: {first:?}");
-                world.model.fail(what);
-            }
-        });
-        if !self.sound() {
-            return;
-        }
-        self.all_buffers_are_there();
-        let mut dump = String::new();
-        // A string takes everything.
-        let _ = self.parts.engine.dump(&mut dump);
-        let free = format!("requests: 0 of {} in use, reserve free, 0 CQEs", self.setup.requests);
-        if !dump.contains(&free) || self.parts.engine.pending() != 0 {
-            with(|world| world.model.fail(format!("a request's record is lost:\n{dump}")));
-        }
-        for call in [Register::NoFiles, Register::NoBuffers] {
-            let known = with(|world| match call {
-                Register::NoFiles => world.model.tables.files.len(),
-                _ => world.model.tables.buffers.len(),
-            });
-            if known != 0 {
-                self.register(call);
-            }
-        }
-        self.nothing_is_held();
-    }
-
-    /// Groups have what the model says, and there is room for as many as ever.
-    fn all_buffers_are_there(&mut self) {
-        let groups = if self.setup.groups == 0 { 0 } else { provided::GROUPS };
-        for group in 0..groups {
-            self.register(Register::Head { group });
-            self.register(Register::NoRing { group });
-        }
-        let all = [Op::Unprovide { count: 200 }, Op::Provide { count: 9 }];
-        for op in all.into_iter().chain([Op::Unprovide { count: 200 }]) {
-            for buffer in 0..groups {
-                self.control(Spec { op, buffer, ..Spec::NOP }, 1);
-                self.act(Action::Reap(64));
-            }
-        }
-    }
-
-    fn nothing_is_held(&self) {
-        with(|world| {
-            let (files, buffers) = (world.device.files.len(), world.device.buffers.len());
-            if files + buffers + world.device.flying != 0 {
-                world.model.fail(format!("{files} files and {buffers} buffers never come back"));
-            }
-        });
-    }
-
-    fn shut_down(&mut self) {
-        self.parts.engine.shutdown();
-        self.nothing_is_held();
-        if self.parts.engine.pending() != 0 {
-            with(|world| world.model.fail("requests are in flight after the end"));
-        }
-        let answer = self.parts.engine.enter(1, 0, EnterFlags::empty(), None);
-        if answer != Err(Errno::EOWNERDEAD) {
-            with(|world| world.model.fail(format!("an engine that has ended answers {answer:?}")));
-        }
     }
 }
 

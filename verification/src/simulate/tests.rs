@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annulus::uapi::IOSQE_IO_LINK;
 
-use super::action::{Action, Fate, Op, Outcome, Setup, Spec};
+use super::action::{Action, Drive, Fate, Op, Outcome, Setup, Spec};
 use super::ring::{Failure, run};
 use super::world::Source;
 use super::{one, shrink};
@@ -36,6 +36,25 @@ fn lists_of_actions_run_like_drawn_ones() {
         Action::Reap(2),
     ];
     assert_eq!(listed(&actions).map_err(|failure| failure.why), Ok(5));
+}
+
+/// It falls asleep, is woken for what is pushed, and for what comes home.
+#[test]
+fn a_polling_thread_sleeps_and_wakes() {
+    let read = Spec { op: Op::Read, ..Spec::NOP };
+    let enter = Action::Enter { count: 0, want: 0, wait: false, limit: 0 };
+    let asleep = [Action::Tick(1_000_000), Action::Drive];
+    let mut actions = vec![Action::Push(read), Action::Drive];
+    actions.extend(asleep);
+    actions.extend([Action::Push(Spec::NOP), enter, Action::Drive, Action::Reap(1)]);
+    actions.extend(asleep);
+    actions.push(Action::Complete { nth: 0, outcome: Outcome::Whole });
+    // While the application waits.
+    actions.extend([Action::Enter { count: 0, want: 1, wait: true, limit: 0 }, Action::Drive]);
+    let setup = Setup { drive: Drive::Polled, ..SETUP };
+    let source = Source::Listed { list: actions.clone(), at: 0 };
+    let went = run(setup, source, true).map_err(|failure| failure.why);
+    assert_eq!(went, Ok(actions.len() as u64));
 }
 
 /// What has three reads "fails": nothing but them is left.

@@ -3,12 +3,13 @@
 
 use annulus::cqueue::Entry as Cqe;
 use annulus::hal::{Parked, Token};
-use annulus::ring::Offsets;
-use annulus::uapi::IORING_SQ_CQ_OVERFLOW;
+use annulus::ring::{CqHalf, Offsets};
+use annulus::uapi::{IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP};
 use core::ptr::NonNull;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::action::{Action, Odd, Outcome, Setup};
+use super::action::{Action, Drive, Odd, Outcome, Setup};
 use super::device::{Device, Flight, Phase};
 use super::draw::Drawn;
 use super::model::{By, Model};
@@ -50,6 +51,15 @@ impl Rings {
         self.cq_tail().wrapping_sub(self.word(self.offsets.cq_head))
     }
 
+    /// Entries that the engine has taken.
+    pub fn sq_head(&self) -> u32 {
+        self.word(self.offsets.sq_head)
+    }
+
+    pub fn needs_wakeup(&self) -> bool {
+        self.word(self.offsets.sq_flags) & IORING_SQ_NEED_WAKEUP != 0
+    }
+
     pub fn overflowing(&self) -> bool {
         self.word(self.offsets.sq_flags) & IORING_SQ_CQ_OVERFLOW != 0
     }
@@ -79,6 +89,17 @@ pub struct World {
     pub parked: Option<Parked>,
     /// The deadline of the current wait.
     pub deadline: Option<u64>,
+    /// The application's half of the CQ.
+    pub cq: Option<CqHalf<'static>>,
+    /// CQEs that it has taken and nobody has looked at.
+    kept: VecDeque<Cqe>,
+    /// How many it has taken since the engine was last at rest, while that was
+    /// at work.
+    pub crossed: u32,
+    /// The application waits for the answer of a call.
+    pub calls: bool,
+    /// Looks of a driver that found nothing.
+    pub vain: u32,
 }
 
 impl World {
@@ -94,6 +115,11 @@ impl World {
             waiting: false,
             parked: None,
             deadline: None,
+            cq: None,
+            kept: VecDeque::new(),
+            crossed: 0,
+            calls: false,
+            vain: 0,
         }
     }
 
@@ -104,6 +130,8 @@ impl World {
         self.source = source;
         self.trace = keep.then(Vec::new);
         (self.steps, self.looked, self.waiting, self.parked) = (0, 0, false, None);
+        (self.crossed, self.calls, self.vain) = (0, false, 0);
+        self.kept.clear();
         place::set_now(0);
     }
 
@@ -125,7 +153,7 @@ impl World {
         self.note(action)
     }
 
-    fn note(&mut self, action: Option<Action>) -> Option<Action> {
+    pub fn note(&mut self, action: Option<Action>) -> Option<Action> {
         self.device.calls = 0;
         self.steps += u64::from(action.is_some());
         if let (Some(action), Some(trace)) = (action, &mut self.trace) {
@@ -142,6 +170,9 @@ impl World {
                 .nth(0, |_| true)
                 .map(|_| Action::Complete { nth: 0, outcome: Outcome::Whole });
         }
+        if self.calls {
+            return None;
+        }
         let action = match &mut self.source {
             Source::None => None,
             Source::Drawn(drawn) => Some(drawn.outside(&self.device, deadline)),
@@ -154,27 +185,38 @@ impl World {
         self.note(action)
     }
 
-    /// The engine is about to sleep: everything else must be done.
-    pub fn asleep(&mut self) {
+    /// The application is about to sleep: everything else must be done, unless
+    /// that is somebody else's business (true).
+    pub fn asleep(&mut self) -> bool {
         self.device.calls += 1;
         assert!(self.device.calls < ENDLESS, "the engine goes round and never sleeps");
         if self.device.closing {
-            return;
+            return false;
         }
-        // It waits when all has been taken that was submitted, not before.
-        if let Some(last) = self.model.limit.checked_sub(1) {
+        let drive = self.model.setup.drive;
+        if drive == Drive::Polled || self.calls {
+            return true;
+        }
+        // It waits when all has been taken that was submitted, not before. It may
+        // wait to drive the engine, too.
+        let begins = drive == Drive::Served && self.rings().sq_head() < self.model.limit;
+        if let Some(last) = self.model.limit.checked_sub(1).filter(|_| !begins) {
             self.model.take_up_to(last);
+        }
+        if drive == Drive::Served {
+            return true;
         }
         self.model.come_home();
         self.model.must_look();
         self.look();
         self.rest();
+        false
     }
 
-    /// The engine goes on.
+    /// The application goes on, and the engine with it if they are one.
     pub fn woken(&mut self, parked: Parked) {
         self.parked = Some(parked);
-        if !self.device.closing {
+        if !self.device.closing && self.model.setup.drive == Drive::Inline {
             self.model.goes_on();
         }
     }
@@ -201,20 +243,37 @@ impl World {
     pub fn look(&mut self) {
         let rings = self.rings();
         let tail = rings.cq_tail();
-        if tail.wrapping_sub(self.looked) > rings.cq {
+        if tail.wrapping_sub(self.looked) > rings.cq + self.kept.len() as u32 {
             self.model.fail("more CQEs than the CQ holds");
         }
         while self.looked != tail && self.model.why.is_none() {
-            let cqe = rings.cqe(self.looked);
+            let cqe = self.kept.pop_front().unwrap_or_else(|| rings.cqe(self.looked));
             self.looked = self.looked.wrapping_add(1);
             self.model.cqe(&cqe);
         }
     }
 
+    /// Copies what has been posted, before others write there, to be looked at.
+    pub fn keep(&mut self) {
+        let rings = self.rings();
+        let known = self.looked.wrapping_add(self.kept.len() as u32);
+        let new = rings.cq_tail().wrapping_sub(known);
+        self.kept.extend((0..new).map(|nth| rings.cqe(known.wrapping_add(nth))));
+    }
+
     /// The engine has come to rest.
     pub fn rest(&mut self) {
         let rings = self.rings();
-        self.model.at_rest(rings.overflowing(), rings.unread());
+        // Room that was made meanwhile may not have been seen.
+        self.model.at_rest(rings.overflowing(), rings.unread() + self.crossed);
+    }
+
+    /// The application takes CQEs.
+    pub fn reap(&mut self, count: u8) -> u32 {
+        let cq = self.cq.as_mut().expect("a run has a CQ");
+        let count = cq.queue().take(count.into()).count() as u32;
+        self.model.reaped += count;
+        count
     }
 
     /// A worker brings a request's result, or a device has it.

@@ -84,6 +84,8 @@ pub struct Model {
     pub reaped: u32,
     /// Of those that are due: some may still be on their way home.
     pub early: u32,
+    /// Requests that have ended.
+    pub ends: u32,
     /// Timeouts that have ended by time or count.
     pub fired: u32,
     pub counted_before: i64,
@@ -128,6 +130,7 @@ impl Model {
             told: 0,
             reaped: 0,
             early: 0,
+            ends: 0,
             fired: 0,
             counted_before: 0,
             overflowed: false,
@@ -348,6 +351,7 @@ impl Model {
         let req = self.req(id);
         req.state = State::Ended;
         req.posts = posts;
+        self.ends += 1;
         self.due += u32::from(posts);
         if self.stuck == id {
             // There is no buffer for it any more.

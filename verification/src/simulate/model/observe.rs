@@ -69,13 +69,18 @@ impl Model {
         self.seen += 1;
     }
 
-    /// The engine is further than had to be: so are those before `id`, and it.
-    pub fn catch_up(&mut self, id: u32) {
+    /// The engine is further than had to be.
+    pub fn is_further(&mut self) {
         self.control_up_to_now();
         let (due, before) = (self.due, self.early);
         self.come_home();
         self.early = before + self.due - due;
         self.settle(false);
+    }
+
+    /// The engine is further than had to be: so are those before `id`, and it.
+    pub fn catch_up(&mut self, id: u32) {
+        self.is_further();
         let head = self.reqs[id as usize].head;
         for all in [false, true] {
             let mut at = 0;
@@ -174,6 +179,37 @@ impl Model {
             Err(-62 | -4) if want != 0 && count != 0 => self.fail("an error hides what was taken"),
             Err(-16 | -62 | -4) | Ok(_) => {}
             Err(other) => self.fail(format!("enter answers {other}")),
+        }
+    }
+
+    /// Somebody else submits what there is, as soon as it can be taken.
+    pub fn submits_by_itself(&mut self) {
+        let (no_room, ended) = (self.no_room, self.ends);
+        self.enter(u32::MAX);
+        // What found no room is tried again when something has ended.
+        self.no_room = no_room && self.ends == ended;
+    }
+
+    /// It has taken the entries before this one, and has come to rest.
+    pub fn has_submitted(&mut self, end: u32) {
+        if end + 1 == self.next && self.refusals(end) != 0 {
+            if self.stuck == end {
+                self.stuck = NONE;
+            }
+            self.untake(end);
+        }
+        if end > self.next {
+            self.take_up_to(end - 1);
+        }
+        if self.next != end {
+            let next = self.next;
+            return self.fail(format!("entries up to {next} belong together, taken are {end}"));
+        }
+        let early = end < self.limit;
+        self.refusing &= early;
+        if early && !self.no_room && self.in_use() + self.chain_at(end) <= self.setup.requests {
+            let limit = self.limit;
+            self.fail(format!("only {end} of {limit} entries are taken, and there is room"));
         }
     }
 

@@ -126,10 +126,14 @@ impl Model {
             let ended = req.state == State::Ended && req.posts && !req.seen;
             req.name == name && ended && req.result == result
         };
-        for further in [false, true] {
+        for further in 0..3 {
+            if further == 1 {
+                // What need not be guessed at comes first.
+                self.is_further();
+            }
             for id in 0..self.next {
                 let req = &self.reqs[id as usize];
-                if further && req.name == name && req.state == State::Waiting {
+                if further == 2 && req.name == name && req.state == State::Waiting {
                     self.catch_up(id);
                 }
                 if fits(self, id) {

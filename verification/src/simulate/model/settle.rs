@@ -2,7 +2,7 @@
 
 use annulus::uapi::*;
 
-use super::super::action::Op;
+use super::super::action::{Fate, Op};
 use super::{Model, NONE, State};
 
 const ECANCELED: i32 = -125;
@@ -45,9 +45,26 @@ impl Model {
     /// Whether it is not known which requests have had their turn.
     pub fn is_vague(&self) -> bool {
         let waits = |&id: &u32| self.reqs[id as usize].state == State::Waiting;
+        // What has come home may have been seen, and what follows it have begun;
+        // what is polled for comes home at any time.
+        let ends = |state| state == State::Home || self.setup.polled && state == State::Flying;
+        let follows = |&id: &u32| {
+            let pred = self.reqs[id as usize].pred;
+            waits(&id) && pred != NONE && ends(self.reqs[pred as usize].state)
+        };
         let counted = |&id: &u32| self.may_have_counted(id);
         (self.mood || self.stuck != NONE) && self.active.iter().any(waits)
             || self.active.iter().any(counted)
+            || self.active.iter().any(follows)
+    }
+
+    /// Whether a request may have its turn, and find no room, before the next
+    /// that is submitted.
+    pub fn may_be_stuck(&self) -> bool {
+        self.active.iter().any(|&id| {
+            let req = &self.reqs[id as usize];
+            matches!(req.spec.fate, Fate::NoRoom(_)) && req.state == State::Waiting
+        })
     }
 
     /// Ends what ends by itself when its turn has come. Strictly: nothing whose

@@ -2,7 +2,7 @@
 
 use annulus::uapi::*;
 
-use super::super::action::{Flaw, Op, Spec};
+use super::super::action::{Drive, Flaw, Op, Spec};
 use super::{Model, NONE, Order, State, in_buffer};
 
 const EINVAL: i32 = -22;
@@ -22,17 +22,26 @@ const HOLDING: u8 = IOSQE_IO_LINK
 impl Model {
     /// The application enters with so many entries to submit.
     pub fn enter(&mut self, count: u32) {
-        self.come_home();
-        self.must_look();
-        self.settle(false);
+        self.looks();
         self.batch = self.next;
         self.limit = self.next + count.min(self.waiting_entries());
         (self.stopped, self.no_room) = (false, false);
     }
 
+    /// The engine looks for what has come home.
+    pub fn looks(&mut self) {
+        self.come_home();
+        self.must_look();
+        self.settle(false);
+    }
+
     /// The entries up to this one have been taken.
     pub fn take_up_to(&mut self, id: u32) {
         while self.next <= id && (self.next as usize) < self.reqs.len() {
+            if self.stopped && self.setup.drive == Drive::Polled {
+                // Nobody asks it to go on: that is another batch.
+                (self.batch, self.stopped) = (self.next, false);
+            }
             if self.stopped {
                 let next = self.next;
                 self.fail(format!("request {next} is taken after one that was refused"));

@@ -202,9 +202,7 @@ impl Model {
                 self.req(id).other = Some(EALREADY);
             }
         }
-        self.come_home();
-        self.must_look();
-        self.settle(false);
+        self.looks();
     }
 
     /// A CQE with `F_MORE`.

@@ -1,0 +1,103 @@
+//! What must hold while somebody else drives the engine.
+
+use super::action::{Action, Drive};
+use super::device::Phase;
+use super::model::State;
+use super::world::{Source, World};
+
+/// Looks in vain after which a driver has seen everything that there is.
+const ENOUGH: u32 = 6;
+
+impl World {
+    pub fn is_served(&self) -> bool {
+        self.model.setup.drive == Drive::Served
+    }
+
+    /// The driver goes on, awake: it looks at everything.
+    pub fn drives(&mut self) {
+        self.crossed = 0;
+        match self.model.setup.drive {
+            Drive::Polled => self.model.submits_by_itself(),
+            _ => self.model.looks(),
+        }
+    }
+
+    /// The driver has given way, with nothing left to be done.
+    pub fn driven(&mut self) {
+        if self.device.closing {
+            return;
+        }
+        if self.model.setup.drive == Drive::Polled {
+            let taken = self.rings.map_or(0, |rings| rings.sq_head());
+            self.model.has_submitted(taken);
+        }
+        self.model.come_home();
+        self.look();
+        self.rest();
+    }
+
+    /// The driver sleeps, and nobody has woken it: that must be right.
+    pub fn sleeps_on(&mut self) {
+        let Some(rings) = self.rings else { return };
+        let home = |&&id: &&u32| {
+            let req = &self.model.reqs[id as usize];
+            req.state == State::Home || req.woken
+        };
+        if let Some(id) = self.model.active.iter().find(home) {
+            let what = format!("the driver sleeps, and request {id} has come home");
+            return self.model.fail(what);
+        }
+        if rings.overflowing() && rings.unread() < self.model.setup.cq {
+            return self.model.fail("the driver sleeps, and there is room for CQEs that wait");
+        }
+        let polled = |phase| matches!(phase, Phase::Polled(_));
+        if self.device.flights.iter().flatten().any(|flight| polled(flight.phase)) {
+            return self.model.fail("the driver sleeps, and should poll");
+        }
+        if self.model.setup.drive == Drive::Polled && !rings.needs_wakeup() {
+            self.model.fail("the driver sleeps, and does not say so");
+        }
+    }
+
+    /// A driver that has nothing to do looks at the clock: whether it is known
+    /// to have seen everything.
+    pub fn idles(&mut self) -> bool {
+        if self.device.closing || self.model.setup.drive != Drive::Polled {
+            return false;
+        }
+        // What came in between it will see now.
+        core::mem::take(&mut self.crossed) == 0
+    }
+
+    /// A driver looks at a device that has to be polled: whether it has done so
+    /// often enough in vain.
+    pub fn polls_in_vain(&mut self) -> bool {
+        self.vain = (self.vain + 1) % ENOUGH;
+        self.vain == 0
+    }
+
+    /// The engine is at work, and the application may be, too.
+    pub fn cross(&mut self) {
+        if !self.model.setup.crosses || self.device.closing {
+            return;
+        }
+        let rings = self.rings.expect("a run has rings");
+        let unread = rings.unread();
+        let count = match &mut self.source {
+            Source::None => None,
+            Source::Drawn(drawn) => drawn.crosses(unread),
+            Source::Listed { list, at } => match list.get(*at) {
+                Some(&Action::Cross(count)) => {
+                    *at += 1;
+                    Some(count)
+                }
+                _ => None,
+            },
+        };
+        let Some(count) = count else { return };
+        self.note(Some(Action::Cross(count)));
+        self.keep();
+        self.crossed += self.reap(count);
+        self.vain = 0;
+    }
+}
