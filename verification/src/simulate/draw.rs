@@ -102,9 +102,11 @@ pub fn begin(seed: u64) -> (Setup, Drawn) {
         (mood.picks, mood.fills) = (20 + rng.below(80), 5 + rng.below(20));
         (mood.controls, mood.calls) = (rng.below(20), mood.calls + rng.below(6));
     } else {
-        setup.drive = *rng.pick(&[Drive::Inline, Drive::Polled, Drive::Served]);
         mood.crosses = if rng.chance(50) { 0 } else { 1 + rng.below(30) };
         setup.crosses = mood.crosses != 0;
+    }
+    if !setup.timed {
+        setup.drive = *rng.pick(&[Drive::Inline, Drive::Polled, Drive::Served]);
         mood.drives = if setup.drive == Drive::Inline { 0 } else { 5 + rng.below(50) };
     }
     (setup, Drawn { rng, left: 0, mood })

@@ -118,7 +118,7 @@ pub fn go() {
     }
     with(World::drives);
     match resume() {
-        CoroutineResult::Yield(Way::Amid) => {}
+        CoroutineResult::Yield(Way::Amid) => with(World::amid),
         CoroutineResult::Yield(Way::Asleep | Way::Idle) => with(World::driven),
         CoroutineResult::Return(_) => {
             with(|world| world.model.fail("the driver has come to its end, and nobody said so"));

@@ -8,6 +8,9 @@ use super::world::{Source, World};
 /// Looks in vain after which a driver has seen everything that there is.
 const ENOUGH: u32 = 6;
 
+/// More looks at the clock than a batch has entries.
+const GLANCES: u32 = 20;
+
 impl World {
     pub fn is_served(&self) -> bool {
         self.model.setup.drive == Drive::Served
@@ -34,6 +37,11 @@ impl World {
         self.model.come_home();
         self.look();
         self.rest();
+    }
+
+    /// Somebody goes on before the engine has come to rest: what is known of it.
+    pub fn amid(&mut self) {
+        self.model.overflowed |= self.rings.is_some_and(|rings| rings.overflowing());
     }
 
     /// The driver sleeps, and nobody has woken it: that must be right.
@@ -63,6 +71,13 @@ impl World {
     /// to have seen everything.
     pub fn idles(&mut self) -> bool {
         if self.device.closing || self.model.setup.drive != Drive::Polled {
+            return false;
+        }
+        // It may be at an entry that has to do with time.
+        let taken = self.rings.map_or(0, |rings| rings.sq_head()) as usize;
+        let timed = self.model.reqs[taken..].iter().any(|req| req.spec.op.is_control());
+        self.glances = if timed { self.glances + 1 } else { 0 };
+        if self.glances % GLANCES != 0 {
             return false;
         }
         // What came in between it will see now.

@@ -162,6 +162,9 @@ impl Run {
         if !with(|world| vague(&world.model)) {
             (0..times).for_each(|_| self.act(Action::Push(spec)));
             self.enter(times, 0, false, 0);
+            if self.setup.drive == Drive::Polled {
+                drive::go();
+            }
         }
     }
 
@@ -189,6 +192,8 @@ impl Run {
             // Somebody else may have had to do something meanwhile.
             if self.setup.drive == Drive::Inline || world.is_served() && world.parked.is_none() {
                 world.rest();
+            } else {
+                world.amid();
             }
             // And those that were there, and have been taken meanwhile.
             let left = world.rings.map_or(0, |rings| rings.unread());

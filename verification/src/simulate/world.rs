@@ -100,6 +100,8 @@ pub struct World {
     pub calls: bool,
     /// Looks of a driver that found nothing.
     pub vain: u32,
+    /// Its looks at the clock that may have been for an entry's sake.
+    pub glances: u32,
 }
 
 impl World {
@@ -120,6 +122,7 @@ impl World {
             crossed: 0,
             calls: false,
             vain: 0,
+            glances: 0,
         }
     }
 
@@ -130,7 +133,7 @@ impl World {
         self.source = source;
         self.trace = keep.then(Vec::new);
         (self.steps, self.looked, self.waiting, self.parked) = (0, 0, false, None);
-        (self.crossed, self.calls, self.vain) = (0, false, 0);
+        (self.crossed, self.calls, self.vain, self.glances) = (0, false, 0, 0);
         self.kept.clear();
         place::set_now(0);
     }
