@@ -53,6 +53,8 @@ thread_local! {
     static DRIVER: Cell<Option<Driver>> = const { Cell::new(None) };
     /// The word that it sleeps at.
     static SLEEPS: Cell<Option<Sleep>> = const { Cell::new(None) };
+    /// It has given way in the middle of something.
+    static AMID: Cell<bool> = const { Cell::new(false) };
     /// It runs just now.
     static RUNS: Cell<bool> = const { Cell::new(false) };
 }
@@ -86,6 +88,7 @@ fn begin(drive: impl FnOnce() -> u32 + 'static) {
 /// Forgets the driver of a run that is over, well or not.
 pub fn forget() {
     RUNS.set(false);
+    AMID.set(false);
     SLEEPS.set(None);
     let Some(driver) = DRIVER.take() else { return };
     let mut stack = ManuallyDrop::into_inner(driver);
@@ -117,13 +120,26 @@ pub fn go() {
         }
     }
     with(World::drives);
-    match resume() {
+    let went = resume();
+    AMID.set(matches!(went, CoroutineResult::Yield(Way::Amid)));
+    match went {
         CoroutineResult::Yield(Way::Amid) => with(World::amid),
         CoroutineResult::Yield(Way::Asleep | Way::Idle) => with(World::driven),
         CoroutineResult::Return(_) => {
             with(|world| world.model.fail("the driver has come to its end, and nobody said so"));
         }
     }
+}
+
+/// The driver goes on until it has nothing to do.
+pub fn rest() {
+    for _ in 0..8 {
+        go();
+        if !AMID.get() {
+            return;
+        }
+    }
+    with(|world| world.model.fail("the driver wakes somebody for ever"));
 }
 
 /// The driver sleeps.

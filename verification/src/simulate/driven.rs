@@ -77,7 +77,7 @@ impl World {
         let taken = self.rings.map_or(0, |rings| rings.sq_head()) as usize;
         let timed = self.model.reqs[taken..].iter().any(|req| req.spec.op.is_control());
         self.glances = if timed { self.glances + 1 } else { 0 };
-        if self.glances % GLANCES != 0 {
+        if !self.glances.is_multiple_of(GLANCES) {
             return false;
         }
         // What came in between it will see now.

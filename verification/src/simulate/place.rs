@@ -50,17 +50,22 @@ impl Park for Place {
         if drive::runs() && !closing {
             return drive::sleep(word, expected, deadline);
         }
+        with(|world| world.sleeps = true);
         let parked = sleep(word, expected, deadline);
-        with(|world| world.woken(parked));
+        with(|world| {
+            world.sleeps = false;
+            world.woken(parked);
+        });
         parked
     }
 
     fn unpark(&self, _: &AtomicU32) {
         // Whoever is woken may be faster than who goes on: who waits to drive
         // the engine, too.
-        let served = || WORLD.with(|world| world.try_borrow().is_ok_and(|world| world.is_served()));
+        let wakes = |world: &World| world.is_served() && world.sleeps;
         // Not by what others do in between.
-        if drive::runs() && served() {
+        if drive::runs() && WORLD.with(|world| world.try_borrow().is_ok_and(|world| wakes(&world)))
+        {
             drive::give_way(Way::Amid);
         }
     }

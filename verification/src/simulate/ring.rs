@@ -134,15 +134,26 @@ impl Run {
             Action::Drive => drive::go(),
             Action::Control(spec) => self.control(spec, 1),
             Action::Twice(spec) => self.control(spec, 2),
-            // What may have started, unseen, would be of the one table or the other.
-            Action::Register(_) if with(|world| world.model.is_vague()) => {}
-            Action::Fill { .. } if with(|world| world.model.is_vague()) => {}
+            Action::Register(_) | Action::Fill { .. } if !self.is_known() => {}
             Action::Fill { group, count, len } => {
                 with(|world| world.fill_ring(group, count, len));
             }
             Action::Register(call) => self.register(call),
             outside => with(|world| world.outside(outside)),
         }
+    }
+
+    /// Whether it is known what has started: otherwise it would be of the one
+    /// table or the other.
+    fn is_known(&self) -> bool {
+        if self.setup.drive != Drive::Inline {
+            drive::rest();
+        }
+        let takes = self.setup.drive == Drive::Polled;
+        with(|world| {
+            let model = &world.model;
+            !(model.is_vague() || takes && model.waiting_entries() != 0)
+        })
     }
 
     /// Submits a request about others, only where nothing is in between.
@@ -159,11 +170,14 @@ impl Run {
             let queued = model.waiting_entries() != 0 || model.mood || model.may_be_stuck();
             model.is_vague() || queued || full || short || times > model.setup.sq
         };
+        if self.setup.drive != Drive::Inline {
+            drive::rest();
+        }
         if !with(|world| vague(&world.model)) {
             (0..times).for_each(|_| self.act(Action::Push(spec)));
             self.enter(times, 0, false, 0);
             if self.setup.drive == Drive::Polled {
-                drive::go();
+                drive::rest();
             }
         }
     }
@@ -231,13 +245,6 @@ impl Run {
             && with(|world| world.model.becomes_ring(group))
         {
             provided::clear_ring(group);
-        }
-        if self.setup.drive != Drive::Inline {
-            // So that all that it finds has been taken before.
-            drive::go();
-            if with(|world| world.model.waiting_entries() != 0 || world.model.is_vague()) {
-                return;
-            }
         }
         with(|world| world.calls = true);
         let engine = &mut self.hands;

@@ -96,6 +96,8 @@ pub struct World {
     /// How many it has taken since the engine was last at rest, while that was
     /// at work.
     pub crossed: u32,
+    /// The application sleeps.
+    pub sleeps: bool,
     /// The application waits for the answer of a call.
     pub calls: bool,
     /// Looks of a driver that found nothing.
@@ -120,6 +122,7 @@ impl World {
             cq: None,
             kept: VecDeque::new(),
             crossed: 0,
+            sleeps: false,
             calls: false,
             vain: 0,
             glances: 0,
@@ -133,6 +136,7 @@ impl World {
         self.source = source;
         self.trace = keep.then(Vec::new);
         (self.steps, self.looked, self.waiting, self.parked) = (0, 0, false, None);
+        self.sleeps = false;
         (self.crossed, self.calls, self.vain, self.glances) = (0, false, 0, 0);
         self.kept.clear();
         place::set_now(0);
