@@ -9,7 +9,7 @@ use annulus::uapi::*;
 use super::action::{FIRST_FILE, Fate, OPEN_FILES, Outcome, TIME, TIMES};
 use super::drive::{self, Way};
 use super::model::{By, Verdict};
-use super::place::{Place, with};
+use super::place::{self, Place, with};
 
 /// How a request in flight will end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +193,8 @@ impl Backend for Simulated {
     }
 
     unsafe fn start(&mut self, token: Token, request: &Request<u32, u32>) -> Start {
+        place::called();
         with(|world| {
-            world.cross();
             let id = match request.opcode {
                 IORING_OP_POLL_ADD => world.model.marked(request.op_flags),
                 _ => request.off as u32,
@@ -284,9 +284,9 @@ impl Backend for Simulated {
     }
 
     unsafe fn resume(&mut self, token: Token) -> Start {
+        place::called();
         with(|world| {
             world.vain = 0;
-            world.cross();
             let slot = token.index();
             let device = &mut world.device;
             let Some(Some(flight)) = device.flights.get_mut(slot) else {
@@ -343,8 +343,8 @@ impl Backend for Simulated {
 
     fn polling(&self) -> bool {
         let driven = drive::runs();
+        place::called();
         let (busy, vain) = with(|world| {
-            world.cross();
             let busy = world.device.polled && world.device.flying != 0;
             let by_driver = busy && driven && !world.device.closing;
             if busy && !by_driver {

@@ -3,7 +3,7 @@
 use super::action::{Action, Drive};
 use super::device::Phase;
 use super::model::State;
-use super::world::{Source, World};
+use super::world::{ENDLESS, Source, World};
 
 /// Looks in vain after which a driver has seen everything that there is.
 const ENOUGH: u32 = 6;
@@ -18,7 +18,7 @@ impl World {
 
     /// The driver goes on, awake: it looks at everything.
     pub fn drives(&mut self) {
-        self.crossed = 0;
+        (self.crossed, self.device.calls) = (0, 0);
         match self.model.setup.drive {
             Drive::Polled => self.model.submits_by_itself(),
             _ => self.model.looks(),
@@ -91,8 +91,15 @@ impl World {
         self.vain == 0
     }
 
+    /// The engine calls its backend.
+    pub fn called(&mut self) {
+        self.device.calls += 1;
+        assert!(self.device.calls < ENDLESS, "the engine goes round for ever");
+        self.cross();
+    }
+
     /// The engine is at work, and the application may be, too.
-    pub fn cross(&mut self) {
+    fn cross(&mut self) {
         if !self.model.setup.crosses || self.device.closing {
             return;
         }

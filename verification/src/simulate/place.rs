@@ -30,6 +30,18 @@ pub fn with<R>(act: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with_borrow_mut(act)
 }
 
+/// The engine calls its backend: the application may act meanwhile. A driver
+/// that has failed goes no further.
+pub fn called() {
+    let failed = with(|world| {
+        world.called();
+        world.model.why.is_some()
+    });
+    if failed && drive::runs() {
+        drive::give_way(Way::Amid);
+    }
+}
+
 /// The host.
 #[derive(Clone, Copy, Debug)]
 pub struct Place;
@@ -84,6 +96,8 @@ fn sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
         if deadline.is_some_and(|deadline| now() >= deadline) {
             return Parked::TimedOut;
         }
+        // Who drives may never come to its end.
+        assert!(!driven || with(|world| world.model.why.is_none()), "the run has failed");
         match with(|world| world.meanwhile(deadline)) {
             Some(Action::Signal) => return Parked::Interrupted,
             Some(Action::Drive) => drive::go(),

@@ -316,7 +316,7 @@ pub fn run(setup: Setup, source: Source, keep: bool) -> Result<u64, Failure> {
     with(|world| {
         let why = match went {
             Ok(()) => world.model.why.take(),
-            Err(panic) => Some(panic_text(&*panic)),
+            Err(panic) => world.model.why.take().or_else(|| Some(panic_text(&*panic))),
         };
         match why {
             None => Ok(world.steps),

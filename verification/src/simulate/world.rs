@@ -16,7 +16,7 @@ use super::model::{By, Model};
 use super::place;
 
 /// Calls of a backend between two actions that a sound engine never makes.
-const ENDLESS: u32 = 100_000;
+pub const ENDLESS: u32 = 100_000;
 
 /// Where actions come from.
 pub enum Source {
