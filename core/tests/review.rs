@@ -13,6 +13,7 @@ use annulus::hal::{Backend, Clock, Host, Request, Start, Token};
 use annulus::register::Call;
 use annulus::ring::CqHalf;
 use annulus::served::Served;
+use annulus::squeue::Flags;
 use annulus::sync::{AtomicU32, Ordering};
 use annulus::uapi::*;
 use common::*;
@@ -242,6 +243,9 @@ struct Found {
     /// Ends by a notice when the engine asks whether to poll while it has SQEs.
     ends_at_a_look: Option<(Token, Remote<'static, Place>)>,
     full: bool,
+    /// Ends without a notice, to be found when the engine asks whether to poll
+    /// and has taken all SQEs.
+    ends_at_last: Option<(Token, Remote<'static, Place>)>,
     /// An application that reaps whenever the engine asks whether to poll.
     reaps: Option<CqHalf<'static>>,
     reaped: Vec<u64>,
@@ -290,9 +294,13 @@ impl<H: Host> Backend for Polled<'_, H> {
     }
 
     fn poll(&mut self, mut done: impl FnMut(Token, i32)) {
-        for (token, result) in std::mem::take(&mut self.found.lock().unwrap().ended) {
+        let mut found = self.found.lock().unwrap();
+        for (token, result) in std::mem::take(&mut found.ended) {
             self.completer.ready(token).unwrap();
             done(token, result);
+        }
+        if let Some((token, _)) = found.ends_at_last.take() {
+            done(token, 1);
         }
     }
 
@@ -308,7 +316,8 @@ impl<H: Host> Backend for Polled<'_, H> {
             self.completer.complete(token, 1).unwrap();
         }
         found.reap();
-        !found.ended.is_empty() || found.reaps.is_some()
+        let last = found.ends_at_last.as_ref().is_some_and(|(_, ring)| ring.sq_ready() == 0);
+        last || !found.ended.is_empty() || found.reaps.is_some()
     }
 }
 
@@ -406,6 +415,35 @@ fn row_cq_full_nothing_passes_a_waiting_cqe_while_the_application_reaps() {
     let mut found = found.lock().unwrap();
     found.reap();
     assert_eq!(found.reaped, [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn what_follows_an_end_that_a_wait_finds_does_not_wait_for_the_next_wait() {
+    let config = Config::new(4);
+    let need = Footprint::of::<Polled<'static, Place>, Place>(&config).total();
+    let found = Arc::new(Mutex::new(Found::default()));
+    let host = Place(TestHost::new());
+    let mut parts = build(&config, memory(need), RingMemory::Inside, host, |completer| Polled {
+        found: found.clone(),
+        completer,
+    })
+    .unwrap();
+    push(&mut parts.sq, &[read(LATER, 1, 1).flags(Flags::IO_LINK), nop(2)]);
+    assert_eq!(parts.engine.enter(2, 0, EnterFlags::empty(), None), Ok(2));
+    let mut works = found.lock().unwrap();
+    let token = works.started.pop().unwrap();
+    works.ends_at_last = Some((token, parts.remote));
+    drop(works);
+    // 1 ends when the engine looks at last, and makes two with 3.
+    push(&mut parts.sq, &[nop(3)]);
+    assert_eq!(parts.engine.enter(1, 2, GETEVENTS, None), Ok(1));
+    // These ask for nothing but themselves.
+    for user_data in [4, 5] {
+        push(&mut parts.sq, &[nop(user_data)]);
+        assert_eq!(parts.engine.enter(1, 1, GETEVENTS, None), Ok(1));
+    }
+    let cqes: Vec<_> = parts.cq.queue().map(|cqe| cqe.user_data()).collect();
+    assert_eq!(cqes, [3, 1, 2, 4, 5]);
 }
 
 // A server's engine is driven by many threads: what a backend lets it keep

@@ -135,6 +135,10 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             // What a polled backend has done meanwhile is often enough.
             if self.backend.polling() {
                 self.poll_backend();
+                // The next call may be one that looks at nothing.
+                if self.engaged {
+                    self.settle();
+                }
             }
             if self.lacks(asked.min_complete)
                 && let Err(errno) = self.wait(asked.min_complete, asked.until)
