@@ -295,6 +295,8 @@ faults! {
     OverflowLosesOne: Engine,
     /// Room in the CQ that is found while CQEs wait for it is anybody's.
     RoomOfOthers: Amid,
+    /// Whoever waits for CQEs is not woken when there are some.
+    PublishNoWake: Amid,
     /// FILES_UPDATE, OPENAT, CLOSE and STATX take IOSQE_FIXED_FILE.
     FixedFileUnchecked: Engine,
     /// The fields that rare operations do not use are not looked at.

@@ -218,6 +218,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             self.cq.refresh();
         }
         let cqes = self.cq.run();
+        debug_assert!(cqes.room == 0 || anybodys);
         let room = cqes.room as usize;
         let slots = self.shared.slots.run();
         let reaped = &mut self.reaped;
@@ -290,7 +291,9 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if !fault::on(Fault::PublishNoFence) {
                 fence(Ordering::SeqCst);
             }
-            self.shared.app_wait.notify_after_fence(&self.shared.host);
+            if !fault::on(Fault::PublishNoWake) {
+                self.shared.app_wait.notify_after_fence(&self.shared.host);
+            }
         }
     }
 

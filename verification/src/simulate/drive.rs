@@ -53,8 +53,6 @@ thread_local! {
     static DRIVER: Cell<Option<Driver>> = const { Cell::new(None) };
     /// The word that it sleeps at.
     static SLEEPS: Cell<Option<Sleep>> = const { Cell::new(None) };
-    /// It has given way in the middle of something.
-    static AMID: Cell<bool> = const { Cell::new(false) };
     /// It runs just now.
     static RUNS: Cell<bool> = const { Cell::new(false) };
 }
@@ -88,7 +86,6 @@ fn begin(drive: impl FnOnce() -> u32 + 'static) {
 /// Forgets the driver of a run that is over, well or not.
 pub fn forget() {
     RUNS.set(false);
-    AMID.set(false);
     SLEEPS.set(None);
     let Some(driver) = DRIVER.take() else { return };
     let mut stack = ManuallyDrop::into_inner(driver);
@@ -98,44 +95,55 @@ pub fn forget() {
     STACK.set(Some(stack.into_stack()));
 }
 
-/// Lets it run until it gives way, or has come to its end.
-fn resume() -> CoroutineResult<Way, u32> {
-    let mut driver = DRIVER.take().expect("a ring that has a driver");
-    RUNS.set(true);
-    with(|world| world.vain = 0);
-    let went = driver.resume(());
-    RUNS.set(false);
-    DRIVER.set(Some(driver));
-    went
+/// The driver while it runs. Back in its place when it does not, also by a panic.
+struct Running(Option<Driver>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNS.set(false);
+        DRIVER.set(self.0.take());
+    }
 }
 
-/// The driver goes on until it gives way, if it is awake.
-pub fn go() {
+/// Lets it run until it gives way, or has come to its end.
+fn resume() -> CoroutineResult<Way, u32> {
+    let mut running = Running(DRIVER.take());
+    let driver = running.0.as_mut().expect("a ring that has a driver");
+    with(|world| world.vain = 0);
+    RUNS.set(true);
+    driver.resume(())
+}
+
+/// The driver goes on until it gives way, if it is awake. True if it has nothing
+/// left to do.
+pub fn go() -> bool {
     if let Some(sleep) = SLEEPS.get() {
         // SAFETY: a word of the engine, which is asleep there.
         let word = unsafe { sleep.word.as_ref() };
         let late = sleep.deadline.is_some_and(|deadline| place::now() >= deadline);
         if word.load(Ordering::Relaxed) == sleep.expected && !late {
-            return with(World::sleeps_on);
+            with(World::sleeps_on);
+            return true;
         }
     }
     with(World::drives);
-    let went = resume();
-    AMID.set(matches!(went, CoroutineResult::Yield(Way::Amid)));
-    match went {
-        CoroutineResult::Yield(Way::Amid) => with(World::amid),
+    match resume() {
+        CoroutineResult::Yield(Way::Amid) => {
+            with(World::amid);
+            return false;
+        }
         CoroutineResult::Yield(Way::Asleep | Way::Idle) => with(World::driven),
         CoroutineResult::Return(_) => {
             with(|world| world.model.fail("the driver has come to its end, and nobody said so"));
         }
     }
+    true
 }
 
 /// The driver goes on until it has nothing to do.
 pub fn rest() {
     for _ in 0..8 {
-        go();
-        if !AMID.get() {
+        if go() {
             return;
         }
     }
@@ -163,15 +171,17 @@ pub enum Hands {
     /// The application's. Not dropped where the run has failed.
     Inline(Box<ManuallyDrop<Ring>>),
     Polled(Remote<'static, Place>),
-    Served(ManuallyDrop<Rc<Served<'static, Simulated, Place>>>, Remote<'static, Place>),
+    Served(Rc<ManuallyDrop<Served<'static, Simulated, Place>>>, Remote<'static, Place>),
 }
 
 impl Hands {
-    pub fn new(drive: Drive, mut ring: Ring, remote: Remote<'static, Place>) -> Self {
+    pub fn new(drive: Drive, ring: Ring, remote: Remote<'static, Place>) -> Self {
         forget();
         match drive {
             Drive::Inline => Self::Inline(Box::new(ManuallyDrop::new(ring))),
             Drive::Polled => {
+                // As inline: a panic ends nothing.
+                let mut ring = ManuallyDrop::new(ring);
                 begin(move || {
                     ring.poll_loop();
                     ring.pending()
@@ -179,13 +189,13 @@ impl Hands {
                 Self::Polled(remote)
             }
             Drive::Served => {
-                let served = Rc::new(Served::new(ring, remote));
+                let served = Rc::new(ManuallyDrop::new(Served::new(ring, remote)));
                 let helped = served.clone();
                 begin(move || {
                     helped.help();
                     0
                 });
-                Self::Served(ManuallyDrop::new(served), remote)
+                Self::Served(served, remote)
             }
         }
     }
@@ -260,5 +270,31 @@ impl Hands {
         }
         with(|world| world.model.fail("the driver is stopped, and goes on"));
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use corosensei::stack::Stack as _;
+
+    use super::*;
+
+    /// Its stack is there for the next, and nobody is taken for it.
+    #[test]
+    fn a_driver_that_panics_leaves_nothing_behind() {
+        forget();
+        let mut stacks = Vec::new();
+        for _ in 0..3 {
+            begin(|| panic!("a driver may"));
+            assert!(catch_unwind(AssertUnwindSafe(resume)).is_err());
+            assert!(!runs());
+            forget();
+            let stack = STACK.take().expect("the stack of the last");
+            stacks.push(stack.base());
+            STACK.set(Some(stack));
+        }
+        assert!(stacks.iter().all(|base| *base == stacks[0]));
     }
 }

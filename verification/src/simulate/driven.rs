@@ -67,6 +67,16 @@ impl World {
         }
     }
 
+    /// The driver has nothing left to do, and has not woken the application:
+    /// that must be right.
+    pub fn nobody_is_woken(&mut self) {
+        let unread = self.rings.map_or(0, |rings| rings.unread());
+        // Who does not wait for CQEs waits to drive the engine, which is free.
+        if !self.calls && !self.device.closing && unread >= self.want {
+            self.model.fail(format!("the application sleeps, and {unread} CQEs are enough for it"));
+        }
+    }
+
     /// A driver that has nothing to do looks at the clock: whether it is known
     /// to have seen everything.
     pub fn idles(&mut self) -> bool {

@@ -88,6 +88,7 @@ pub const FINDS: &[Fault] = &[
     Fault::CqeFlagsGarbage,
     Fault::OverflowLosesOne,
     Fault::RoomOfOthers,
+    Fault::PublishNoWake,
     Fault::ReturnNoWake,
     Fault::RoomNoWake,
     Fault::MailNoWake,

@@ -62,7 +62,7 @@ impl Park for Place {
         if drive::runs() && !closing {
             return drive::sleep(word, expected, deadline);
         }
-        with(|world| world.sleeps = true);
+        with(|world| world.sleeps = !drive::runs());
         let parked = sleep(word, expected, deadline);
         with(|world| {
             world.sleeps = false;
@@ -100,11 +100,11 @@ fn sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
         assert!(!driven || with(|world| world.model.why.is_none()), "the run has failed");
         match with(|world| world.meanwhile(deadline)) {
             Some(Action::Signal) => return Parked::Interrupted,
-            Some(Action::Drive) => drive::go(),
+            Some(Action::Drive) => drive_on(word, expected),
             Some(action) => with(|world| world.outside(action)),
             None if driven && vain < 8 => {
                 vain += 1;
-                drive::go();
+                drive_on(word, expected);
             }
             None => match deadline {
                 Some(deadline) => set_now(deadline),
@@ -114,5 +114,12 @@ fn sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) -> Parked {
                 }
             },
         }
+    }
+}
+
+/// The driver goes on, while the application sleeps.
+fn drive_on(word: &AtomicU32, expected: u32) {
+    if drive::go() && word.load(Ordering::Relaxed) == expected {
+        with(World::nobody_is_woken);
     }
 }

@@ -59,7 +59,7 @@ pub struct Failure {
 }
 
 impl Run {
-    fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup) -> Self {
         let config = Config::new(setup.sq)
             .cq_entries(setup.cq)
             .requests(setup.requests)
@@ -131,7 +131,9 @@ impl Run {
                 });
             }
             Action::Drive if self.setup.drive == Drive::Inline => {}
-            Action::Drive => drive::go(),
+            Action::Drive => {
+                drive::go();
+            }
             Action::Control(spec) => self.control(spec, 1),
             Action::Twice(spec) => self.control(spec, 2),
             Action::Register(_) | Action::Fill { .. } if !self.is_known() => {}
@@ -191,6 +193,7 @@ impl Run {
             }
             world.crossed = 0;
             (world.waiting, world.parked, world.deadline) = (wait, None, deadline);
+            world.want = if wait { u32::from(want).min(self.setup.cq) } else { 0 };
             (world.model.in_use(), world.model.fired)
         });
         let (before, fired) = before;

@@ -1,11 +1,14 @@
 //! That it finds what is there, finds the same again, and makes it short.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use annulus::uapi::IOSQE_IO_LINK;
 
 use super::action::{Action, Drive, Fate, Op, Outcome, Setup, Spec};
-use super::ring::{Failure, run};
+use super::drive::runs;
+use super::place::with;
+use super::ring::{Failure, Run, run};
 use super::world::Source;
 use super::{one, shrink};
 
@@ -38,23 +41,55 @@ fn lists_of_actions_run_like_drawn_ones() {
     assert_eq!(listed(&actions).map_err(|failure| failure.why), Ok(5));
 }
 
+/// A run of which nobody but the test says what happens.
+fn begun(setup: Setup) -> Run {
+    with(|world| world.reset(setup, Source::None, false));
+    Run::new(setup)
+}
+
 /// It falls asleep, is woken for what is pushed, and for what comes home.
 #[test]
 fn a_polling_thread_sleeps_and_wakes() {
-    let read = Spec { op: Op::Read, ..Spec::NOP };
-    let enter = Action::Enter { count: 0, want: 0, wait: false, limit: 0 };
-    let asleep = [Action::Tick(1_000_000), Action::Drive];
-    let mut actions = vec![Action::Push(read), Action::Drive];
-    actions.extend(asleep);
-    actions.extend([Action::Push(Spec::NOP), enter, Action::Drive, Action::Reap(1)]);
-    actions.extend(asleep);
-    actions.push(Action::Complete { nth: 0, outcome: Outcome::Whole });
+    let mut run = begun(Setup { drive: Drive::Polled, ..SETUP });
+    let asleep = || with(|world| world.rings.is_some_and(|rings| rings.needs_wakeup()));
+    let falls_asleep = |run: &mut Run| {
+        // It gives way at each look at the clock. From the first on it has nothing to do.
+        run.act(Action::Drive);
+        run.act(Action::Drive);
+        run.act(Action::Tick(1_000_000));
+        assert!(!asleep());
+        run.act(Action::Drive);
+        assert!(asleep());
+    };
+    run.act(Action::Push(Spec { op: Op::Read, ..Spec::NOP }));
+    falls_asleep(&mut run);
+    run.act(Action::Push(Spec::NOP));
+    run.act(Action::Enter { count: 0, want: 0, wait: false, limit: 0 });
+    run.act(Action::Drive);
+    assert!(!asleep());
+    run.act(Action::Reap(1));
+    falls_asleep(&mut run);
+    run.act(Action::Complete { nth: 0, outcome: Outcome::Whole });
     // While the application waits.
-    actions.extend([Action::Enter { count: 0, want: 1, wait: true, limit: 0 }, Action::Drive]);
-    let setup = Setup { drive: Drive::Polled, ..SETUP };
-    let source = Source::Listed { list: actions.clone(), at: 0 };
-    let went = run(setup, source, true).map_err(|failure| failure.why);
-    assert_eq!(went, Ok(actions.len() as u64));
+    run.act(Action::Enter { count: 0, want: 1, wait: true, limit: 0 });
+    assert!(!asleep());
+    run.act(Action::Reap(1));
+    run.wind_down();
+    run.shut_down();
+    assert_eq!(with(|world| world.model.why.take()), None);
+}
+
+/// Nobody ends it, whose state is not known any more.
+#[test]
+fn an_engine_in_which_its_driver_panics_is_left_alone() {
+    let mut run = begun(Setup { drive: Drive::Polled, crosses: true, ..SETUP });
+    run.act(Action::Push(Spec { op: Op::Read, ..Spec::NOP }));
+    // What the backend looks at when it is called.
+    with(|world| world.rings = None);
+    let went = catch_unwind(AssertUnwindSafe(|| run.act(Action::Drive)));
+    assert!(went.is_err());
+    assert!(!with(|world| world.device.closing));
+    assert!(!runs());
 }
 
 /// What has three reads "fails": nothing but them is left.

@@ -85,6 +85,8 @@ pub struct World {
     looked: u32,
     /// The engine waits, for all that one knows.
     pub waiting: bool,
+    /// CQEs that the current wait is for.
+    pub want: u32,
     /// How the last sleep ended.
     pub parked: Option<Parked>,
     /// The deadline of the current wait.
@@ -117,6 +119,7 @@ impl World {
             rings: None,
             looked: 0,
             waiting: false,
+            want: 0,
             parked: None,
             deadline: None,
             cq: None,
@@ -136,7 +139,7 @@ impl World {
         self.source = source;
         self.trace = keep.then(Vec::new);
         (self.steps, self.looked, self.waiting, self.parked) = (0, 0, false, None);
-        self.sleeps = false;
+        (self.want, self.deadline, self.sleeps) = (0, None, false);
         (self.crossed, self.calls, self.vain, self.glances) = (0, false, 0, 0);
         self.kept.clear();
         place::set_now(0);

@@ -156,7 +156,7 @@ impl Model {
         self.active.clear();
         (self.stopped, self.no_room, self.mood) = (false, false, false);
         (self.skipped, self.drain_next, self.refusing) = (false, false, false);
-        (self.stuck, self.early) = (NONE, 0);
+        (self.stuck, self.early, self.ends) = (NONE, 0, 0);
         (self.due, self.seen, self.told, self.last_entry, self.last_told) = (0, 0, 0, 0, 0);
         self.reaped = 0;
         (self.fired, self.counted_before, self.overflowed) = (0, 0, false);
