@@ -246,8 +246,12 @@ pub enum Action {
     Twice(Spec),
     /// Who drives the engine runs, until it has nothing to do.
     Drive,
-    /// The application takes so many CQEs while the engine is at work.
-    Cross(u8),
+    /// The application takes so many CQEs while the engine is at work, after so
+    /// many looks of its backend since the action before.
+    Cross {
+        count: u8,
+        after: u32,
+    },
 }
 
 impl Action {

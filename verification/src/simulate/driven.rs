@@ -115,11 +115,14 @@ impl World {
         }
         let rings = self.rings.expect("a run has rings");
         let unread = rings.unread();
+        let after = self.amid;
+        self.amid += 1;
         let count = match &mut self.source {
             Source::None => None,
             Source::Drawn(drawn) => drawn.crosses(unread),
             Source::Listed { list, at } => match list.get(*at) {
-                Some(&Action::Cross(count)) => {
+                // Where it was drawn, so that what it has led to happens again.
+                Some(&Action::Cross { count, after: then }) if then <= after => {
                     *at += 1;
                     Some(count)
                 }
@@ -127,7 +130,7 @@ impl World {
             },
         };
         let Some(count) = count else { return };
-        self.note(Some(Action::Cross(count)));
+        self.note(Some(Action::Cross { count, after }));
         self.keep();
         self.crossed += self.reap(count);
         self.vain = 0;

@@ -124,7 +124,7 @@ impl Run {
                 }
             }
             Action::Enter { count, want, wait, limit } => self.enter(count, want, wait, limit),
-            Action::Reap(count) | Action::Cross(count) => {
+            Action::Reap(count) | Action::Cross { count, .. } => {
                 with(|world| {
                     world.keep();
                     world.reap(count);

@@ -97,6 +97,7 @@ fn simpler(action: Action) -> Vec<Action> {
             }
             all
         }
+        Action::Cross { count, after: 1.. } => vec![Action::Cross { count, after: 0 }],
         _ => Vec::new(),
     }
 }

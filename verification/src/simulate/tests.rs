@@ -3,11 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use annulus::hal::{Park, Token};
+use annulus::sync::AtomicU32;
 use annulus::uapi::IOSQE_IO_LINK;
 
 use super::action::{Action, Drive, Fate, Op, Outcome, Setup, Spec};
+use super::device::{Flight, Phase};
 use super::drive::runs;
-use super::place::with;
+use super::place::{Place, with};
 use super::ring::{Failure, Run, run};
 use super::world::Source;
 use super::{one, shrink};
@@ -77,6 +80,19 @@ fn a_polling_thread_sleeps_and_wakes() {
     run.wind_down();
     run.shut_down();
     assert_eq!(with(|world| world.model.why.take()), None);
+}
+
+/// A request that is woken in vain for ever.
+#[test]
+fn an_end_that_does_not_come_is_seen() {
+    let _run = begun(SETUP);
+    with(|world| {
+        let (token, phase) = (Token::from_raw(0), Phase::Asleep(1));
+        world.device.flights[0] = Some(Flight { id: 0, token, file: None, buffer: None, phase });
+        (world.device.closing, world.device.completer) = (true, None);
+    });
+    let sleeps = || Place.park(&AtomicU32::new(0), 0, None);
+    assert!(catch_unwind(AssertUnwindSafe(sleeps)).is_err());
 }
 
 /// Nobody ends it, whose state is not known any more.

@@ -102,6 +102,8 @@ pub struct World {
     pub sleeps: bool,
     /// The application waits for the answer of a call.
     pub calls: bool,
+    /// Looks of the backend at what the application does, since the last action.
+    pub amid: u32,
     /// Looks of a driver that found nothing.
     pub vain: u32,
     /// Its looks at the clock that may have been for an entry's sake.
@@ -127,6 +129,7 @@ impl World {
             crossed: 0,
             sleeps: false,
             calls: false,
+            amid: 0,
             vain: 0,
             glances: 0,
         }
@@ -140,7 +143,8 @@ impl World {
         self.trace = keep.then(Vec::new);
         (self.steps, self.looked, self.waiting, self.parked) = (0, 0, false, None);
         (self.want, self.deadline, self.sleeps) = (0, None, false);
-        (self.crossed, self.calls, self.vain, self.glances) = (0, false, 0, 0);
+        (self.crossed, self.calls, self.amid, self.vain) = (0, false, 0, 0);
+        self.glances = 0;
         self.kept.clear();
         place::set_now(0);
     }
@@ -164,7 +168,7 @@ impl World {
     }
 
     pub fn note(&mut self, action: Option<Action>) -> Option<Action> {
-        self.device.calls = 0;
+        (self.device.calls, self.amid) = (0, 0);
         self.steps += u64::from(action.is_some());
         if let (Some(action), Some(trace)) = (action, &mut self.trace) {
             trace.push(action);
@@ -175,6 +179,8 @@ impl World {
     /// What happens while the engine sleeps, or waits in circles.
     pub fn meanwhile(&mut self, deadline: Option<u64>) -> Option<Action> {
         if self.device.closing {
+            self.device.calls += 1;
+            assert!(self.device.calls < ENDLESS, "requests come to no end, whatever comes");
             return self
                 .device
                 .nth(0, |_| true)
