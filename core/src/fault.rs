@@ -297,6 +297,8 @@ faults! {
     RoomOfOthers: Amid,
     /// Whoever waits for CQEs is not woken when there are some.
     PublishNoWake: Amid,
+    /// What follows an end that a wait finds by polling waits for the next call.
+    PolledEndFollowedLate: Amid,
     /// FILES_UPDATE, OPENAT, CLOSE and STATX take IOSQE_FIXED_FILE.
     FixedFileUnchecked: Engine,
     /// The fields that rare operations do not use are not looked at.

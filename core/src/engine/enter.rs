@@ -136,7 +136,7 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             if self.backend.polling() {
                 self.poll_backend();
                 // The next call may be one that looks at nothing.
-                if self.engaged {
+                if self.engaged && !fault::on(Fault::PolledEndFollowedLate) {
                     self.settle();
                 }
             }

@@ -89,6 +89,7 @@ pub const FINDS: &[Fault] = &[
     Fault::OverflowLosesOne,
     Fault::RoomOfOthers,
     Fault::PublishNoWake,
+    Fault::PolledEndFollowedLate,
     Fault::ReturnNoWake,
     Fault::RoomNoWake,
     Fault::MailNoWake,

@@ -241,7 +241,7 @@ impl World {
     pub fn poll_goes_on(&mut self) {
         self.device.calls += 1;
         assert!(self.device.calls < ENDLESS, "the engine polls and never sees");
-        if !(self.waiting || self.device.closing) || self.device.calls < 4 {
+        if !(self.waiting || self.device.closing) || self.device.calls < 3 {
             return;
         }
         let deadline = self.deadline;
