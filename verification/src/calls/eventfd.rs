@@ -2,6 +2,7 @@
 
 use std::io::{Write, pipe};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use annulus::uapi::*;
 use annulus_linux::squeue::{Entry, Flags};
@@ -95,13 +96,16 @@ fn late(ring: &mut dyn Ring) -> Seen {
     let mut seen = Seen::new();
     let counter = eventfd(libc::EFD_NONBLOCK);
     ring.call(&mut seen, IORING_REGISTER_EVENTFD_ASYNC, &mut counter.as_raw_fd(), 1);
+    // In the page cache, so that it is read at once: a write may have to wait.
     let file = tempfile::tempfile().unwrap();
-    let write = opcode::Write::new(types::Fd(file.as_raw_fd()), b"x".as_ptr(), 1).build();
+    file.write_all_at(b"x", 0).unwrap();
+    let mut byte = 0u8;
+    let read = opcode::Read::new(types::Fd(file.as_raw_fd()), &raw mut byte, 1).build();
     for _ in 0..2 {
-        ring.run(&mut seen, &[nop(), write.user_data(2), nop()], 3);
+        ring.run(&mut seen, &[nop(), read.user_data(2), nop()], 3);
         rung(&mut seen, &counter);
         // A worker's.
-        ring.run(&mut seen, &[write.flags(Flags::ASYNC).user_data(3)], 1);
+        ring.run(&mut seen, &[read.flags(Flags::ASYNC).user_data(3)], 1);
         rung(&mut seen, &counter);
         // Chains end where they are submitted, too.
         ring.run(&mut seen, &[nop().flags(Flags::IO_LINK), nop()], 2);

@@ -226,23 +226,25 @@ impl Hands {
     /// # Safety
     /// As for [`Engine::call`].
     pub unsafe fn call(&mut self, call: Call<'_>) -> Result<u32, Errno> {
+        with(|world| world.calls = true);
         // SAFETY: the caller's promise, in all.
-        unsafe {
+        let answer = unsafe {
             match self {
                 Self::Inline(ring) => ring.call(call),
                 Self::Polled(remote) => remote.call(call),
                 Self::Served(served, _) => served.call(call),
             }
-        }
+        };
+        with(|world| world.calls = false);
+        answer
     }
 
-    /// What a dump says, if the engine is at hand.
-    pub fn dump(&self) -> Option<String> {
-        let Self::Inline(ring) = self else { return None };
+    /// What a dump says.
+    pub fn dump(&mut self) -> String {
         let mut dump = String::new();
-        // A string takes everything.
-        let _ = ring.dump(&mut dump);
-        Some(dump)
+        // SAFETY: no memory is named. A string takes everything.
+        let _ = unsafe { self.call(Call::Dump(&mut dump)) };
+        dump
     }
 
     /// Ends the engine. Requests that are in flight even then, if that can be

@@ -249,7 +249,6 @@ impl Run {
         {
             provided::clear_ring(group);
         }
-        with(|world| world.calls = true);
         let engine = &mut self.hands;
         let file =
             |mask: u8, place: u8| if full(mask, place) { number(place as i8 % 4) } else { -1 };
@@ -279,10 +278,7 @@ impl Run {
             }
         };
         let answer = answer.map_or_else(Errno::to_result, |done| done as i32);
-        with(|world| {
-            world.calls = false;
-            world.model.registered(call, answer);
-        });
+        with(|world| world.model.registered(call, answer));
     }
 
     /// Whether the run goes on.
