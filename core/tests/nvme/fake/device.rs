@@ -317,7 +317,8 @@ impl Device {
 
     fn end(&mut self, at: usize) {
         let work = self.work.remove(at);
-        if work.fate == Fate::Status(0) {
+        // Code and type say whether it has failed; the other bits are hints.
+        if matches!(work.fate, Fate::Status(status) if status & 0x7ff == 0) {
             // It says so, and has done nothing.
             self.made_up.insert((work.sqid, work.cid));
         }
