@@ -4,16 +4,17 @@
 
 mod common;
 
-use annulus::config::Config;
-use annulus::engine::EnterFlags;
+use annulus::config::{Config, Footprint};
+use annulus::engine::{EnterFlags, RingMemory, build};
 use annulus::errno::Errno;
-use annulus::hal::{Clock, OtherClock};
+use annulus::hal::{Backend, Cancel, Clock, Host, OtherClock, Park, Parked, Request, Start, Token};
 use annulus::opcode::{LinkTimeout, Timeout, TimeoutUpdate};
 use annulus::register::Call;
 use annulus::squeue::{Entry, Flags};
 use annulus::types::{SubmitArgs, TimeoutFlags, Timespec};
 use common::*;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const HOUR: u64 = 3600 * 1_000_000_000;
@@ -227,4 +228,98 @@ fn no_wait_goes_by_a_clock_that_there_is_not() {
     let mut rig = rig(Config::new(4));
     assert_eq!(register(&mut rig, 7), Err(Errno::EINVAL));
     assert_eq!(register(&mut rig, 1), Ok(0));
+}
+
+/// A clock that each look moves.
+#[derive(Clone, Default)]
+struct Ticking(Arc<AtomicU64>);
+
+impl Clock for Ticking {
+    fn now(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Park for Ticking {
+    fn park(&self, _: &annulus::sync::AtomicU32, _: u32, _: Option<u64>) -> Parked {
+        Parked::Interrupted
+    }
+
+    fn unpark(&self, _: &annulus::sync::AtomicU32) {}
+}
+
+impl Host for Ticking {}
+
+/// It is never asked for anything.
+struct Nobody;
+
+impl Backend for Nobody {
+    type File = ();
+    type Buffer = ();
+
+    fn supports(&self, _: u8) -> bool {
+        false
+    }
+
+    fn open(&mut self, _: i32) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn close(&mut self, (): ()) {}
+
+    unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn unmap(&mut self, (): ()) {}
+
+    unsafe fn start(&mut self, _: Token, _: &Request<(), ()>) -> Start {
+        unreachable!("nothing is for the backend")
+    }
+
+    fn cancel(&mut self, token: Token) -> Cancel {
+        panic!("{token:?} is cancelled, which the backend never had")
+    }
+
+    unsafe fn read_memory(&mut self, addr: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let from = std::ptr::with_exposed_provenance::<u8>(addr);
+        // SAFETY: a time that the test has.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+}
+
+/// Its guard's time is over between the end of a timeout and what says so.
+#[test]
+fn a_guard_of_a_timeout_that_has_just_ended_asks_nobody() {
+    let hour = Timespec::new().sec(3600);
+    let mut late = 0;
+    for ns in 1..60 {
+        let config = Config::new(8);
+        let need = Footprint::of::<Nobody, Ticking>(&config).total();
+        let host = Ticking::default();
+        let mut parts = build(&config, memory(need), RingMemory::Inside, host, |_| Nobody).unwrap();
+        let time = Timespec::new().nsec(ns);
+        let ends = Timeout::new(&hour).count(1).build().flags(Flags::IO_LINK).user_data(1);
+        push(&mut parts.sq, &[ends, LinkTimeout::new(&time).build().user_data(2)]);
+        parts.engine.enter(2, 0, EnterFlags::empty(), None).unwrap();
+        push(&mut parts.sq, &[nop(3)]);
+        parts.engine.enter(1, 0, EnterFlags::empty(), None).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            parts.engine.enter(0, 0, EnterFlags::GETEVENTS, Some(0)).ok();
+            seen.extend(parts.cq.queue().map(|cqe| (cqe.user_data(), cqe.result())));
+        }
+        seen.sort_unstable();
+        let by = |timeout: i32, guard: i32| vec![(1, timeout), (2, guard), (3, 0)];
+        let cancelled = Errno::ECANCELED.to_result();
+        let allowed = [
+            by(0, cancelled),
+            by(0, Errno::EALREADY.to_result()),
+            by(cancelled, Errno::ETIME.to_result()),
+        ];
+        assert!(allowed.contains(&seen), "{ns} ns: {seen:?}");
+        late += u32::from(seen == allowed[1]);
+    }
+    assert_ne!(late, 0, "no guard was late");
 }

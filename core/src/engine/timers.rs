@@ -259,11 +259,17 @@ impl<B: Backend, H: Host> Engine<'_, B, H> {
             return Cancel::Ended;
         }
         let slots = &self.shared.slots;
+        let (flies, comes_home, _) = slots.peek(index as usize);
+        // A timeout that has ended, and waits for its turn to say so: the backend
+        // has never had it.
+        if !flies {
+            return Cancel::Running;
+        }
         // What is on its way home has ended, or will be looked after there. A
         // wait for readiness ends so even if it has been woken, and until it is
         // home it is found, and ended, as often as somebody wants.
         let wait = self.pool.records[index as usize].what.opcode() == IORING_OP_POLL_ADD;
-        if slots.peek(index as usize).1 && !wait {
+        if comes_home && !wait {
             return Cancel::Running;
         }
         let cancel = self.backend.cancel(slots.token(index));

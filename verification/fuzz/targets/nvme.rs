@@ -66,7 +66,10 @@ fn setup(bytes: &Bytes) -> Setup {
         [setup.dstrd, setup.css, setup.mpsmin] = bytes.take().map(|byte| byte & 15);
     }
     if kind & 4 != 0 {
-        setup.cap = Some(bytes.u64());
+        let cap = bytes.u64();
+        // Its doorbells are where it says.
+        setup.dstrd = (cap >> 32 & 15) as u8;
+        setup.cap = Some(cap);
     }
     if kind & 8 != 0 {
         setup.window = 4 * bytes.below(1 << 12);
