@@ -160,7 +160,11 @@ impl Backend for Files {
             // A device that says it twice, and one that invents.
             if with(|world| world.bytes.u8()) & 7 == 7 {
                 done(token, 1);
-                done(Token::from_raw(with(|world| world.bytes.u32())), 1);
+                let odd = Token::from_raw(with(|world| world.bytes.u32()));
+                // What it says of its own commands is to be believed.
+                if !with(|world| world.flights().any(|flight| flight.token == odd)) {
+                    done(odd, 1);
+                }
             }
         }
     }
