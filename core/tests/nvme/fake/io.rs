@@ -131,7 +131,9 @@ impl Device {
                 if work.dwords[12] & !(FUA | 0xffff) != 0 {
                     self.fault(format!("dword 12 is {:#x}", work.dwords[12]));
                 }
-                if self.setup.mdts != 0 && bytes > 4096 << self.setup.mdts {
+                // It may say more than there are bytes.
+                let most = 12 + u32::from(self.setup.mdts);
+                if most != 12 && most < usize::BITS && bytes > 1 << most {
                     return Err(INVALID_FIELD);
                 }
                 self.walk(work, bytes)
