@@ -254,24 +254,11 @@ impl Host for Ticking {}
 struct Nobody;
 
 impl Backend for Nobody {
-    type File = ();
-    type Buffer = ();
+    no_handles!();
 
     fn supports(&self, _: u8) -> bool {
         false
     }
-
-    fn open(&mut self, _: i32) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn close(&mut self, (): ()) {}
-
-    unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn unmap(&mut self, (): ()) {}
 
     unsafe fn start(&mut self, _: Token, _: &Request<(), ()>) -> Start {
         unreachable!("nothing is for the backend")
@@ -279,13 +266,6 @@ impl Backend for Nobody {
 
     fn cancel(&mut self, token: Token) -> Cancel {
         panic!("{token:?} is cancelled, which the backend never had")
-    }
-
-    unsafe fn read_memory(&mut self, addr: usize, to: &mut [u8]) -> Result<(), Errno> {
-        let from = std::ptr::with_exposed_provenance::<u8>(addr);
-        // SAFETY: a time that the test has.
-        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
-        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use annulus::sqe::Sqe;
 use annulus::squeue::Flags;
 use annulus::types::Timespec;
 use annulus::uapi::*;
-use common::{Disk, Place, TestHost, memory, nop};
+use common::{Disk, Place, TestHost, memory, no_handles, nop};
 
 struct Willing {
     polled: bool,
@@ -21,24 +21,11 @@ struct Willing {
 }
 
 impl Backend for Willing {
-    type File = ();
-    type Buffer = ();
+    no_handles!();
 
     fn supports(&self, _: u8) -> bool {
         true
     }
-
-    fn open(&mut self, _: i32) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn close(&mut self, (): ()) {}
-
-    unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn unmap(&mut self, (): ()) {}
 
     unsafe fn start(&mut self, token: Token, _: &Request<(), ()>) -> Start {
         self.found.push(token);

@@ -16,7 +16,7 @@ use annulus::register::Call;
 use annulus::squeue::{Entry, Flags};
 use annulus::types::{BufRingEntry, Fd};
 use annulus::uapi::IORING_OP_READ;
-use common::{Place, TestHost, memory, push};
+use common::{Place, TestHost, memory, no_handles, push};
 
 const GROUP: u16 = 7;
 /// Where the first buffer is; nobody looks there.
@@ -45,8 +45,7 @@ impl Script {
 struct Tape(Arc<Mutex<Script>>);
 
 impl Backend for Tape {
-    type File = ();
-    type Buffer = ();
+    no_handles!();
 
     fn supports(&self, opcode: u8) -> bool {
         opcode == IORING_OP_READ
@@ -59,18 +58,6 @@ impl Backend for Tape {
     fn waits_for_readiness(&mut self, target: Target<()>) -> bool {
         target == Target::Fd(STREAM)
     }
-
-    fn open(&mut self, _: i32) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn close(&mut self, (): ()) {}
-
-    unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn unmap(&mut self, (): ()) {}
 
     unsafe fn start(&mut self, token: Token, request: &Request<(), ()>) -> Start {
         if request.target == Target::Fd(NONE) {

@@ -14,7 +14,7 @@ use annulus::register::Call;
 use annulus::squeue::Entry;
 use annulus::types::Fd;
 use annulus::uapi::*;
-use common::{Place, TestHost, memory, push};
+use common::{Place, TestHost, memory, no_handles, push};
 use std::sync::{Arc, Mutex};
 
 const WAIT: EnterFlags = EnterFlags::GETEVENTS;
@@ -48,24 +48,11 @@ struct Files<'m> {
 }
 
 impl Backend for Files<'_> {
-    type File = ();
-    type Buffer = ();
+    no_handles!();
 
     fn supports(&self, opcode: u8) -> bool {
         opcode == IORING_OP_POLL_ADD && !self.log.lock().unwrap().without
     }
-
-    fn open(&mut self, _: i32) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn close(&mut self, (): ()) {}
-
-    unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn unmap(&mut self, (): ()) {}
 
     unsafe fn start(&mut self, token: Token, request: &Request<(), ()>) -> Start {
         let mut log = self.log.lock().unwrap();

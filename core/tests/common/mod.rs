@@ -14,6 +14,29 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// What a backend says whose files and buffers are nothing but their numbers.
+#[allow(unused_macros)] // as above
+macro_rules! no_handles {
+    () => {
+        type File = ();
+        type Buffer = ();
+
+        fn open(&mut self, _: i32) -> Result<(), annulus::errno::Errno> {
+            Ok(())
+        }
+
+        fn close(&mut self, (): ()) {}
+
+        unsafe fn map(&mut self, _: usize, _: usize) -> Result<(), annulus::errno::Errno> {
+            Ok(())
+        }
+
+        fn unmap(&mut self, (): ()) {}
+    };
+}
+#[allow(unused_imports)] // as above
+pub(crate) use no_handles;
+
 /// A futex of std parts, and a bell that counts.
 pub struct TestHost {
     start: Instant,

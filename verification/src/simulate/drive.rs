@@ -114,9 +114,12 @@ fn resume() -> CoroutineResult<Way, u32> {
     driver.resume(())
 }
 
-/// The driver goes on until it gives way, if it is awake. True if it has nothing
-/// left to do.
+/// The driver, if there is one, goes on until it gives way, if it is awake. True
+/// if it has nothing left to do.
 pub fn go() -> bool {
+    if with(|world| world.model.setup.drive) == Drive::Inline {
+        return true;
+    }
     if let Some(sleep) = SLEEPS.get() {
         // SAFETY: a word of the engine, which is asleep there.
         let word = unsafe { sleep.word.as_ref() };

@@ -130,7 +130,6 @@ impl Run {
                     world.reap(count);
                 });
             }
-            Action::Drive if self.setup.drive == Drive::Inline => {}
             Action::Drive => {
                 drive::go();
             }
@@ -148,9 +147,7 @@ impl Run {
     /// Whether it is known what has started: otherwise it would be of the one
     /// table or the other.
     fn is_known(&self) -> bool {
-        if self.setup.drive != Drive::Inline {
-            drive::rest();
-        }
+        drive::rest();
         let takes = self.setup.drive == Drive::Polled;
         with(|world| {
             let model = &world.model;
@@ -172,9 +169,7 @@ impl Run {
             let queued = model.waiting_entries() != 0 || model.mood || model.may_be_stuck();
             model.is_vague() || queued || full || short || times > model.setup.sq
         };
-        if self.setup.drive != Drive::Inline {
-            drive::rest();
-        }
+        drive::rest();
         if !with(|world| vague(&world.model)) {
             (0..times).for_each(|_| self.act(Action::Push(spec)));
             self.enter(times, 0, false, 0);

@@ -149,23 +149,8 @@ impl Model {
             return self.fail(format!("{taken} entries are taken, of {want}"));
         }
         let end = self.batch + taken;
-        if end + 1 == self.next && self.refusals(end) != 0 {
-            // It was not held back after all, and is in the SQ still.
-            if self.stuck == end {
-                self.stuck = NONE;
-            }
-            self.untake(end);
-        }
-        if end < self.next {
-            let next = self.next;
-            return self.fail(format!("{end} entries are said to be taken, and it was {next}"));
-        }
-        if end > self.batch {
-            self.take_up_to(end - 1);
-        }
-        if self.next != end {
-            let next = self.next;
-            self.fail(format!("entries up to {next} belong together, taken are those to {end}"));
+        if !self.has_taken(end) {
+            return;
         }
         let early = taken < want && !self.stopped;
         self.refusing &= taken < want || want == 0;
@@ -182,6 +167,30 @@ impl Model {
         }
     }
 
+    /// The entries before this one are taken, and no others. Whether that can be.
+    fn has_taken(&mut self, end: u32) -> bool {
+        if end + 1 == self.next && self.refusals(end) != 0 {
+            // It was not held back after all, and is in the SQ still.
+            if self.stuck == end {
+                self.stuck = NONE;
+            }
+            self.untake(end);
+        }
+        if end < self.next {
+            let next = self.next;
+            self.fail(format!("{end} entries are said to be taken, and it was {next}"));
+            return false;
+        }
+        if end > self.next {
+            self.take_up_to(end - 1);
+        }
+        if self.next != end {
+            let next = self.next;
+            self.fail(format!("entries up to {next} belong together, taken are those to {end}"));
+        }
+        self.next == end
+    }
+
     /// Somebody else submits what there is, as soon as it can be taken.
     pub fn submits_by_itself(&mut self) {
         let (no_room, ended) = (self.no_room, self.ends);
@@ -192,18 +201,8 @@ impl Model {
 
     /// It has taken the entries before this one, and has come to rest.
     pub fn has_submitted(&mut self, end: u32) {
-        if end + 1 == self.next && self.refusals(end) != 0 {
-            if self.stuck == end {
-                self.stuck = NONE;
-            }
-            self.untake(end);
-        }
-        if end > self.next {
-            self.take_up_to(end - 1);
-        }
-        if self.next != end {
-            let next = self.next;
-            return self.fail(format!("entries up to {next} belong together, taken are {end}"));
+        if !self.has_taken(end) {
+            return;
         }
         let early = end < self.limit;
         self.refusing &= early;
